@@ -1,1 +1,3 @@
-//! The engine.
+//! `vendued`: the auction room of one host.
+
+pub mod machine;

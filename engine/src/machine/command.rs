@@ -1,0 +1,320 @@
+//! Commands: what can be asked of the machine, parsed once and valid from then on.
+//!
+//! Requests of sessions are the protocol's own messages. The daemon's own commands (start-up,
+//! time, measured use, sessions) live here, in the range of kinds the gateway refuses.
+
+use vendue_wire::code::{OrderType, Reject, Resource, Role, Side, TimeInForce};
+use vendue_wire::message::*;
+use vendue_wire::messages;
+
+messages! {
+    /// The first record of a journal: the machine's bounds and rules, fixed for its life.
+    0x40 Genesis {
+        /// Accounts, at most.
+        accounts_max: U32,
+        /// Instances, at most 65,535.
+        instances_max: U32,
+        /// Open orders, at most.
+        orders_max: U32,
+        /// Open orders of one instance, at most.
+        orders_per_instance_max: U32,
+        /// Sessions remembered, at most 65,535.
+        sessions_max: U32,
+        /// Seconds of baseline that a balance may hold.
+        credit_cap_s: U32,
+        /// Milliseconds of baseline a balance must hold before a burst starts again.
+        burst_resume_ms: U32,
+        /// Maker's fee in basis points of the notional.
+        maker_fee_bps: U16,
+        /// Taker's fee in basis points of the notional.
+        taker_fee_bps: U16,
+    }
+    /// A tier's resource and the book that trades its credits. Follows [`Genesis`].
+    0x41 DefineBook {
+        /// Size of a VRU in the resource's unit.
+        vru_size: U64,
+        /// Capacity in VRUs.
+        capacity_vru: U64,
+        /// Micro-units of funds of one price tick.
+        tick_micro: U64,
+        /// Highest price in ticks, at most 65,535.
+        price_ticks_max: U32,
+        /// Largest quantity of an order, in credits.
+        quantity_max: U32,
+        /// Burst ceiling in percent of the baseline.
+        burst_percent: U32,
+        /// Tier; tiers are defined in order.
+        tier: U16,
+        /// A [`Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: u8,
+        /// Tier's name.
+        name: [u8; NAME_BYTES],
+    }
+    /// Time passes. Also carries what the machine answered to an earlier tick, so that a replay
+    /// that went another way is found out.
+    0x42 Tick {
+        /// Sequence of that earlier tick, 0 for none.
+        digest_sequence: U64,
+        /// Running digest right after it.
+        digest: U64,
+    }
+    /// The host measured use.
+    0x43 Usage {
+        /// Milli-credits used since the last report.
+        used_millicredits: U64,
+        /// Instance.
+        instance: U32,
+        /// A [`Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
+    /// A logon that the gateway has authenticated.
+    0x44 OpenSession {
+        /// The session's own number.
+        session: U64,
+        /// First report to replay, 0 for none.
+        replay_from: U64,
+        /// Account it acts for, or [`ANY`].
+        account: U32,
+        /// Instance it acts for, or [`ANY`].
+        instance: U32,
+        /// Heartbeat interval agreed, milliseconds.
+        heartbeat_ms: U32,
+        /// A [`Role`].
+        role: u8,
+        /// 1: cancel its orders when it goes.
+        cancel_on_disconnect: u8,
+        /// Zero.
+        reserved: [u8; 2],
+    }
+    /// A session's connection is gone.
+    0x45 CloseSession {
+        /// Slot of the session.
+        slot: U32,
+    }
+}
+
+/// Where a command comes from and when. Everything the machine knows of the outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Place in the one order of all commands.
+    pub sequence: u64,
+    /// The only time there is: nanoseconds since 1970 UTC, never going back.
+    pub time_ns: u64,
+    /// The request's number within its session, 0 for the daemon's own commands.
+    pub request: u64,
+    /// Slot of the session, or [`ANY`].
+    pub session: u32,
+    /// Connection that query answers and logon answers go to.
+    pub connection: u32,
+}
+
+/// A parsed command. Enumerations and reserved bytes have been checked.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "each variant is the message of the same name")]
+pub enum Command<'a> {
+    NewOrder(NewOrderTerms<'a>),
+    Cancel(&'a Cancel),
+    Replace(&'a Replace),
+    MassCancel(&'a MassCancel, Option<Side>),
+    CreateAccount(&'a CreateAccount),
+    Deposit(&'a Deposit),
+    Withdraw(&'a Withdraw),
+    CreateInstance(&'a CreateInstance),
+    RemoveInstance(&'a RemoveInstance),
+    GrantCredits(&'a GrantCredits, Resource),
+    Genesis(&'a Genesis),
+    DefineBook(&'a DefineBook, Resource),
+    Tick(&'a Tick),
+    Usage(&'a Usage, Resource),
+    OpenSession(&'a OpenSession, Role),
+    CloseSession(&'a CloseSession),
+    Query(Query<'a>),
+}
+
+/// A parsed query: changes nothing, is not journaled.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "each variant is the message of the same name")]
+pub enum Query<'a> {
+    Replay(&'a Replay),
+    Status,
+    Accounts(&'a QueryAccounts),
+    Instances(&'a QueryInstances),
+    Tiers,
+    Books(&'a QueryBooks),
+    Orders(&'a QueryOrders),
+    Trades(&'a QueryTrades),
+    Ledger,
+    Limits(&'a QueryLimits),
+    Audit(&'a QueryAudit),
+    Depth(&'a QueryDepth),
+}
+
+/// A new order with its enumerations parsed.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the message's own fields, typed")]
+pub struct NewOrderTerms<'a> {
+    pub message: &'a NewOrder,
+    pub side: Side,
+    pub order_type: OrderType,
+    pub time_in_force: TimeInForce,
+}
+
+/// True for kinds that change nothing and are not journaled.
+pub fn is_query(kind: u8) -> bool {
+    kind == Replay::KIND || (0x30..0x40).contains(&kind)
+}
+
+/// True for kinds that only the daemon itself may issue.
+pub fn is_internal(kind: u8) -> bool {
+    (0x40..0x50).contains(&kind)
+}
+
+fn body<M: Body>(bytes: &[u8]) -> Result<&M, Reject> {
+    M::ref_from_bytes(bytes).map_err(|_| Reject::BadLength)
+}
+
+fn zero(bytes: &[u8]) -> Result<(), Reject> {
+    if bytes.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(Reject::BadField) }
+}
+
+fn flag(value: u8) -> Result<(), Reject> {
+    if value <= 1 { Ok(()) } else { Err(Reject::BadField) }
+}
+
+impl<'a> Command<'a> {
+    /// Parses the body of a message of kind `kind`.
+    ///
+    /// # Errors
+    /// [`Reject::UnknownKind`], [`Reject::BadLength`] or [`Reject::BadField`].
+    #[inline]
+    pub fn parse(kind: u8, bytes: &'a [u8]) -> Result<Command<'a>, Reject> {
+        match kind {
+            NewOrder::KIND => Ok(Command::NewOrder(parse_new_order(body(bytes)?)?)),
+            Cancel::KIND => Ok(Command::Cancel(body(bytes)?)),
+            Replace::KIND => Ok(Command::Replace(body(bytes)?)),
+            MassCancel::KIND => parse_mass_cancel(body(bytes)?),
+            0x20..0x30 => parse_admin(kind, bytes),
+            0x40..0x50 => parse_internal(kind, bytes),
+            kind if is_query(kind) => Ok(Command::Query(parse_query(kind, bytes)?)),
+            _ => Err(Reject::UnknownKind),
+        }
+    }
+}
+
+#[inline]
+fn parse_new_order(message: &NewOrder) -> Result<NewOrderTerms<'_>, Reject> {
+    zero(&[message.reserved])?;
+    flag(message.post_only)?;
+    flag(message.self_trade)?;
+    let terms = NewOrderTerms {
+        message,
+        side: Side::from_u8(message.side).ok_or(Reject::BadField)?,
+        order_type: OrderType::from_u8(message.order_type).ok_or(Reject::BadField)?,
+        time_in_force: TimeInForce::from_u8(message.time_in_force).ok_or(Reject::BadField)?,
+    };
+    let rests = matches!(terms.time_in_force, TimeInForce::Gtc | TimeInForce::Gtd)
+        && terms.order_type == OrderType::Limit;
+    if message.post_only == 1 && !rests {
+        return Err(Reject::BadField);
+    }
+    if (terms.time_in_force == TimeInForce::Gtd) != (message.expires_at_ms.get() != 0) {
+        return Err(Reject::BadField);
+    }
+    Ok(terms)
+}
+
+fn parse_mass_cancel(message: &MassCancel) -> Result<Command<'_>, Reject> {
+    zero(&[message.reserved])?;
+    let side = match message.side {
+        2 => None,
+        side => Some(Side::from_u8(side).ok_or(Reject::BadField)?),
+    };
+    Ok(Command::MassCancel(message, side))
+}
+
+fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
+    match kind {
+        CreateAccount::KIND => {
+            let message: &CreateAccount = body(bytes)?;
+            zero(&message.reserved)?;
+            if message.group > 63 {
+                return Err(Reject::BadField);
+            }
+            Ok(Command::CreateAccount(message))
+        }
+        Deposit::KIND => {
+            let message: &Deposit = body(bytes)?;
+            zero(message.reserved.as_ref())?;
+            Ok(Command::Deposit(message))
+        }
+        Withdraw::KIND => {
+            let message: &Withdraw = body(bytes)?;
+            zero(message.reserved.as_ref())?;
+            Ok(Command::Withdraw(message))
+        }
+        CreateInstance::KIND => {
+            let message: &CreateInstance = body(bytes)?;
+            zero(message.reserved.as_ref())?;
+            zero(message.reserved2.as_ref())?;
+            Ok(Command::CreateInstance(message))
+        }
+        RemoveInstance::KIND => {
+            let message: &RemoveInstance = body(bytes)?;
+            zero(message.reserved.as_ref())?;
+            Ok(Command::RemoveInstance(message))
+        }
+        GrantCredits::KIND => {
+            let message: &GrantCredits = body(bytes)?;
+            zero(&message.reserved)?;
+            let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
+            Ok(Command::GrantCredits(message, resource))
+        }
+        _ => Err(Reject::UnknownKind),
+    }
+}
+
+fn parse_internal(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
+    match kind {
+        Genesis::KIND => Ok(Command::Genesis(body(bytes)?)),
+        DefineBook::KIND => {
+            let message: &DefineBook = body(bytes)?;
+            let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
+            Ok(Command::DefineBook(message, resource))
+        }
+        Tick::KIND => Ok(Command::Tick(body(bytes)?)),
+        Usage::KIND => {
+            let message: &Usage = body(bytes)?;
+            let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
+            Ok(Command::Usage(message, resource))
+        }
+        OpenSession::KIND => {
+            let message: &OpenSession = body(bytes)?;
+            let role = Role::from_u8(message.role).ok_or(Reject::BadField)?;
+            Ok(Command::OpenSession(message, role))
+        }
+        CloseSession::KIND => Ok(Command::CloseSession(body(bytes)?)),
+        _ => Err(Reject::UnknownKind),
+    }
+}
+
+fn parse_query(kind: u8, bytes: &[u8]) -> Result<Query<'_>, Reject> {
+    Ok(match kind {
+        Replay::KIND => Query::Replay(body(bytes)?),
+        QueryStatus::KIND => body::<QueryStatus>(bytes).map(|_| Query::Status)?,
+        QueryAccounts::KIND => Query::Accounts(body(bytes)?),
+        QueryInstances::KIND => Query::Instances(body(bytes)?),
+        QueryTiers::KIND => body::<QueryTiers>(bytes).map(|_| Query::Tiers)?,
+        QueryBooks::KIND => Query::Books(body(bytes)?),
+        QueryOrders::KIND => Query::Orders(body(bytes)?),
+        QueryTrades::KIND => Query::Trades(body(bytes)?),
+        QueryLedger::KIND => body::<QueryLedger>(bytes).map(|_| Query::Ledger)?,
+        QueryLimits::KIND => Query::Limits(body(bytes)?),
+        QueryAudit::KIND => Query::Audit(body(bytes)?),
+        QueryDepth::KIND => Query::Depth(body(bytes)?),
+        _ => return Err(Reject::UnknownKind),
+    })
+}

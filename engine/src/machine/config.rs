@@ -1,0 +1,100 @@
+//! The machine's bounds, as compile-time relations and as checked start-up commands.
+
+use super::command::{DefineBook, Genesis};
+use super::slab::BOOKS_MAX;
+
+/// Number of resources.
+pub const RESOURCES: usize = vendue_wire::code::RESOURCES;
+
+/// Milli-credits of one credit.
+pub const MILLI: u64 = 1000;
+
+/// All funds together, micro-units: leaves head room in every 64-bit sum.
+pub const FUNDS_MAX_MICRO: u64 = 1 << 62;
+
+/// An order's largest notional, micro-units: times 10,000 basis points it fits 64 bits.
+pub const NOTIONAL_MAX_MICRO: u64 = u64::MAX / 20_000;
+
+/// Tiers at most.
+pub const TIERS_MAX: usize = BOOKS_MAX / RESOURCES;
+
+/// Why bounds cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BoundsError {
+    /// A number is outside its range.
+    #[error("{name} is {value}; it must be {low} to {high}")]
+    Range {
+        /// Name as in the configuration.
+        name: &'static str,
+        /// The value given.
+        value: u64,
+        /// Lowest allowed.
+        low: u64,
+        /// Highest allowed.
+        high: u64,
+    },
+    /// An order could be worth more than the arithmetic allows.
+    #[error(
+        "price_ticks_max x tick_micro x quantity_max is above {NOTIONAL_MAX_MICRO} micro-units; \
+         lower one of them"
+    )]
+    Notional,
+    /// Tiers and resources must come in order, each once.
+    #[error("tier {tier} resource {resource} is out of order or defined twice")]
+    Order {
+        /// Tier number.
+        tier: u16,
+        /// Resource number.
+        resource: u8,
+    },
+}
+
+fn range(name: &'static str, value: u64, low: u64, high: u64) -> Result<(), BoundsError> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(BoundsError::Range { name, value, low, high })
+    }
+}
+
+impl Genesis {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// The first bound outside its range.
+    pub fn check(&self) -> Result<(), BoundsError> {
+        range("accounts_max", self.accounts_max.get().into(), 1, 65_535)?;
+        range("instances_max", self.instances_max.get().into(), 1, 65_535)?;
+        range("orders_max", self.orders_max.get().into(), 1, 1 << 24)?;
+        let per_instance = u64::from(self.orders_per_instance_max.get());
+        range("orders_per_instance_max", per_instance, 1, self.orders_max.get().into())?;
+        range("sessions_max", self.sessions_max.get().into(), 1, 65_535)?;
+        range("credit_cap_s", self.credit_cap_s.get().into(), 1, 31 * 86_400)?;
+        range("burst_resume_ms", self.burst_resume_ms.get().into(), 1, 3_600_000)?;
+        range("maker_fee_bps", self.maker_fee_bps.get().into(), 0, 10_000)?;
+        range("taker_fee_bps", self.taker_fee_bps.get().into(), 0, 10_000)
+    }
+}
+
+impl DefineBook {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// The first bound outside its range.
+    pub fn check(&self) -> Result<(), BoundsError> {
+        range("tier", self.tier.get().into(), 0, TIERS_MAX as u64 - 1)?;
+        range("vru_size", self.vru_size.get(), 1, 1 << 40)?;
+        range("capacity_vru", self.capacity_vru.get(), 1, u32::MAX.into())?;
+        range("tick_micro", self.tick_micro.get(), 1, 1 << 40)?;
+        range("price_ticks_max", self.price_ticks_max.get().into(), 1, 65_535)?;
+        range("quantity_max", self.quantity_max.get().into(), 1, u32::MAX.into())?;
+        range("burst_percent", self.burst_percent.get().into(), 100, 100_000)?;
+        let notional = u128::from(self.price_ticks_max.get())
+            * u128::from(self.tick_micro.get())
+            * u128::from(self.quantity_max.get());
+        if notional > u128::from(NOTIONAL_MAX_MICRO) {
+            return Err(BoundsError::Notional);
+        }
+        Ok(())
+    }
+}

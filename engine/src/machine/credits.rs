@@ -1,0 +1,125 @@
+//! Credits: accrual, payment for measured use, and the burst that lasts while they do.
+//!
+//! One VRU for one millisecond is one milli-credit, so accrual is `baseline x milliseconds`.
+//! While an instance has free credits its cap is the burst ceiling; when they are gone it is the
+//! baseline. A burst starts again only with `burst_resume_ms` of baseline in hand, so that a
+//! balance near zero does not flap.
+
+use super::Machine;
+use super::command::{Envelope, Usage};
+use super::config::MILLI;
+use super::event::{Entitled, Outbox};
+use vendue_wire::code::{CancelReason, Resource};
+use vendue_wire::message::ANY;
+
+impl Machine {
+    /// Time passes: every instance earns its baseline, dated orders fall due.
+    pub(super) fn tick(&mut self, env: &Envelope, out: &mut Outbox) {
+        let now_ms = self.time_ns / 1_000_000;
+        let elapsed_ms = if self.accrued_ms == 0 { 0 } else { now_ms - self.accrued_ms };
+        self.accrued_ms = now_ms;
+        for instance in 0..self.instances.len() {
+            if self.instances[instance].live == 1 {
+                self.accrue(instance as u16, elapsed_ms, out);
+            }
+        }
+        while let Some(slot) = self.expiry.due(now_ms) {
+            self.cancel_order(env, slot, CancelReason::Expired, out);
+        }
+        self.fold(now_ms ^ self.trades);
+    }
+
+    fn accrue(&mut self, instance: u16, elapsed_ms: u64, out: &mut Outbox) {
+        let row = self.instances[usize::from(instance)];
+        for &resource in Resource::ALL {
+            let baseline = u64::from(row.baseline_vru[resource as usize]);
+            let book = self.book_of[usize::from(row.tier)][resource as usize];
+            if baseline == 0 || book == u16::MAX {
+                continue;
+            }
+            let cap = baseline * u64::from(self.genesis.credit_cap_s.get()) * MILLI;
+            let balance = self.ledger.credit(instance, resource);
+            let room = cap.saturating_sub(balance.free.saturating_add(balance.held));
+            let earned = baseline.saturating_mul(elapsed_ms).min(room);
+            if earned > 0 {
+                self.ledger.issue(usize::from(book), instance, resource, earned);
+            }
+            self.reassess(instance, resource, out);
+        }
+    }
+
+    /// The host measured use: pay for it. What free credits do not cover ends the burst.
+    pub(super) fn usage(&mut self, m: &Usage, resource: Resource, out: &mut Outbox) {
+        let Some(row) = self.instance(m.instance.get()) else { return };
+        let book = self.book_of[usize::from(row.tier)][resource as usize];
+        if book == u16::MAX {
+            return;
+        }
+        let instance = m.instance.get() as u16;
+        let used = m.used_millicredits.get();
+        let paid = self.ledger.burn(usize::from(book), instance, resource, used);
+        self.fold(paid ^ u64::from(instance) << 48);
+        self.reassess(instance, resource, out);
+    }
+
+    /// Starts or ends an instance's burst as its free credits say, and announces the new cap.
+    #[inline]
+    pub(super) fn reassess(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
+        let row = &self.instances[usize::from(instance)];
+        let free = self.ledger.credit(instance, resource).free;
+        let bursting = row.is_bursting(resource);
+        let goes_on = if bursting {
+            free > 0
+        } else {
+            let baseline = u64::from(row.baseline_vru[resource as usize]);
+            free > 0 && free >= baseline * u64::from(self.genesis.burst_resume_ms.get())
+        };
+        if goes_on != bursting {
+            self.instances[usize::from(instance)].bursting ^= 1 << (resource as u16);
+            self.announce(instance, resource, out);
+        }
+    }
+
+    /// VRUs an instance may use of a resource now, and the size of one, if its tier has it.
+    pub fn entitlement(&self, instance: u16, resource: Resource) -> Option<(u64, u64)> {
+        let row = self.instance(instance.into())?;
+        let book = self.book_of.get(usize::from(row.tier))?[resource as usize];
+        let book = self.books.get(usize::from(book))?;
+        let baseline = row.baseline_vru[resource as usize];
+        let vru =
+            if row.is_bursting(resource) { book.ceiling_vru(baseline) } else { baseline.into() };
+        Some((vru, book.vru_size))
+    }
+
+    /// Tells the later stages an instance's cap.
+    pub(super) fn announce(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
+        let Some((vru, vru_size)) = self.entitlement(instance, resource) else { return };
+        // A resource the instance reserved nothing of is not limited through it.
+        if vru == 0 {
+            return;
+        }
+        self.fold(vru ^ u64::from(instance) << 32);
+        let event = Entitled {
+            vru: vru.into(),
+            vru_size: vru_size.into(),
+            instance: u32::from(instance).into(),
+            resource: resource as u8,
+            reserved: [0; 3],
+        };
+        out.push(ANY, &event);
+    }
+
+    /// Tells the later stages every instance and its caps: what start-up begins from.
+    pub fn announce_all(&mut self, out: &mut Outbox) {
+        let digest = self.digest;
+        for instance in 0..self.instances.len() as u16 {
+            if self.instances[usize::from(instance)].live == 1 {
+                self.announce_created(instance, out);
+                for &resource in Resource::ALL {
+                    self.announce(instance, resource, out);
+                }
+            }
+        }
+        self.digest = digest;
+    }
+}

@@ -1,0 +1,266 @@
+//! Events: what the machine says, in order, into one preallocated buffer.
+//!
+//! Reports are the protocol's own messages, addressed to a session's slot. What later stages
+//! need besides (trades, levels, entitlements) has layouts of its own, below.
+
+use vendue_wire::message::*;
+use vendue_wire::messages;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+messages! {
+    /// A trade, with all that both parties' reports need.
+    0xc0 Fill {
+        /// Trade's number.
+        trade: U64,
+        /// Maker's id of its order.
+        maker_client_id: U64,
+        /// Taker's id of its order.
+        taker_client_id: U64,
+        /// Maker's handle.
+        maker_handle: U64,
+        /// Taker's handle.
+        taker_handle: U64,
+        /// Micro-units of funds the maker pays as a fee.
+        maker_fee_micro: U64,
+        /// Micro-units of funds the taker pays as a fee.
+        taker_fee_micro: U64,
+        /// Maker's session slot.
+        maker_session: U32,
+        /// Taker's session slot.
+        taker_session: U32,
+        /// Maker's instance.
+        maker: U32,
+        /// Taker's instance.
+        taker: U32,
+        /// Maker's account.
+        maker_account: U32,
+        /// Taker's account.
+        taker_account: U32,
+        /// Price in ticks: the maker's.
+        price_ticks: U32,
+        /// Credits.
+        quantity: U32,
+        /// Credits the maker's order still wants.
+        maker_remaining: U32,
+        /// Credits the taker's order still wants.
+        taker_remaining: U32,
+        /// Book.
+        book: U16,
+        /// The taker's [`vendue_wire::code::Side`].
+        taker_side: u8,
+        /// Zero.
+        reserved: [u8; 5],
+    }
+    /// A price level's new total.
+    0xc1 LevelChanged {
+        /// Credits now open at this price.
+        quantity: U64,
+        /// Price in ticks.
+        price_ticks: U32,
+        /// Book.
+        book: U16,
+        /// A [`vendue_wire::code::Side`].
+        side: u8,
+        /// Zero.
+        reserved: u8,
+    }
+    /// What an instance may use of a resource from now on.
+    0xc2 Entitled {
+        /// VRUs: its cap.
+        vru: U64,
+        /// Size of a VRU in the resource's unit.
+        vru_size: U64,
+        /// Instance.
+        instance: U32,
+        /// A [`vendue_wire::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
+    /// An instance is under Vendue's care.
+    0xc3 InstanceCreated {
+        /// Instance.
+        instance: U32,
+        /// Tier.
+        tier: U16,
+        /// Zero.
+        reserved: U16,
+        /// Where it runs.
+        place: [u8; PLACE_BYTES],
+    }
+    /// An instance is released.
+    0xc4 InstanceRemoved {
+        /// Instance.
+        instance: U32,
+    }
+    /// A session is open; the answer to its logon.
+    0xc5 SessionOpened {
+        /// Session's own number.
+        session: U64,
+        /// Highest request executed.
+        last_request: U64,
+        /// Highest client id used.
+        last_client_id: U64,
+        /// First report to replay, 0 for none.
+        replay_from: U64,
+        /// Account or [`ANY`].
+        account: U32,
+        /// Instance or [`ANY`].
+        instance: U32,
+        /// Heartbeat interval, milliseconds.
+        heartbeat_ms: U32,
+        /// Connection that asked.
+        connection: U32,
+        /// Role.
+        role: u8,
+        /// 1 if the slot was given to a session not known before.
+        fresh: u8,
+        /// Zero.
+        reserved: [u8; 6],
+    }
+    /// A logon was refused by the machine.
+    0xc6 SessionRefused {
+        /// Connection that asked.
+        connection: U32,
+        /// A [`vendue_wire::code::Reject`].
+        code: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
+    /// A query that a later stage answers; its body follows this one.
+    0xc7 Asked {
+        /// Request's number.
+        request: U64,
+        /// Detail: a sequence number, a book, a first row.
+        from: U64,
+        /// Detail: how many.
+        limit: U32,
+        /// Connection that asked.
+        connection: U32,
+        /// Kind of the query.
+        kind: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+}
+
+/// Precedes each event in the buffer.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct EventHeader {
+    /// Bytes of the body.
+    pub length: U16,
+    /// Kind of the body.
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// A session's slot for reports, a connection for rows, [`ANY`] for the daemon's stages.
+    pub target: U32,
+}
+
+const HEADER_BYTES: usize = size_of::<EventHeader>();
+
+/// One event, borrowed from the buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// Kind of the body.
+    pub kind: u8,
+    /// Slot, connection or [`ANY`].
+    pub target: u32,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl<'a> Event<'a> {
+    /// The body as `M`, if it is one.
+    pub fn read<M: Body>(&self) -> Option<&'a M> {
+        if self.kind == M::KIND { M::ref_from_bytes(self.body).ok() } else { None }
+    }
+}
+
+/// The machine's output buffer: allocated once, emptied after every command.
+pub struct Outbox {
+    bytes: Box<[u8]>,
+    used: usize,
+}
+
+impl Outbox {
+    /// A buffer of `capacity` bytes. Untouched memory costs nothing.
+    pub fn new(capacity: usize) -> Outbox {
+        Outbox { bytes: vec![0; capacity].into_boxed_slice(), used: 0 }
+    }
+
+    /// Bytes that the largest answer to one command can take on a machine of these bounds: a
+    /// sweep or a mass cancel of every open order, or a change of every instance's entitlement.
+    pub fn capacity_for(orders_max: u32, instances_max: u32) -> usize {
+        let per_order = size_of::<Fill>()
+            + size_of::<LevelChanged>()
+            + size_of::<Cancelled>()
+            + 3 * HEADER_BYTES;
+        let per_instance = 5 * (size_of::<Entitled>() + HEADER_BYTES);
+        64 * 1024 + per_order * orders_max as usize + per_instance * instances_max as usize
+    }
+
+    /// Appends an event.
+    #[inline]
+    pub fn push<M: Body>(&mut self, target: u32, body: &M) {
+        let length = size_of::<M>();
+        let end = self.used + HEADER_BYTES + length;
+        let header = EventHeader {
+            length: (length as u16).into(),
+            kind: M::KIND,
+            reserved: 0,
+            target: target.into(),
+        };
+        let slot = &mut self.bytes[self.used..end];
+        slot[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+        slot[HEADER_BYTES..].copy_from_slice(body.as_bytes());
+        self.used = end;
+    }
+
+    /// All events since the last [`Outbox::clear`], encoded.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.used]
+    }
+
+    /// True if nothing was said.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Forgets the events.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    /// The events in order.
+    pub fn events(&self) -> Events<'_> {
+        Events { bytes: self.bytes() }
+    }
+}
+
+/// Iterator over encoded events.
+pub struct Events<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Events<'a> {
+    /// Reads events from bytes written by an [`Outbox`].
+    pub fn new(bytes: &'a [u8]) -> Events<'a> {
+        Events { bytes }
+    }
+}
+
+impl<'a> Iterator for Events<'a> {
+    type Item = Event<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Event<'a>> {
+        let (header, rest) = EventHeader::ref_from_prefix(self.bytes).ok()?;
+        let (body, rest) = rest.split_at_checked(usize::from(header.length.get()))?;
+        self.bytes = rest;
+        Some(Event { kind: header.kind, target: header.target.get(), body })
+    }
+}

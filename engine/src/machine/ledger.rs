@@ -1,0 +1,265 @@
+//! Double entry over funds and credits.
+//!
+//! Every amount that leaves one balance enters another; the house's own lines (issue, burn, fees)
+//! take part like any other. `funds_gap` and `credits_gap` sum each command's postings and must
+//! be zero when it ends: [`Ledger::assert_balanced`] is called after every command, in release
+//! builds too. [`Ledger::check`] compares the whole against the house's totals.
+
+use super::config::{FUNDS_MAX_MICRO, RESOURCES};
+use vendue_wire::code::{Reject, Resource};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A balance: what its owner may use, and what is held for open orders.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Balance {
+    /// Free to use.
+    pub free: u64,
+    /// Held for open orders.
+    pub held: u64,
+}
+
+/// The house's lines of one tier and resource, in milli-credits since the journal began.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct CreditHouse {
+    /// Issued by accrual and by operators.
+    pub issued: u128,
+    /// Burned by payment for use and with removed instances.
+    pub burned: u128,
+}
+
+/// All balances.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Funds of each account, micro-units.
+    pub funds: Box<[Balance]>,
+    /// Milli-credits of each instance and resource: `instance * RESOURCES + resource`.
+    pub credits: Box<[Balance]>,
+    /// Micro-units paid in and not paid out again.
+    pub funds_issued: u64,
+    /// Micro-units of fees taken.
+    pub fees: u64,
+    /// House lines of each book.
+    pub house: Vec<CreditHouse>,
+    funds_gap: i64,
+    credits_gap: i64,
+}
+
+impl Ledger {
+    /// Empty balances for `accounts` and `instances`.
+    pub fn new(accounts: u32, instances: u32) -> Ledger {
+        Ledger {
+            funds: vec![Balance::default(); accounts as usize].into_boxed_slice(),
+            credits: vec![Balance::default(); instances as usize * RESOURCES].into_boxed_slice(),
+            funds_issued: 0,
+            fees: 0,
+            house: Vec::new(),
+            funds_gap: 0,
+            credits_gap: 0,
+        }
+    }
+
+    /// An instance's balance of a resource, milli-credits.
+    #[inline]
+    pub fn credit(&self, instance: u16, resource: Resource) -> Balance {
+        self.credits[usize::from(instance) * RESOURCES + resource as usize]
+    }
+
+    #[inline]
+    fn credit_mut(&mut self, instance: u16, resource: Resource) -> &mut Balance {
+        &mut self.credits[usize::from(instance) * RESOURCES + resource as usize]
+    }
+
+    /// Pays funds into an account.
+    ///
+    /// # Errors
+    /// [`Reject::Overflow`] if all funds together would pass the ledger's maximum.
+    pub fn deposit(&mut self, account: u16, micro: u64) -> Result<u64, Reject> {
+        let issued = self.funds_issued.checked_add(micro).ok_or(Reject::Overflow)?;
+        if issued > FUNDS_MAX_MICRO {
+            return Err(Reject::Overflow);
+        }
+        self.funds_issued = issued;
+        self.funds_gap -= micro as i64;
+        self.funds_free_add(account, micro);
+        Ok(self.funds[usize::from(account)].free)
+    }
+
+    /// Pays funds out of an account.
+    ///
+    /// # Errors
+    /// [`Reject::InsufficientFunds`] if the free balance does not cover it.
+    pub fn withdraw(&mut self, account: u16, micro: u64) -> Result<u64, Reject> {
+        if self.funds[usize::from(account)].free < micro {
+            return Err(Reject::InsufficientFunds);
+        }
+        self.funds_free_take(account, micro);
+        self.funds_issued -= micro;
+        self.funds_gap += micro as i64;
+        Ok(self.funds[usize::from(account)].free)
+    }
+
+    #[inline]
+    fn funds_free_add(&mut self, account: u16, micro: u64) {
+        self.funds[usize::from(account)].free += micro;
+        self.funds_gap = self.funds_gap.wrapping_add(micro as i64);
+    }
+
+    #[inline]
+    fn funds_free_take(&mut self, account: u16, micro: u64) {
+        let balance = &mut self.funds[usize::from(account)];
+        assert!(balance.free >= micro, "funds of account {account} would go negative");
+        balance.free -= micro;
+        self.funds_gap = self.funds_gap.wrapping_sub(micro as i64);
+    }
+
+    /// Moves free funds to held.
+    #[inline]
+    pub fn hold_funds(&mut self, account: u16, micro: u64) {
+        let balance = &mut self.funds[usize::from(account)];
+        assert!(balance.free >= micro, "hold beyond the free funds of account {account}");
+        balance.free -= micro;
+        balance.held += micro;
+    }
+
+    /// Moves held funds back to free.
+    #[inline]
+    pub fn release_funds(&mut self, account: u16, micro: u64) {
+        let balance = &mut self.funds[usize::from(account)];
+        assert!(balance.held >= micro, "release beyond the held funds of account {account}");
+        balance.held -= micro;
+        balance.free += micro;
+    }
+
+    /// Moves free credits to held.
+    #[inline]
+    pub fn hold_credits(&mut self, instance: u16, resource: Resource, milli: u64) {
+        let balance = self.credit_mut(instance, resource);
+        assert!(balance.free >= milli, "hold beyond the free credits of instance {instance}");
+        balance.free -= milli;
+        balance.held += milli;
+    }
+
+    /// Moves held credits back to free.
+    #[inline]
+    pub fn release_credits(&mut self, instance: u16, resource: Resource, milli: u64) {
+        let balance = self.credit_mut(instance, resource);
+        assert!(balance.held >= milli, "release beyond the held credits of instance {instance}");
+        balance.held -= milli;
+        balance.free += milli;
+    }
+
+    /// Settles the funds of a trade: the buyer pays the notional and its fee, the seller gets the
+    /// notional less its fee, the house gets both fees. `buyer_held` says that the buyer's part
+    /// was held before (it is the maker).
+    #[inline]
+    pub fn settle_funds(&mut self, trade: &FundsOfTrade) {
+        let FundsOfTrade { buyer, seller, notional, buyer_fee, seller_fee, buyer_held } = *trade;
+        let cost = notional + buyer_fee;
+        if buyer_held {
+            let balance = &mut self.funds[usize::from(buyer)];
+            assert!(balance.held >= cost, "held funds of account {buyer} do not cover its trade");
+            balance.held -= cost;
+            self.funds_gap = self.funds_gap.wrapping_sub(cost as i64);
+        } else {
+            self.funds_free_take(buyer, cost);
+        }
+        assert!(seller_fee <= notional, "a fee takes more than the sale brings");
+        self.funds_free_add(seller, notional - seller_fee);
+        self.fees += buyer_fee + seller_fee;
+        self.funds_gap = self.funds_gap.wrapping_add((buyer_fee + seller_fee) as i64);
+    }
+
+    /// Settles the credits of a trade. `seller_held` says that they were held (it is the maker).
+    #[inline]
+    pub fn settle_credits(
+        &mut self,
+        seller: (u16, bool),
+        buyer: u16,
+        resource: Resource,
+        milli: u64,
+    ) {
+        let (seller, seller_held) = seller;
+        let balance = self.credit_mut(seller, resource);
+        let from = if seller_held { &mut balance.held } else { &mut balance.free };
+        assert!(*from >= milli, "credits of instance {seller} do not cover its trade");
+        *from -= milli;
+        self.credit_mut(buyer, resource).free += milli;
+    }
+
+    /// Issues credits to an instance.
+    pub fn issue(&mut self, book: usize, instance: u16, resource: Resource, milli: u64) {
+        self.house[book].issued += u128::from(milli);
+        self.credits_gap = self.credits_gap.wrapping_sub(milli as i64);
+        self.credit_mut(instance, resource).free += milli;
+        self.credits_gap = self.credits_gap.wrapping_add(milli as i64);
+    }
+
+    /// Burns up to `milli` free credits of an instance and returns how many it burned.
+    pub fn burn(&mut self, book: usize, instance: u16, resource: Resource, milli: u64) -> u64 {
+        let balance = self.credit_mut(instance, resource);
+        let burned = milli.min(balance.free);
+        balance.free -= burned;
+        self.credits_gap = self.credits_gap.wrapping_sub(burned as i64);
+        self.house[book].burned += u128::from(burned);
+        self.credits_gap = self.credits_gap.wrapping_add(burned as i64);
+        burned
+    }
+
+    /// The end of every command: all its postings sum to zero.
+    #[inline]
+    pub fn assert_balanced(&self) {
+        assert!(self.funds_gap == 0 && self.credits_gap == 0, "postings do not sum to zero");
+    }
+
+    /// The whole ledger against the house's totals. `books` gives for each instance and resource
+    /// the book whose house issued its credits.
+    ///
+    /// # Panics
+    /// If a unit of funds or credits was made or lost: going on would hand out wrong balances.
+    pub fn check(&self, book_of: impl Fn(usize, usize) -> Option<usize>) {
+        let total: u128 = self.funds.iter().map(|b| u128::from(b.free) + u128::from(b.held)).sum();
+        assert_eq!(
+            total + u128::from(self.fees),
+            u128::from(self.funds_issued),
+            "funds are not conserved"
+        );
+        let mut totals = vec![0_u128; self.house.len()];
+        for (at, balance) in self.credits.iter().enumerate() {
+            let sum = u128::from(balance.free) + u128::from(balance.held);
+            match book_of(at / RESOURCES, at % RESOURCES) {
+                Some(book) => totals[book] += sum,
+                None => assert_eq!(sum, 0, "credits outside any book"),
+            }
+        }
+        for (book, house) in self.house.iter().enumerate() {
+            assert_eq!(
+                totals[book] + house.burned,
+                house.issued,
+                "credits of book {book} are not conserved"
+            );
+        }
+    }
+}
+
+/// The funds side of a trade, amounts in micro-units.
+#[derive(Clone, Copy, Debug)]
+pub struct FundsOfTrade {
+    /// Buying account.
+    pub buyer: u16,
+    /// Selling account.
+    pub seller: u16,
+    /// Price times quantity.
+    pub notional: u64,
+    /// Buyer's fee.
+    pub buyer_fee: u64,
+    /// Seller's fee.
+    pub seller_fee: u64,
+    /// True if the buyer's cost is held (it is the maker).
+    pub buyer_held: bool,
+}

@@ -1,0 +1,418 @@
+//! The machine: one deterministic state, one way to change it.
+//!
+//! [`Machine::apply`] takes a command and its envelope and says what happened into an
+//! [`Outbox`](event::Outbox). Integers only; no clock, randomness, hash order, file or socket is
+//! reachable from here; nothing is allocated after start-up; no input makes it panic. A refused
+//! command changes nothing but the session's own count of requests.
+//!
+//! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
+//! ([`orders`], [`credits`], [`admin`], [`sessions`], [`query`]) and what they stand on
+//! ([`tables`], [`ladder`], [`slab`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
+
+pub mod admin;
+pub mod command;
+pub mod config;
+pub mod credits;
+pub mod event;
+pub mod expiry;
+pub mod ladder;
+pub mod ledger;
+pub mod orders;
+pub mod query;
+pub mod sessions;
+pub mod slab;
+pub mod state;
+pub mod tables;
+
+use command::{Command, DefineBook, Envelope, Genesis};
+use config::{BoundsError, RESOURCES, TIERS_MAX};
+use event::Outbox;
+use ladder::Ladder;
+use ledger::{CreditHouse, Ledger};
+use slab::Slab;
+use tables::{Account, Book, Instance, Session};
+use vendue_wire::code::{Reject, Resource, Role};
+use vendue_wire::message::{
+    ANY, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel, NewOrder,
+    Rejected, RemoveInstance, Replace, Withdraw,
+};
+
+const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
+
+/// Digests of ticks remembered for comparison.
+const DIGESTS: usize = 64;
+
+/// The deterministic state of the auction room.
+#[derive(Debug)]
+pub struct Machine {
+    genesis: Genesis,
+    books: Vec<Book>,
+    definitions: Vec<DefineBook>,
+    /// Book of each tier's resource, or `u16::MAX`.
+    book_of: Vec<[u16; RESOURCES]>,
+    accounts: Box<[Account]>,
+    accounts_used: u32,
+    instances: Box<[Instance]>,
+    /// Account of each instance, dense because every fill reads it.
+    owner: Box<[u16]>,
+    sessions: Box<[Session]>,
+    ledger: Ledger,
+    slab: Slab,
+    expiry: expiry::Expiry,
+    trades: u64,
+    maker_fee_bps: u64,
+    taker_fee_bps: u64,
+    /// Last sequence applied.
+    sequence: u64,
+    /// Last time seen, nanoseconds.
+    time_ns: u64,
+    /// Milliseconds up to which credits have accrued; 0 before the first tick.
+    accrued_ms: u64,
+    digest: u64,
+    /// Sequence and digest of recent ticks.
+    digests: [(u64, u64); DIGESTS],
+}
+
+/// Why a command could not be applied at all. The daemon must stop.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The replayed machine is not the one that wrote the journal.
+    #[error(
+        "at sequence {sequence} the machine's digest is {ours:016x}, but the journal says \
+         {journal:016x}: this build computes another result than the one that wrote the journal; \
+         go back to that build, or archive the data directory and start anew"
+    )]
+    Diverged {
+        /// Where they were compared.
+        sequence: u64,
+        /// What this machine computed.
+        ours: u64,
+        /// What the journal holds.
+        journal: u64,
+    },
+    /// Start-up commands are missing, doubled or out of bounds.
+    #[error("start-up record is wrong: {0}")]
+    Bounds(#[from] BoundsError),
+    /// A record holds what no version of the daemon writes.
+    #[error("record {sequence} of kind {kind:#04x} cannot be executed: {why}")]
+    Record {
+        /// Its sequence.
+        sequence: u64,
+        /// Its kind.
+        kind: u8,
+        /// Why.
+        why: Reject,
+    },
+}
+
+impl Machine {
+    /// A machine with these bounds and no books yet. Allocates everything it will ever need but
+    /// the books' ladders, which [`Machine::apply`] allocates at start-up ([`DefineBook`]).
+    ///
+    /// # Errors
+    /// The first bound outside its range.
+    pub fn new(genesis: &Genesis) -> Result<Machine, BoundsError> {
+        genesis.check()?;
+        let (accounts, instances) = (genesis.accounts_max.get(), genesis.instances_max.get());
+        let orders = genesis.orders_max.get();
+        let account = Account { sells_to: 0, buys_from: 0, name: [0; 32], group: 0, instances: 0 };
+        Ok(Machine {
+            genesis: *genesis,
+            books: Vec::new(),
+            definitions: Vec::new(),
+            book_of: Vec::new(),
+            accounts: vec![account; accounts as usize].into_boxed_slice(),
+            accounts_used: 0,
+            instances: vec![Instance::FREE; instances as usize].into_boxed_slice(),
+            owner: vec![0; instances as usize].into_boxed_slice(),
+            sessions: vec![Session::FREE; genesis.sessions_max.get() as usize].into_boxed_slice(),
+            ledger: Ledger::new(accounts, instances),
+            slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
+            expiry: expiry::Expiry::new(orders),
+            trades: 0,
+            maker_fee_bps: genesis.maker_fee_bps.get().into(),
+            taker_fee_bps: genesis.taker_fee_bps.get().into(),
+            sequence: 0,
+            time_ns: 0,
+            accrued_ms: 0,
+            digest: 0xcbf2_9ce4_8422_2325,
+            digests: [(0, 0); DIGESTS],
+        })
+    }
+
+    /// An outbox that the largest answer of this machine fits.
+    pub fn outbox(&self) -> Outbox {
+        let genesis = &self.genesis;
+        Outbox::new(Outbox::capacity_for(genesis.orders_max.get(), genesis.instances_max.get()))
+    }
+
+    /// The bounds it was made with.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The books it was given, in order.
+    pub fn definitions(&self) -> &[DefineBook] {
+        &self.definitions
+    }
+
+    /// The books.
+    pub fn books(&self) -> &[Book] {
+        &self.books
+    }
+
+    /// Last sequence applied.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Last time seen, nanoseconds since 1970 UTC.
+    pub fn time_ns(&self) -> u64 {
+        self.time_ns
+    }
+
+    /// Running digest of everything decided so far.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Trades since the journal began.
+    pub fn trades(&self) -> u64 {
+        self.trades
+    }
+
+    /// Open orders.
+    pub fn open_orders(&self) -> u32 {
+        self.slab.live
+    }
+
+    /// The ledger, to read.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// An instance, to read, if it is live.
+    pub fn instance(&self, instance: u32) -> Option<&Instance> {
+        self.instances.get(instance as usize).filter(|row| row.live == 1)
+    }
+
+    /// Sessions that were connected when the journal ended, as slots.
+    pub fn connected_sessions(&self) -> impl Iterator<Item = u32> + '_ {
+        (0_u32..).zip(self.sessions.iter()).filter(|(_, row)| row.connected == 1).map(|(at, _)| at)
+    }
+
+    /// Compares the whole ledger with the house's totals.
+    ///
+    /// # Panics
+    /// If a unit of funds or credits was made or lost.
+    pub fn check_conservation(&self) {
+        self.ledger.check(|instance, resource| {
+            let row = &self.instances[instance];
+            let book = self.book_of.get(usize::from(row.tier))?[resource];
+            (row.live == 1 && book != u16::MAX).then_some(usize::from(book))
+        });
+    }
+
+    /// Mixes a word into the running digest.
+    #[inline]
+    fn fold(&mut self, word: u64) {
+        self.digest = (self.digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    }
+
+    /// Executes one command and appends what happened to `out`.
+    ///
+    /// # Errors
+    /// [`Broken`] only for records no healthy journal holds; a session's request is never the
+    /// cause: it is answered with a typed reject.
+    #[inline]
+    pub fn apply(
+        &mut self,
+        env: &Envelope,
+        command: &Command<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Broken> {
+        if let Command::Query(query) = command {
+            self.query(env, query, out);
+            return Ok(());
+        }
+        assert!(env.sequence > self.sequence, "sequence {} is not new", env.sequence);
+        self.sequence = env.sequence;
+        self.time_ns = self.time_ns.max(env.time_ns);
+        if env.session == ANY {
+            self.apply_internal(env, command, out)?;
+        } else {
+            self.apply_request(env, command, out);
+        }
+        self.ledger.assert_balanced();
+        Ok(())
+    }
+
+    /// A session's request: carried out, or refused with a report.
+    #[inline]
+    fn apply_request(&mut self, env: &Envelope, command: &Command<'_>, out: &mut Outbox) {
+        let Some(session) = self.sessions.get_mut(env.session as usize) else { return };
+        session.last_request = session.last_request.max(env.request);
+        let (kind, client_id, result) = match command {
+            Command::NewOrder(terms) => {
+                (NewOrder::KIND, terms.message.client_id.get(), self.new_order(env, *terms, out))
+            }
+            Command::Cancel(m) => (Cancel::KIND, m.handle.get(), self.cancel(env, m, out)),
+            Command::Replace(m) => (Replace::KIND, m.client_id.get(), self.replace(env, m, out)),
+            Command::MassCancel(m, side) => {
+                (MassCancel::KIND, 0, self.mass_cancel(env, m, *side, out))
+            }
+            other => self.apply_admin(env, other, out),
+        };
+        if let Err(code) = result {
+            self.report_rejected(env, kind, client_id, code, out);
+        }
+    }
+
+    fn apply_admin(
+        &mut self,
+        env: &Envelope,
+        command: &Command<'_>,
+        out: &mut Outbox,
+    ) -> (u8, u64, Result<(), Reject>) {
+        match command {
+            Command::CreateAccount(m) => {
+                (CreateAccount::KIND, m.client_id.get(), self.create_account(env, m, out))
+            }
+            Command::Deposit(m) => (Deposit::KIND, m.client_id.get(), self.deposit(env, m, out)),
+            Command::Withdraw(m) => (Withdraw::KIND, m.client_id.get(), self.withdraw(env, m, out)),
+            Command::CreateInstance(m) => {
+                (CreateInstance::KIND, m.client_id.get(), self.create_instance(env, m, out))
+            }
+            Command::RemoveInstance(m) => {
+                (RemoveInstance::KIND, m.client_id.get(), self.remove_instance(env, m, out))
+            }
+            Command::GrantCredits(m, resource) => {
+                (GrantCredits::KIND, m.client_id.get(), self.grant(env, m, *resource, out))
+            }
+            _ => (0, 0, Err(Reject::NotPermitted)),
+        }
+    }
+
+    /// The daemon's own commands.
+    fn apply_internal(
+        &mut self,
+        env: &Envelope,
+        command: &Command<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Broken> {
+        match command {
+            Command::Tick(tick) => {
+                self.verify_digest(tick.digest_sequence.get(), tick.digest.get())?;
+                self.tick(env, out);
+                self.digests[(env.sequence % DIGESTS as u64) as usize] =
+                    (env.sequence, self.digest);
+            }
+            Command::Usage(usage, resource) => self.usage(usage, *resource, out),
+            Command::OpenSession(m, role) => self.open_session(env, m, *role, out),
+            Command::CloseSession(m) => self.close_session(env, m.slot.get(), out),
+            Command::DefineBook(m, resource) => self.define_book(m, *resource)?,
+            Command::Genesis(_) if env.sequence == 1 => {}
+            _ => {
+                let why = Reject::UnknownKind;
+                return Err(Broken::Record { sequence: env.sequence, kind: 0, why });
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what the journal says of an earlier tick with what this machine computed.
+    fn verify_digest(&self, sequence: u64, journal: u64) -> Result<(), Broken> {
+        let (known, ours) = self.digests[(sequence % DIGESTS as u64) as usize];
+        if sequence != 0 && known == sequence && ours != journal {
+            return Err(Broken::Diverged { sequence, ours, journal });
+        }
+        Ok(())
+    }
+
+    fn define_book(&mut self, m: &DefineBook, resource: Resource) -> Result<(), Broken> {
+        m.check()?;
+        let tier = usize::from(m.tier.get());
+        let new_tier = tier == self.book_of.len();
+        let taken = self.book_of.get(tier).is_some_and(|row| row[resource as usize] != u16::MAX);
+        if taken || tier > self.book_of.len() {
+            let error = BoundsError::Order { tier: m.tier.get(), resource: m.resource };
+            return Err(error.into());
+        }
+        if new_tier {
+            self.book_of.push([u16::MAX; RESOURCES]);
+        }
+        self.book_of[tier][resource as usize] = self.books.len() as u16;
+        let price_max = m.price_ticks_max.get() as u16;
+        self.books.push(Book {
+            tier: m.tier.get(),
+            resource,
+            tier_name: m.name,
+            vru_size: m.vru_size.get(),
+            capacity_vru: m.capacity_vru.get(),
+            reserved_vru: 0,
+            burst_percent: m.burst_percent.get(),
+            quantity_max: m.quantity_max.get(),
+            tick_micro: m.tick_micro.get(),
+            price_max,
+            last: 0,
+            orders: 0,
+            trades: 0,
+            volume: 0,
+            sides: [Ladder::new(price_max), Ladder::new(price_max)],
+        });
+        self.definitions.push(*m);
+        self.ledger.house.push(CreditHouse::default());
+        Ok(())
+    }
+
+    /// The instance a request names, if its session may act for it.
+    #[inline]
+    fn acting_instance(&self, env: &Envelope, instance: u32) -> Result<u16, Reject> {
+        let session = &self.sessions[env.session as usize];
+        let row = self.instances.get(instance as usize).filter(|row| row.live == 1);
+        let row = row.ok_or(Reject::UnknownInstance)?;
+        let allowed = match session.role() {
+            Role::Operator => true,
+            Role::Tenant => session.account == u32::from(row.account),
+            Role::Agent => session.instance == instance,
+            Role::Observer => false,
+        };
+        if allowed { Ok(instance as u16) } else { Err(Reject::NotPermitted) }
+    }
+
+    /// Checks that a request's id is greater than every earlier one of its session.
+    #[inline]
+    fn fresh_client_id(&self, env: &Envelope, client_id: u64) -> Result<u64, Reject> {
+        if client_id > self.sessions[env.session as usize].last_client_id {
+            Ok(client_id)
+        } else {
+            Err(Reject::DuplicateClientId)
+        }
+    }
+
+    /// Records the id of a request that is being carried out.
+    #[inline]
+    fn use_client_id(&mut self, env: &Envelope, client_id: u64) {
+        self.sessions[env.session as usize].last_client_id = client_id;
+    }
+
+    fn report_rejected(
+        &mut self,
+        env: &Envelope,
+        kind: u8,
+        client_id: u64,
+        code: Reject,
+        out: &mut Outbox,
+    ) {
+        self.fold(u64::from(code as u8));
+        let report = Rejected {
+            request: env.request.into(),
+            client_id: client_id.into(),
+            time_ns: env.time_ns.into(),
+            kind,
+            code: code as u8,
+            reserved: [0; 6],
+        };
+        out.push(env.session, &report);
+    }
+}

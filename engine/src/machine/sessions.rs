@@ -1,0 +1,104 @@
+//! Sessions: who is connected, what they have said so far, what happens when they go.
+
+use super::Machine;
+use super::command::{Envelope, OpenSession};
+use super::event::{Outbox, SessionOpened, SessionRefused};
+use super::tables::Session;
+use vendue_wire::code::{CancelReason, Reject, Role};
+use vendue_wire::message::ANY;
+
+impl Machine {
+    /// Opens a session or resumes it. The gateway has checked the credentials.
+    pub(super) fn open_session(
+        &mut self,
+        env: &Envelope,
+        m: &OpenSession,
+        role: Role,
+        out: &mut Outbox,
+    ) {
+        match self.session_slot(m, role) {
+            Ok((slot, fresh)) => {
+                let row = &mut self.sessions[slot as usize];
+                if fresh {
+                    *row = Session { number: m.session.get(), ..Session::FREE };
+                }
+                row.account = m.account.get();
+                row.instance = m.instance.get();
+                row.role = role as u8;
+                row.connected = 1;
+                row.cancel_on_disconnect = m.cancel_on_disconnect;
+                let opened = SessionOpened {
+                    session: m.session,
+                    last_request: row.last_request.into(),
+                    last_client_id: row.last_client_id.into(),
+                    replay_from: m.replay_from,
+                    account: m.account,
+                    instance: m.instance,
+                    heartbeat_ms: m.heartbeat_ms,
+                    connection: env.connection.into(),
+                    role: m.role,
+                    fresh: fresh.into(),
+                    reserved: [0; 6],
+                };
+                out.push(slot, &opened);
+            }
+            Err(code) => {
+                let refused = SessionRefused {
+                    connection: env.connection.into(),
+                    code: code as u8,
+                    reserved: [0; 3],
+                };
+                out.push(ANY, &refused);
+            }
+        }
+    }
+
+    /// The row of this session: its own, a free one, or that of the longest gone session that
+    /// has no open orders. The second part says that it starts afresh.
+    fn session_slot(&self, m: &OpenSession, role: Role) -> Result<(u32, bool), Reject> {
+        let account = m.account.get();
+        if account != ANY && account >= self.accounts_used {
+            return Err(Reject::UnknownAccount);
+        }
+        if role == Role::Agent {
+            let row = self.instance(m.instance.get()).ok_or(Reject::UnknownInstance)?;
+            if account != ANY && u32::from(row.account) != account {
+                return Err(Reject::UnknownInstance);
+            }
+        }
+        let rows = || (0_u32..).zip(self.sessions.iter());
+        if let Some((slot, row)) = rows().find(|(_, row)| row.number == m.session.get()) {
+            let same =
+                row.account == account && row.instance == m.instance.get() && row.role == m.role;
+            return if same { Ok((slot, false)) } else { Err(Reject::BadCredentials) };
+        }
+        if let Some((slot, _)) = rows().find(|(_, row)| row.number == 0) {
+            return Ok((slot, true));
+        }
+        rows()
+            .filter(|(_, row)| row.connected == 0 && row.orders == 0)
+            .min_by_key(|(slot, row)| (row.closed_at_ns, *slot))
+            .map(|(slot, _)| (slot, true))
+            .ok_or(Reject::SessionsFull)
+    }
+
+    /// A session's connection is gone: cancels its orders if it had asked for that.
+    pub(super) fn close_session(&mut self, env: &Envelope, slot: u32, out: &mut Outbox) {
+        let Some(row) = self.sessions.get_mut(slot as usize) else { return };
+        row.connected = 0;
+        row.closed_at_ns = env.time_ns;
+        if row.cancel_on_disconnect == 0 {
+            return;
+        }
+        for instance in 0..self.instances.len() as u16 {
+            if self.sessions[slot as usize].orders == 0 {
+                break;
+            }
+            if self.slab.count(instance) > 0 {
+                self.cancel_where(env, instance, CancelReason::Disconnected, out, |node| {
+                    u32::from(node.session) == slot
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The whole state as bytes: what a snapshot holds and what digests are taken of.
+//!
+//! Fixed order, little-endian, native layouts of the tables' rows. Ladders, levels and counts are
+//! not stored: they follow from the orders' links. The bytes of a restored machine equal the bytes
+//! it was restored from, and start-up checks that.
+
+use super::Machine;
+use super::command::{Command, DefineBook, Genesis};
+use super::config::BoundsError;
+use super::expiry::Dated;
+use super::ladder::NONE;
+use super::ledger::{Balance, CreditHouse};
+use super::slab::Node;
+use super::tables::{Account, Instance, Session};
+use vendue_wire::message::Body;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Why bytes are not a state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// The bytes end early or are too many.
+    #[error("the state's bytes end early or are too many (reading {0})")]
+    Length(&'static str),
+    /// A start-up record in it is out of bounds.
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
+    /// Parts of it contradict one another.
+    #[error("the state contradicts itself: {0}")]
+    Contradiction(&'static str),
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn word(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn slice<T: IntoBytes + Immutable>(&mut self, rows: &[T]) {
+        self.word(rows.len() as u64);
+        self.0.extend_from_slice(rows.as_bytes());
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], StateError> {
+        let (head, rest) = self.0.split_at_checked(length).ok_or(StateError::Length(what))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn word(&mut self, what: &'static str) -> Result<u64, StateError> {
+        let bytes = self.bytes(8, what)?;
+        Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| StateError::Length(what))?))
+    }
+
+    fn body<M: Body>(&mut self, what: &'static str) -> Result<M, StateError> {
+        let bytes = self.bytes(size_of::<M>(), what)?;
+        M::read_from_bytes(bytes).map_err(|_| StateError::Length(what))
+    }
+
+    /// Rows of a table, at most `most`; copied, since the bytes need not be aligned.
+    fn rows<T>(&mut self, most: usize, what: &'static str) -> Result<Vec<T>, StateError>
+    where
+        T: FromBytes + KnownLayout + Immutable,
+    {
+        let count = self.word(what)?;
+        if count > most as u64 {
+            return Err(StateError::Length(what));
+        }
+        let bytes = self.bytes(count as usize * size_of::<T>(), what)?;
+        bytes
+            .chunks_exact(size_of::<T>())
+            .map(|chunk| T::read_from_bytes(chunk).map_err(|_| StateError::Length(what)))
+            .collect()
+    }
+
+    /// Rows of a table whose length is known.
+    fn fill<T>(&mut self, table: &mut [T], what: &'static str) -> Result<(), StateError>
+    where
+        T: FromBytes + KnownLayout + Immutable + Copy,
+    {
+        let rows = self.rows(table.len(), what)?;
+        if rows.len() > table.len() {
+            return Err(StateError::Length(what));
+        }
+        table[..rows.len()].copy_from_slice(&rows);
+        Ok(())
+    }
+}
+
+/// The rows of a table up to the last that differs from `free`.
+fn used<'a, T: PartialEq>(table: &'a [T], free: &T) -> &'a [T] {
+    let end = table.iter().rposition(|row| row != free).map_or(0, |at| at + 1);
+    &table[..end]
+}
+
+impl Machine {
+    /// The whole state.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer(Vec::with_capacity(1 << 20));
+        w.0.extend_from_slice(self.genesis.as_bytes());
+        w.slice(&self.definitions);
+        for book in &self.books {
+            for value in [book.reserved_vru, book.last.into(), book.trades, book.volume] {
+                w.word(value);
+            }
+        }
+        w.slice(&self.accounts[..self.accounts_used as usize]);
+        w.slice(used(&self.instances, &Instance::FREE));
+        w.slice(used(&self.sessions, &Session::FREE));
+        w.slice(used(&self.ledger.funds, &Balance::default()));
+        w.slice(used(&self.ledger.credits, &Balance::default()));
+        w.slice(&self.ledger.house);
+        w.slice(&self.slab.nodes);
+        w.slice(self.slab.positions());
+        let (entries, buckets, second) = self.expiry.parts();
+        w.slice(entries);
+        w.slice(buckets);
+        let words = [
+            second,
+            self.ledger.funds_issued,
+            self.ledger.fees,
+            self.slab.free.into(),
+            self.trades,
+            self.sequence,
+            self.time_ns,
+            self.accrued_ms,
+            self.digest,
+        ];
+        words.into_iter().for_each(|value| w.word(value));
+        for (sequence, digest) in self.digests {
+            w.word(sequence);
+            w.word(digest);
+        }
+        w.0
+    }
+
+    /// The machine that [`Machine::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`StateError`]; the bytes come from a file whose own checksum was right, so an error means
+    /// another version wrote them.
+    pub fn decode(bytes: &[u8]) -> Result<Machine, StateError> {
+        let mut r = Reader(bytes);
+        let genesis: Genesis = r.body("genesis")?;
+        let mut machine = Machine::new(&genesis)?;
+        machine.decode_books(&mut r)?;
+        let accounts: Vec<Account> = r.rows(machine.accounts.len(), "accounts")?;
+        machine.accounts[..accounts.len()].copy_from_slice(&accounts);
+        machine.accounts_used = accounts.len() as u32;
+        r.fill(&mut machine.instances, "instances")?;
+        for (owner, row) in machine.owner.iter_mut().zip(machine.instances.iter()) {
+            *owner = row.account;
+        }
+        r.fill(&mut machine.sessions, "sessions")?;
+        r.fill(&mut machine.ledger.funds, "funds")?;
+        r.fill(&mut machine.ledger.credits, "credits")?;
+        r.fill::<CreditHouse>(&mut machine.ledger.house, "house")?;
+        machine.decode_orders(&mut r)?;
+        machine.check_references()?;
+        if r.0.is_empty() { Ok(machine) } else { Err(StateError::Length("end")) }
+    }
+
+    fn decode_books(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let definitions: Vec<DefineBook> = r.rows(super::slab::BOOKS_MAX, "books")?;
+        for definition in &definitions {
+            let parsed = Command::parse(DefineBook::KIND, definition.as_bytes());
+            let Ok(Command::DefineBook(m, resource)) = parsed else {
+                return Err(StateError::Contradiction("a book's definition"));
+            };
+            if self.define_book(m, resource).is_err() {
+                return Err(StateError::Contradiction("a book's definition"));
+            }
+        }
+        for book in &mut self.books {
+            book.reserved_vru = r.word("book")?;
+            book.last = r.word("book")? as u16;
+            book.trades = r.word("book")?;
+            book.volume = r.word("book")?;
+        }
+        Ok(())
+    }
+
+    fn decode_orders(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let nodes: Vec<Node> = r.rows(self.slab.nodes.len(), "orders")?;
+        let positions: Vec<u32> = r.rows(nodes.len(), "positions")?;
+        let entries: Vec<Dated> = r.rows(nodes.len(), "expiry")?;
+        let buckets: Vec<u32> = r.rows(1 << 16, "buckets")?;
+        let second = r.word("expiry")?;
+        self.ledger.funds_issued = r.word("funds")?;
+        self.ledger.fees = r.word("funds")?;
+        let free = r.word("orders")? as u32;
+        self.trades = r.word("counters")?;
+        self.sequence = r.word("counters")?;
+        self.time_ns = r.word("counters")?;
+        self.accrued_ms = r.word("counters")?;
+        self.digest = r.word("counters")?;
+        for pair in &mut self.digests {
+            *pair = (r.word("digests")?, r.word("digests")?);
+        }
+        let dated = nodes.iter().filter(|node| node.live() && node.dated()).count() as u32;
+        if !self.slab.restore(&nodes, &positions, free)
+            || !self.expiry.restore(&entries, &buckets, second, dated)
+        {
+            return Err(StateError::Contradiction("orders"));
+        }
+        self.rebuild_levels(&nodes)
+    }
+
+    /// Levels and counts from the orders' own links.
+    fn rebuild_levels(&mut self, nodes: &[Node]) -> Result<(), StateError> {
+        for (slot, node) in (0_u32..).zip(nodes).filter(|(_, node)| node.live()) {
+            let book = self.books.get_mut(node.book());
+            let book = book.ok_or(StateError::Contradiction("an order without a book"))?;
+            if node.price == 0 || node.price > book.price_max {
+                return Err(StateError::Contradiction("an order's price"));
+            }
+            let ladder = &mut book.sides[node.side()];
+            let level = ladder.level_mut(node.price);
+            level.quantity += u64::from(node.quantity);
+            if node.prev == NONE {
+                level.head = slot;
+            }
+            if node.next == NONE {
+                level.tail = slot;
+            }
+            ladder.mark(node.price);
+            book.orders += 1;
+        }
+        Ok(())
+    }
+
+    /// Numbers that point into other tables stay inside them.
+    fn check_references(&self) -> Result<(), StateError> {
+        let inside = |at: u32, length: usize| at == NONE || (at as usize) < length;
+        let slots = self.slab.nodes.len();
+        let nodes_fit = self.slab.nodes.iter().all(|node| {
+            inside(node.next, slots)
+                && inside(node.prev, slots)
+                && usize::from(node.instance) < self.instances.len()
+                && usize::from(node.session) < self.sessions.len()
+        });
+        let instances_fit = self.instances.iter().filter(|row| row.live == 1).all(|row| {
+            usize::from(row.tier) < self.book_of.len()
+                && u32::from(row.account) < self.accounts_used
+        });
+        if nodes_fit && instances_fit && inside(self.slab.free, slots) {
+            Ok(())
+        } else {
+            Err(StateError::Contradiction("a reference points outside its table"))
+        }
+    }
+}

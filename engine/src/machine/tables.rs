@@ -1,0 +1,182 @@
+//! The machine's tables: accounts, instances, sessions, books. Dense arrays, bounded, indexed by
+//! the numbers the protocol shows.
+
+use super::config::RESOURCES;
+use super::ladder::Ladder;
+use vendue_wire::code::{Resource, Role, Side};
+use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Account {
+    /// Bit g: sells to accounts of group g.
+    pub sells_to: u64,
+    /// Bit g: buys from accounts of group g.
+    pub buys_from: u64,
+    /// Name, zero-padded.
+    pub name: [u8; NAME_BYTES],
+    /// Group, 0..=63.
+    pub group: u32,
+    /// Live instances.
+    pub instances: u32,
+}
+
+impl Account {
+    /// True if both masks allow `self` to sell to `buyer`.
+    #[inline]
+    pub fn may_sell_to(&self, buyer: &Account) -> bool {
+        (self.sells_to >> buyer.group) & (buyer.buys_from >> self.group) & 1 == 1
+    }
+}
+
+/// A VM or container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Instance {
+    /// VRUs reserved per resource.
+    pub baseline_vru: [u32; RESOURCES],
+    /// 1 while it exists.
+    pub live: u16,
+    /// Bit r: bursting in resource r.
+    pub bursting: u16,
+    /// Home tier.
+    pub tier: u16,
+    /// Owning account.
+    pub account: u16,
+    /// Name, zero-padded.
+    pub name: [u8; NAME_BYTES],
+    /// Place on the host, zero-padded.
+    pub place: [u8; PLACE_BYTES],
+}
+
+impl Instance {
+    /// An unused row.
+    pub const FREE: Instance = Instance {
+        baseline_vru: [0; RESOURCES],
+        live: 0,
+        bursting: 0,
+        tier: 0,
+        account: 0,
+        name: [0; NAME_BYTES],
+        place: [0; PLACE_BYTES],
+    };
+
+    /// True if its burst in `resource` is on.
+    #[inline]
+    pub fn is_bursting(&self, resource: Resource) -> bool {
+        self.bursting >> (resource as u16) & 1 == 1
+    }
+}
+
+/// A session that was opened at least once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Session {
+    /// The number its client chose; 0 marks an unused row.
+    pub number: u64,
+    /// Highest request executed.
+    pub last_request: u64,
+    /// Highest client id used.
+    pub last_client_id: u64,
+    /// When its connection went, for reuse of the row of the longest gone.
+    pub closed_at_ns: u64,
+    /// Account it acts for, or [`ANY`].
+    pub account: u32,
+    /// Instance it acts for, or [`ANY`].
+    pub instance: u32,
+    /// Open orders it entered.
+    pub orders: u32,
+    /// A [`Role`].
+    pub role: u8,
+    /// 1 while connected.
+    pub connected: u8,
+    /// 1: cancel its orders when it goes.
+    pub cancel_on_disconnect: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+impl Session {
+    /// An unused row.
+    pub const FREE: Session = Session {
+        number: 0,
+        last_request: 0,
+        last_client_id: 0,
+        closed_at_ns: 0,
+        account: ANY,
+        instance: ANY,
+        orders: 0,
+        role: Role::Observer as u8,
+        connected: 0,
+        cancel_on_disconnect: 0,
+        reserved: 0,
+    };
+
+    /// Its role.
+    pub fn role(&self) -> Role {
+        Role::from_u8(self.role).unwrap_or(Role::Observer)
+    }
+}
+
+/// The book of one tier's resource, with what the tier says of that resource.
+#[derive(Debug)]
+pub struct Book {
+    /// Tier.
+    pub tier: u16,
+    /// Resource.
+    pub resource: Resource,
+    /// Tier's name, zero-padded.
+    pub tier_name: [u8; NAME_BYTES],
+    /// Size of a VRU in the resource's unit.
+    pub vru_size: u64,
+    /// Capacity in VRUs.
+    pub capacity_vru: u64,
+    /// VRUs reserved by baselines.
+    pub reserved_vru: u64,
+    /// Burst ceiling in percent of the baseline.
+    pub burst_percent: u32,
+    /// Largest quantity of an order, credits.
+    pub quantity_max: u32,
+    /// Micro-units of one tick.
+    pub tick_micro: u64,
+    /// Highest price, ticks.
+    pub price_max: u16,
+    /// Last price, ticks; 0 if none.
+    pub last: u16,
+    /// Open orders.
+    pub orders: u32,
+    /// Trades.
+    pub trades: u64,
+    /// Credits traded.
+    pub volume: u64,
+    /// Buy ladder, sell ladder.
+    pub sides: [Ladder; 2],
+}
+
+impl Book {
+    /// Price nearest to the other side: highest bid or lowest ask.
+    #[inline]
+    pub fn best(&self, side: Side) -> Option<u16> {
+        match side {
+            Side::Buy => self.sides[0].highest(),
+            Side::Sell => self.sides[1].lowest(),
+        }
+    }
+
+    /// The next price after `price`, away from the other side.
+    #[inline]
+    pub fn worse(&self, side: Side, price: u16) -> Option<u16> {
+        match side {
+            Side::Buy => self.sides[0].below(price),
+            Side::Sell => self.sides[1].above(price),
+        }
+    }
+
+    /// VRUs an instance of this baseline may use while it bursts.
+    pub fn ceiling_vru(&self, baseline_vru: u32) -> u64 {
+        let ceiling = u64::from(baseline_vru) * u64::from(self.burst_percent) / 100;
+        ceiling.min(self.capacity_vru)
+    }
+}
