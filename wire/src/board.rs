@@ -20,7 +20,9 @@
 //! The memory is sealed so that only the writer's own mapping can ever be written. A reader tries
 //! a bounded number of times, so that a writer that died amid a write hangs nobody.
 
-use crate::memory::{Access, AttachError, LAYOUT_VERSION, LINE_WORDS, Mapping, WORD_BYTES};
+#[cfg(not(any(loom, miri)))]
+use crate::memory::AttachError;
+use crate::memory::{Access, LAYOUT_VERSION, LINE_WORDS, Mapping, WORD_BYTES};
 use crate::message::DEPTH_LEVELS;
 use crate::sync::{AtomicU64, Ordering, fence, spin_loop};
 use std::io;

@@ -19,3 +19,6 @@ pub mod idle;
 pub mod memory;
 pub mod ring;
 mod sync;
+
+#[cfg(all(test, loom))]
+mod loom_tests;

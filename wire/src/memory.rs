@@ -20,8 +20,6 @@ pub(crate) const WORD_BYTES: usize = 8;
 /// Words kept for each field that one side writes while the other reads. 128 bytes: adjacent
 /// 64-byte lines are fetched in pairs.
 pub(crate) const LINE_WORDS: usize = if cfg!(loom) { 1 } else { 16 };
-/// Largest mapping accepted, in bytes. A peer must not make us map more.
-pub(crate) const MAPPING_BYTES_MAX: usize = (1 << 30) + (1 << 12);
 
 /// What the processes that receive the descriptor may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +77,7 @@ pub const LAYOUT_VERSION: u64 = 1;
 
 #[cfg(not(any(loom, miri)))]
 mod mapped {
-    use super::{Access, AttachError, MAPPING_BYTES_MAX, WORD_BYTES};
+    use super::{Access, AttachError, WORD_BYTES};
     use crate::sync::AtomicU64;
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -92,6 +90,8 @@ mod mapped {
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
     use std::ptr::NonNull;
 
+    /// Largest mapping, in bytes: the largest ring and its header. A peer must not make us map more.
+    const MAPPING_BYTES_MAX: usize = (1 << 30) + (1 << 12);
     /// Seals that fix the size for good.
     const SIZE_SEALS: SealFlag =
         SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
