@@ -6,7 +6,7 @@ use crate::board::{seqlock_read, seqlock_write};
 use crate::doorbell;
 use crate::ring::{self, Consumer, Producer, PushError};
 use crate::sync::AtomicU64;
-use loom::thread;
+use loom::{cell::UnsafeCell, thread};
 use std::sync::Arc;
 
 /// Preemptions explored per run. Known bugs of such algorithms show with two.
@@ -60,6 +60,39 @@ fn batches_that_wrap_arrive_whole_and_in_order() {
         }
         pushing.join().unwrap();
         assert!(consumer.is_empty());
+    });
+}
+
+/// Loom does not let a load drift behind a later store, so stale payload cannot show a missing
+/// ordering of reading before reuse. A cell does: loom refuses access to it without that order.
+#[test]
+fn space_is_reused_only_after_it_was_read() {
+    check(|| {
+        let (mut producer, mut consumer) = small_ring();
+        // Each record fills the ring, so the cell may be rewritten when the next one fits.
+        let length = producer.memory().record_bytes_max();
+        let space = Arc::new(UnsafeCell::new(0_u64));
+        let written = space.clone();
+        let pushing = thread::spawn(move || {
+            for number in 1..=2 {
+                while !producer.record_fits(length) {
+                    thread::yield_now();
+                }
+                // SAFETY: the consumer has returned the ring's only space; loom checks it.
+                written.with_mut(|cell| unsafe { *cell = number });
+                producer.try_push(0, &[&[0; ring::CAPACITY_BYTES_MIN][..length]]).unwrap();
+                producer.flush();
+            }
+        });
+        for number in 1..=2 {
+            while consumer.is_empty() {
+                thread::yield_now();
+            }
+            // SAFETY: the producer has published and waits for space; loom checks it.
+            assert_eq!(space.with(|cell| unsafe { *cell }), number);
+            consumer.pop().unwrap().unwrap();
+        }
+        pushing.join().unwrap();
     });
 }
 

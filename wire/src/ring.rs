@@ -325,7 +325,8 @@ impl Producer {
         // Pairs with the fence in `prepare_park`: it sees our cursor, or we see its flag.
         fence(Ordering::SeqCst);
         let parked = self.memory.word(PARKED_AT);
-        if parked.load(Ordering::Relaxed) != 0 && parked.swap(0, Ordering::AcqRel) != 0 {
+        // The flag only says whether to ring; the bell itself orders what the consumer sees.
+        if parked.load(Ordering::Relaxed) != 0 && parked.swap(0, Ordering::Relaxed) != 0 {
             self.bell.ring();
         }
     }

@@ -22,7 +22,7 @@ impl Generator {
 
 /// Operations of a long test; Miri interprets, so it gets a sample.
 const fn scaled(count: usize) -> usize {
-    if cfg!(miri) { count / 5000 } else { count }
+    if cfg!(miri) { count.div_ceil(20_000) } else { count }
 }
 
 fn ring(capacity_bytes: usize) -> (Producer, Consumer) {
