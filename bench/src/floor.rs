@@ -170,3 +170,90 @@ impl Matcher for Floor {
         self.recycle(slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{ADD, CANCEL, FLOW_A, FLOW_B, Flow, SELL, Totals};
+    use crate::generate::generate;
+
+    /// Runs a whole flow by handle; totals after the timed part and after the sweeps.
+    fn run(flow: &Flow) -> (Totals, Totals) {
+        let mut floor = Floor::new(flow.books, flow.expected.live_max);
+        let mut handles = vec![0; flow.records.len() + 1];
+        let (mut totals, mut timed) = (Totals::default(), Totals::default());
+        for (index, record) in flow.records.iter().enumerate() {
+            if index == flow.prefill + flow.ops {
+                timed = totals;
+            }
+            if record.kind == CANCEL {
+                floor.cancel(handles[record.id as usize]);
+            } else {
+                handles[record.id as usize] = floor.add(record, |fill| totals.count(fill));
+            }
+        }
+        (timed, totals)
+    }
+
+    #[test]
+    fn published_flows_are_made_byte_for_byte_and_trade_as_published() {
+        for published in [FLOW_A, FLOW_B] {
+            let flow = published.generate().expect("as published");
+            assert_eq!(run(&flow), (published.expected.timed, published.expected.swept));
+        }
+    }
+
+    #[test]
+    fn the_floor_trades_as_the_oracle_does() {
+        for (seed, books, prefill, ops) in
+            [(1, 1, 20_000, 300_000), (2, 7, 20_000, 300_000), (3, 2, 20, 50_000)]
+        {
+            let flow = generate(seed, books, prefill, ops);
+            assert_eq!(run(&flow), (flow.expected.timed, flow.expected.swept), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn prices_at_both_ends_trade() {
+        let mut floor = Floor::new(1, 4);
+        let order =
+            |id, side, price| Record { id, quantity: 1, book: 0, price, kind: ADD, side, pad: 0 };
+        let mut fills = Vec::new();
+        for (id, side, price) in [
+            (1, SELL, 1000),
+            (2, BUY, 1),
+            (3, BUY, 999),
+            (4, SELL, 1),
+            (5, BUY, 1000),
+            (6, SELL, 1),
+        ] {
+            floor.add(&order(id, side, price), |fill| {
+                fills.push((fill.taker, fill.maker, fill.price))
+            });
+        }
+        assert_eq!(fills, [(4, 3, 999), (5, 1, 1000), (6, 2, 1)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "names an order that is gone")]
+    fn a_handle_dies_with_its_order() {
+        let mut floor = Floor::new(1, 1);
+        let order =
+            |id| Record { id, quantity: 1, book: 0, price: 500, kind: ADD, side: SELL, pad: 0 };
+        let first = floor.add(&order(1), |_| ());
+        floor.cancel(first);
+        floor.add(&order(2), |_| ());
+        floor.cancel(first);
+    }
+
+    #[test]
+    #[should_panic(expected = "slab is full")]
+    fn the_slab_does_not_grow() {
+        let mut floor = Floor::new(1, 1);
+        for id in 1..=2 {
+            let order =
+                Record { id, quantity: 1, book: 0, price: 500, kind: ADD, side: SELL, pad: 0 };
+            floor.add(&order, |_| ());
+        }
+    }
+}

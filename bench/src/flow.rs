@@ -452,3 +452,155 @@ impl Published {
 fn blake3_of(records: &[Record]) -> String {
     blake3::hash(records.as_bytes()).to_hex().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(id: u32, kind: u8, side: u8, price: u16, quantity: u32) -> Record {
+        Record { id, quantity, book: 0, price, kind, side, pad: 0 }
+    }
+
+    fn small_flow() -> Vec<Record> {
+        vec![
+            order(1, ADD, SELL, 500, 10),
+            order(2, ADD, SELL, 500, 5),
+            order(3, AGGRESSIVE, BUY, 1000, 12),
+            order(2, CANCEL, SELL, 500, 3),
+        ]
+    }
+
+    #[test]
+    fn a_flow_survives_the_file_and_its_expected_totals_are_found_again() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("flow.bin");
+        let made = generate(7, 3, 300, 5000);
+        write(&path, &made.records).expect("written");
+        let read = Flow::read(&path, 300).expect("read");
+        assert_eq!(read.records, made.records);
+        assert_eq!((read.ops, read.books), (5000, 3), "the sweeps are told from the operations");
+        assert_eq!(read.expected, made.expected);
+        assert!(read.expected.swept.trades > read.expected.timed.trades);
+    }
+
+    #[test]
+    fn a_record_lies_in_the_file_as_the_format_says() {
+        let record = Record {
+            id: 0x0403_0201,
+            quantity: 0x0807_0605,
+            book: 0x0a09,
+            price: 0x0c0b,
+            kind: 13,
+            side: 14,
+            pad: 0,
+        };
+        assert_eq!(record.as_bytes(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0, 0]);
+    }
+
+    #[test]
+    fn the_oracle_s_totals_are_those_computed_by_hand() {
+        let flow = Flow::from_records(small_flow(), 0).expect("a flow");
+        let totals = flow.expected.timed;
+        assert_eq!((totals.trades, totals.volume, totals.notional), (2, 12, 6000));
+        assert_eq!(flow.expected.live_max, 2);
+        assert_eq!(flow.sweeps(&flow.records), []);
+    }
+
+    #[test]
+    fn a_handle_of_64_bits_fits_a_cancel() {
+        let mut cancel = order(2, CANCEL, SELL, 500, 3);
+        cancel.set_handle(0xfedc_ba98_7654_3210);
+        assert_eq!(cancel.handle(), 0xfedc_ba98_7654_3210);
+        assert_eq!((cancel.book, cancel.price, cancel.kind), (0, 500, CANCEL));
+    }
+
+    #[test]
+    fn records_that_break_the_format_are_named() {
+        type Damage = fn(&mut [Record]);
+        let breaks: [(&str, Damage); 11] = [
+            ("kind", |flow| flow[3].kind = 3),
+            ("side", |flow| flow[3].side = 2),
+            ("price", |flow| flow[3].price = 0),
+            ("price", |flow| flow[3].price = 1001),
+            ("quantity", |flow| flow[3].quantity = 0),
+            ("quantity", |flow| flow[3].quantity = QUANTITY_MAX + 1),
+            ("book is above", |flow| flow[3].book = BOOKS_MAX as u16),
+            ("dense", |flow| flow[3].id = 5),
+            ("not zero", |flow| flow[3].pad = 1),
+            ("not live", |flow| flow[3].id = 1),
+            ("belongs to a live order", |flow| flow[3] = order(2, ADD, SELL, 500, 1)),
+        ];
+        for (reason, damage) in breaks {
+            let mut records = small_flow();
+            damage(&mut records);
+            let error = Flow::from_records(records, 0).expect_err(reason).to_string();
+            assert!(error.contains("flow record 3: ") && error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cancel_in_another_book_is_named() {
+        let mut records = small_flow();
+        records[3].book = 1;
+        let error = Flow::from_records(records, 0).expect_err("another book").to_string();
+        assert_eq!(error, "flow record 3: the order is in another book");
+    }
+
+    #[test]
+    fn a_prefill_that_leaves_nothing_to_time_is_refused() {
+        let error = Flow::from_records(small_flow(), 4).expect_err("nothing left");
+        assert!(matches!(error, FlowError::Prefill { prefill: 4, records: 4 }), "{error}");
+    }
+
+    #[test]
+    fn files_that_are_no_flow_are_refused() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("flow.bin");
+        for bytes in [0, 15, 17] {
+            fs::write(&path, vec![0; bytes]).expect("written");
+            let error = Flow::read(&path, 0).expect_err("no flow");
+            assert!(
+                matches!(error, FlowError::Length { bytes: length, .. } if length == bytes as u64),
+                "{error}"
+            );
+        }
+        let missing = Flow::read(&directory.path().join("none"), 0).expect_err("no file");
+        assert!(matches!(missing, FlowError::Io { .. }), "{missing}");
+    }
+
+    #[test]
+    fn a_cut_flow_is_the_shorter_flow() {
+        let long = generate(9, 2, 200, 4000);
+        let short = generate(9, 2, 200, 1500);
+        let cut = long.cut(1500).expect("a shorter flow");
+        assert_eq!(cut.records, short.records);
+        assert_eq!((cut.ops, cut.expected), (1500, short.expected));
+    }
+
+    #[test]
+    fn a_damaged_cache_is_replaced() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let made = generate(5, 2, 100, 2000);
+        let blake3: &'static str = blake3_of(&made.records).leak();
+        let published = Published {
+            name: "t",
+            seed: 5,
+            books: 2,
+            prefill: 100,
+            ops: 2000,
+            blake3,
+            expected: made.expected,
+        };
+        let path = directory.path().join("t.bin");
+        published.load(directory.path()).expect("made");
+        let whole = fs::read(&path).expect("left for the next run");
+        let mut damaged = whole.clone();
+        damaged[1000] ^= 1;
+        fs::write(&path, damaged).expect("written");
+        assert_eq!(published.load(directory.path()).expect("made again").records, made.records);
+        assert_eq!(fs::read(&path).expect("there"), whole);
+        // A generator that makes something else than was published is found out.
+        let other = Published { seed: 6, ..published };
+        assert!(matches!(other.generate(), Err(FlowError::Generator { .. })));
+    }
+}

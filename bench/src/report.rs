@@ -157,3 +157,62 @@ fn show_row(out: &mut fmt::Formatter<'_>, row: &Row, ratio: Option<f64>) -> fmt:
         "  {label:<12}{median:>9.1} {min:>9.1} {ratio:>8}{p50:>9.0}{p99:>9.0}{p999:>9.0}{max:>11.0}{memory:>11}"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn comparison() -> Comparison {
+        let latency = Latency { p50: 20.0, p99: 80.0, p999: 130.0, max: 700.0 };
+        let row =
+            |label, median| Row { label, median, min: median - 1.0, latency, memory_bytes: 2048 };
+        let Value::Object(facts) = json!({"ops": 10, "hash": "00ff"}) else { unreachable!() };
+        Comparison {
+            name: "book.flow-a".to_owned(),
+            unit: "ns/op",
+            runs: 5,
+            ours: Some(row("ours", 22.0)),
+            floor: row("floor", 11.0),
+            empty: row("empty loop", 2.5),
+            ratio: Some(2.000_04),
+            floor_to_empty: 4.4,
+            facts,
+            method: "how".to_owned(),
+        }
+    }
+
+    #[test]
+    fn json_is_one_line_with_the_fields_that_programs_rely_on() {
+        let text = comparison().to_json();
+        assert!(!text.contains('\n'));
+        let line: Value = serde_json::from_str(&text).expect("valid JSON");
+        let fields = ["name", "unit", "ours", "floor", "ratio", "runs", "hash", "ops"]
+            .map(|field| &line[field]);
+        let expected = [
+            json!("book.flow-a"),
+            json!("ns/op"),
+            json!(22.0),
+            json!(11.0),
+            json!(2.0),
+            json!(5),
+            json!("00ff"),
+            json!(10),
+        ];
+        assert_eq!(fields, expected.each_ref());
+        assert_eq!(line["ours_detail"]["latency"]["p99.9"], json!(130.0));
+    }
+
+    #[test]
+    fn the_table_shows_every_contender_and_says_when_ours_is_missing() {
+        let mut comparison = comparison();
+        let table = comparison.to_string();
+        let row = table.lines().find(|line| line.trim_start().starts_with("ours")).expect("a row");
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["ours", "22.0", "21.0", "2.00", "20", "80", "130", "700", "2"]
+        );
+        comparison.ours = None;
+        assert!(comparison.to_string().contains("ours: nothing to measure in this build"));
+    }
+}

@@ -72,7 +72,7 @@ pub enum RunError {
 }
 
 /// A contender, with its own copy of the flow in which cancels carry its handles.
-struct Contender<'a, M, F> {
+struct Contender<'a, F> {
     label: &'static str,
     new: F,
     flow: &'a Flow,
@@ -81,11 +81,9 @@ struct Contender<'a, M, F> {
     checked: bool,
     run_ns: Vec<f64>,
     memory_bytes: u64,
-    /// Kept: what one contender freed, the next would reuse, and its memory would be missed.
-    _dry: M,
 }
 
-impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, M, F> {
+impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, F> {
     /// Finds the handles by an untimed dry run over the whole flow, and the memory it takes.
     fn new(label: &'static str, flow: &'a Flow, checked: bool, new: F) -> Result<Self, RunError> {
         let mut records = flow.records.clone();
@@ -102,7 +100,7 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, M, F> {
             }
         }
         let memory_bytes = resident_bytes()?.saturating_sub(before);
-        Ok(Self { label, new, flow, records, checked, run_ns: Vec::new(), memory_bytes, _dry: dry })
+        Ok(Self { label, new, flow, records, checked, run_ns: Vec::new(), memory_bytes })
     }
 
     /// Runs the whole flow on a new matcher; `operations` drives the timed part.
@@ -302,8 +300,11 @@ fn calibrate() -> f64 {
     start.elapsed().as_nanos() as f64 / ticks as f64
 }
 
-/// Resident memory of this process, bytes: the exact count, not the batched one of `status`.
+/// Resident memory of this process, bytes: the exact count, not the batched one of `status`, and
+/// without what was freed, which the next contender would reuse unseen.
 fn resident_bytes() -> io::Result<u64> {
+    // SAFETY: gives free pages back; glibc allows it at any time from any thread.
+    unsafe { nix::libc::malloc_trim(0) };
     field_bytes("/proc/self/smaps_rollup", "Rss:")
 }
 
@@ -317,4 +318,33 @@ fn field_bytes(path: &str, field: &str) -> io::Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other(format!("{path} has no {field}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::generate;
+
+    #[test]
+    fn a_contender_that_trades_wrongly_fails_the_measurement() {
+        let mut flow = generate(4, 2, 500, 5000);
+        let comparison = book("book.test", &flow, 2).expect("the floor trades correctly");
+        assert_eq!(comparison.floor.label, "floor");
+        flow.expected.swept.hash ^= 1;
+        let error = book("book.test", &flow, 1).expect_err("another hash");
+        assert!(
+            matches!(error, RunError::Wrong { contender: "floor", part: "in the final sweep", .. }),
+            "{error}"
+        );
+        flow.expected.timed.trades += 1;
+        let error = book("book.test", &flow, 1).expect_err("another number of trades");
+        assert!(matches!(error, RunError::Wrong { part: "in the timed part", .. }), "{error}");
+    }
+
+    #[test]
+    fn ratios_are_taken_run_by_run() {
+        // A slow machine in the second run slows both: the ratio of the medians would be 4.
+        assert_eq!(ratio(&[20.0, 80.0, 30.0], &[10.0, 40.0, 5.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.5);
+    }
 }
