@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
 use vendue_bench::run::{self, RUNS_MAX};
 
 /// Vendue's benchmarks, each beside a floor measured in the same run.
 #[derive(Parser)]
-#[command(name = "vendue-bench", arg_required_else_help = true)]
+#[command(name = "vendue-bench")]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
     /// Cargo adds this.
     #[arg(long, global = true, hide = true)]
     bench: bool,
@@ -46,8 +46,12 @@ struct Book {
 type AnyError = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    let Arguments { command: Command::Book(arguments), .. } = Arguments::parse();
-    match book(&arguments) {
+    let result = match Arguments::parse().command {
+        Some(Command::Book(arguments)) => book(&arguments),
+        // Not an error: `cargo test --all-targets` starts benches without arguments.
+        None => Arguments::command().print_help().map_err(AnyError::from),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vendue-bench: {error}");

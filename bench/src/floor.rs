@@ -235,6 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn the_bitmap_forgets_a_level_with_its_last_order() {
+        let mut floor = Floor::new(1, 2);
+        let order =
+            |id, side| Record { id, quantity: 1, book: 0, price: 500, kind: ADD, side, pad: 0 };
+        let [first, second] = [1, 2].map(|id| floor.add(&order(id, SELL), |_| ()));
+        floor.cancel(first);
+        assert_eq!(floor.sides[1].best(), 500, "one is left");
+        floor.cancel(second);
+        assert!(floor.sides[1].best() >= LEVELS as u32);
+        floor.add(&order(3, SELL), |_| ());
+        floor.add(&order(4, BUY), |_| ());
+        assert!(floor.sides.iter().all(|side| side.best() >= LEVELS as u32));
+    }
+
+    #[test]
     #[should_panic(expected = "names an order that is gone")]
     fn a_handle_dies_with_its_order() {
         let mut floor = Floor::new(1, 1);

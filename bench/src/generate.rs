@@ -171,3 +171,29 @@ impl SplitMix {
         (sum - 1020).abs() * 100 / 209
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mid_that_leaves_its_range_is_put_back_inside() {
+        // No published flow gets this far.
+        for (edge, inside) in [(400, 401), (600, 599)] {
+            let mut generator = Generator::new(1, 1, 10);
+            for _ in 0..64 {
+                generator.mid_ticks[0] = edge;
+                generator.move_mid(0);
+                assert_eq!(generator.mid_ticks[0], inside, "whichever way it stepped");
+            }
+        }
+    }
+
+    #[test]
+    fn books_take_turns_in_moving_their_mids() {
+        let mut generator = Generator::new(1, 3, 10);
+        generator.move_mid(4);
+        assert_ne!(generator.mid_ticks[1], MID_START_TICKS);
+        assert_eq!([generator.mid_ticks[0], generator.mid_ticks[2]], [MID_START_TICKS; 2]);
+    }
+}

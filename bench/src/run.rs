@@ -176,7 +176,8 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, F> {
     }
 }
 
-/// Measures the floor, ours and the empty loop on one flow; ns per operation.
+/// Measures the floor, ours and the empty loop on one flow; ns per operation. It pins the thread for
+/// good, which should be the process's main one: only there is memory counted exactly.
 ///
 /// # Errors
 /// A contender trades wrongly, or the system refuses pinning or its memory figures.
@@ -301,7 +302,7 @@ fn calibrate() -> f64 {
 }
 
 /// Resident memory of this process, bytes: the exact count, not the batched one of `status`, and
-/// without what was freed, which the next contender would reuse unseen.
+/// without what the main thread freed, which the next contender would reuse unseen.
 fn resident_bytes() -> io::Result<u64> {
     // SAFETY: gives free pages back; glibc allows it at any time from any thread.
     unsafe { nix::libc::malloc_trim(0) };
