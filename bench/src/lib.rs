@@ -1,1 +1,17 @@
-//! .
+//! Vendue's benchmarks: every number stands beside a floor measured in the same run.
+//!
+//! Read in this order: [`flow`] (the orders every engine is run on), [`oracle`] (what must come
+//! out), [`generate`] (where the flows come from), [`floor`] (the bare ladder), [`ours`] (the real
+//! book), [`run`] (how it is measured), [`report`] (how it is shown).
+//! `cargo bench -p vendue-bench -- --help` says how to start one.
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("latencies are read from the x86-64 time stamp counter; port `run` before building");
+
+pub mod floor;
+pub mod flow;
+pub mod generate;
+pub mod oracle;
+pub mod ours;
+pub mod report;
+pub mod run;

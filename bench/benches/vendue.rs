@@ -1,0 +1,88 @@
+//! `cargo bench -p vendue-bench -- COMMAND`: starts a benchmark and prints what it found.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
+use vendue_bench::run::{self, RUNS_MAX};
+
+/// Vendue's benchmarks, each beside a floor measured in the same run.
+#[derive(Parser)]
+#[command(name = "vendue-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Cargo adds this.
+    #[arg(long, global = true, hide = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The order book on a flow, beside the bare ladder.
+    Book(Book),
+}
+
+#[derive(Args)]
+struct Book {
+    /// A MEFLOW-1 file [default: the published flows A and B].
+    #[arg(long)]
+    flow: Option<PathBuf>,
+    /// Records of FILE that build the book before the timed part.
+    #[arg(long, default_value_t = 100_000, requires = "flow")]
+    prefill: usize,
+    /// Times only the first so many operations.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    ops: Option<u64>,
+    /// Interleaved runs.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=RUNS_MAX as u64))]
+    runs: u64,
+    /// Prints one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Some(Command::Book(arguments)) => book(&arguments),
+        // Not an error: `cargo test --all-targets` starts benches without arguments.
+        None => Arguments::command().print_help().map_err(AnyError::from),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vendue-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn book(arguments: &Book) -> Result<(), AnyError> {
+    if let Some(path) = &arguments.flow {
+        let name =
+            path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        return book_on(&name, Flow::read(path, arguments.prefill)?, arguments);
+    }
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("flow");
+    for published in [FLOW_A, FLOW_B] {
+        book_on(published.name, published.load(&directory)?, arguments)?;
+    }
+    Ok(())
+}
+
+fn book_on(flow_name: &str, flow: Flow, arguments: &Book) -> Result<(), AnyError> {
+    let flow = match arguments.ops {
+        Some(ops) => flow.cut(usize::try_from(ops)?)?,
+        None => flow,
+    };
+    let comparison = run::book(&format!("book.flow-{flow_name}"), &flow, arguments.runs as usize)?;
+    if arguments.json {
+        println!("{}", comparison.to_json());
+    } else {
+        println!("{comparison}");
+    }
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! How a book is measured: one pinned thread, contenders interleaved run by run, so that noise of
+//! the machine falls on all of them alike and their ratio means something where times do not.
+
+use std::arch::x86_64::{_mm_lfence, _rdtsc};
+use std::fs;
+use std::hint::black_box;
+use std::io;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde_json::{Map, Value, json};
+
+use crate::floor::Floor;
+use crate::flow::{CANCEL, Fill, Flow, Record, Totals};
+use crate::ours::Ours;
+use crate::report::{Comparison, Latency, Row};
+
+/// Most runs of a measurement.
+pub const RUNS_MAX: usize = 1000;
+
+/// What a flow is driven through.
+pub trait Matcher {
+    /// Executes an order; every fill goes to `on_fill`, in order. Returns the handle of what rests;
+    /// any number if nothing does.
+    fn add(&mut self, order: &Record, on_fill: impl FnMut(Fill)) -> u64;
+
+    /// Cancels the live order that [`Matcher::add`] answered with this handle.
+    fn cancel(&mut self, handle: u64);
+}
+
+/// What every contender pays: reading the flow and telling orders from cancels.
+pub struct Empty;
+
+impl Matcher for Empty {
+    #[inline(always)]
+    fn add(&mut self, order: &Record, _on_fill: impl FnMut(Fill)) -> u64 {
+        black_box(order.id);
+        0
+    }
+
+    #[inline(always)]
+    fn cancel(&mut self, handle: u64) {
+        black_box(handle);
+    }
+}
+
+/// Why a measurement failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A contender traded differently from the oracle: its time means nothing.
+    #[error("{name}: {contender} traded wrongly {part}: {got:x?}, expected {expected:x?}")]
+    Wrong {
+        /// The benchmark.
+        name: String,
+        /// Who.
+        contender: &'static str,
+        /// Where in the flow.
+        part: &'static str,
+        /// What it did.
+        got: Totals,
+        /// What it had to do.
+        expected: Totals,
+    },
+    /// The thread could not be pinned.
+    #[error("cannot pin the measuring thread to a CPU: {0}")]
+    Pin(#[from] nix::Error),
+    /// /proc could not be read.
+    #[error("cannot read this process's memory use: {0}")]
+    Memory(#[from] io::Error),
+}
+
+/// A contender, with its own copy of the flow in which cancels carry its handles.
+struct Contender<'a, F> {
+    label: &'static str,
+    new: F,
+    flow: &'a Flow,
+    records: Vec<Record>,
+    /// The empty loop trades nothing; all others are checked.
+    checked: bool,
+    run_ns: Vec<f64>,
+    memory_bytes: u64,
+}
+
+impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, F> {
+    /// Finds the handles by an untimed dry run over the whole flow, and the memory it takes.
+    fn new(label: &'static str, flow: &'a Flow, checked: bool, new: F) -> Result<Self, RunError> {
+        let mut records = flow.records.clone();
+        // Not zero, so that the pages are resident before memory is measured.
+        let mut handles = vec![u64::MAX; records.len() + 1];
+        let before = resident_bytes()?;
+        let mut dry = new();
+        for record in &mut records {
+            if record.kind == CANCEL {
+                record.set_handle(handles[record.id as usize]);
+                dry.cancel(record.handle());
+            } else {
+                handles[record.id as usize] = dry.add(record, |_| ());
+            }
+        }
+        let memory_bytes = resident_bytes()?.saturating_sub(before);
+        Ok(Self { label, new, flow, records, checked, run_ns: Vec::new(), memory_bytes })
+    }
+
+    /// Runs the whole flow on a new matcher; `operations` drives the timed part.
+    fn run<T>(
+        &self,
+        name: &str,
+        operations: impl FnOnce(&mut M, &[Record], &mut Totals) -> T,
+    ) -> Result<T, RunError> {
+        let mut matcher = (self.new)();
+        let mut totals = Totals::default();
+        let expected = &self.flow.expected;
+        drive(&mut matcher, self.flow.prefill(&self.records), &mut totals);
+        let result = operations(&mut matcher, self.flow.timed(&self.records), &mut totals);
+        self.check(name, "in the timed part", totals, expected.timed)?;
+        drive(&mut matcher, self.flow.sweeps(&self.records), &mut totals);
+        self.check(name, "in the final sweep", totals, expected.swept)?;
+        Ok(result)
+    }
+
+    fn check(
+        &self,
+        name: &str,
+        part: &'static str,
+        got: Totals,
+        expected: Totals,
+    ) -> Result<(), RunError> {
+        if !self.checked || got == expected {
+            return Ok(());
+        }
+        Err(RunError::Wrong { name: name.to_owned(), contender: self.label, part, got, expected })
+    }
+
+    /// One timed run.
+    fn time(&mut self, name: &str) -> Result<(), RunError> {
+        let elapsed = self.run(name, |matcher, records, totals| {
+            let start = Instant::now();
+            drive(matcher, records, totals);
+            start.elapsed()
+        })?;
+        self.run_ns.push(elapsed.as_nanos() as f64 / self.flow.ops as f64);
+        Ok(())
+    }
+
+    /// One run with a time stamp around every operation.
+    fn latency(&self, name: &str, ns_per_tick: f64) -> Result<Latency, RunError> {
+        let ticks = self.run(name, |matcher, records, totals| {
+            let mut ticks = Histogram::<u64>::new(3).expect("3 digits are valid");
+            for record in records {
+                let start = time_stamp();
+                drive_one(matcher, record, totals);
+                ticks.saturating_record(time_stamp() - start);
+            }
+            ticks
+        })?;
+        let ns = |ticks: u64| (ticks as f64 * ns_per_tick).round();
+        Ok(Latency {
+            p50: ns(ticks.value_at_quantile(0.5)),
+            p99: ns(ticks.value_at_quantile(0.99)),
+            p999: ns(ticks.value_at_quantile(0.999)),
+            max: ns(ticks.max()),
+        })
+    }
+
+    fn row(&self, latency: Latency) -> Row {
+        let min = self.run_ns.iter().copied().fold(f64::INFINITY, f64::min);
+        Row {
+            label: self.label,
+            median: median(self.run_ns.clone()),
+            min,
+            latency,
+            memory_bytes: self.memory_bytes,
+        }
+    }
+}
+
+/// Measures the floor, ours and the empty loop on one flow; ns per operation. It pins the thread for
+/// good, which should be the process's main one: only there is memory counted exactly.
+///
+/// # Errors
+/// A contender trades wrongly, or the system refuses pinning or its memory figures.
+///
+/// # Panics
+/// `runs` is not from 1 to [`RUNS_MAX`].
+pub fn book(name: &str, flow: &Flow, runs: usize) -> Result<Comparison, RunError> {
+    assert!((1..=RUNS_MAX).contains(&runs), "a measurement has 1 to {RUNS_MAX} runs");
+    let cpu = pin()?;
+    let ns_per_tick = calibrate();
+    let (books, capacity) = (flow.books, flow.expected.live_max + 1);
+    let new_ours = || Ours::new(books, capacity).expect("it was there before");
+    let mut empty = Contender::new("empty loop", flow, false, || Empty)?;
+    let mut floor = Contender::new("floor", flow, true, || Floor::new(books, capacity))?;
+    let mut ours = match Ours::new(books, capacity) {
+        Some(_) => Some(Contender::new("ours", flow, true, new_ours)?),
+        None => None,
+    };
+    for _ in 0..runs {
+        empty.time(name)?;
+        floor.time(name)?;
+        if let Some(ours) = &mut ours {
+            ours.time(name)?;
+        }
+    }
+    let ours_row = match &ours {
+        Some(ours) => Some(ours.row(ours.latency(name, ns_per_tick)?)),
+        None => None,
+    };
+    Ok(Comparison {
+        name: name.to_owned(),
+        unit: "ns/op",
+        runs,
+        ratio: ours.as_ref().map(|ours| ratio(&ours.run_ns, &floor.run_ns)),
+        floor_to_empty: ratio(&floor.run_ns, &empty.run_ns),
+        ours: ours_row,
+        floor: floor.row(floor.latency(name, ns_per_tick)?),
+        empty: empty.row(empty.latency(name, ns_per_tick)?),
+        facts: facts(flow)?,
+        method: method(runs, cpu, ns_per_tick),
+    })
+}
+
+fn method(runs: usize, cpu: usize, ns_per_tick: f64) -> String {
+    format!(
+        "{runs} interleaved runs on CPU {cpu}, every fill checked; ratios are of the same run; latency \
+         from one more run each, with a time stamp ({ns_per_tick:.3} ns a tick) around every operation, \
+         whose own cost is the empty loop's; memory is what a dry run over the whole flow adds"
+    )
+}
+
+fn facts(flow: &Flow) -> Result<Map<String, Value>, RunError> {
+    let Totals { trades, volume, notional, hash } = flow.expected.swept;
+    let facts = json!({
+        "books": flow.books, "live_max": flow.expected.live_max, "ops": flow.ops, "prefill": flow.prefill,
+        "trades": trades, "volume": volume, "notional": notional, "hash": format!("{hash:016x}"),
+        "process_peak_bytes": peak_bytes()?,
+    });
+    let Value::Object(facts) = facts else { unreachable!("the literal above is an object") };
+    Ok(facts)
+}
+
+fn drive<M: Matcher>(matcher: &mut M, records: &[Record], totals: &mut Totals) {
+    for record in records {
+        drive_one(matcher, record, totals);
+    }
+}
+
+#[inline(always)]
+fn drive_one<M: Matcher>(matcher: &mut M, record: &Record, totals: &mut Totals) {
+    if record.kind == CANCEL {
+        matcher.cancel(record.handle());
+    } else {
+        matcher.add(record, |fill| totals.count(fill));
+    }
+}
+
+/// Median of the ratios of runs made at the same time.
+fn ratio(runs: &[f64], base: &[f64]) -> f64 {
+    median(runs.iter().zip(base).map(|(run, base)| run / base).collect())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        (values[middle - 1] + values[middle]) / 2.0
+    } else {
+        values[middle]
+    }
+}
+
+/// Keeps this thread on the highest CPU it may use: the lowest serve most interrupts.
+fn pin() -> Result<usize, nix::Error> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let usable = |cpu: &usize| allowed.is_set(*cpu).unwrap_or(false);
+    let cpu = (0..CpuSet::count()).rev().find(usable).ok_or(nix::Error::EINVAL)?;
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &only)?;
+    Ok(cpu)
+}
+
+/// The time stamp counter, once everything before it is done.
+#[inline(always)]
+fn time_stamp() -> u64 {
+    // SAFETY: both instructions are in every x86-64, and Linux leaves the counter readable.
+    unsafe {
+        _mm_lfence();
+        _rdtsc()
+    }
+}
+
+/// Length of a tick of the time stamp counter, ns.
+fn calibrate() -> f64 {
+    let (start, start_ticks) = (Instant::now(), time_stamp());
+    while start.elapsed() < Duration::from_millis(50) {
+        std::hint::spin_loop();
+    }
+    let ticks = time_stamp() - start_ticks;
+    start.elapsed().as_nanos() as f64 / ticks as f64
+}
+
+/// Resident memory of this process, bytes: the exact count, not the batched one of `status`, and
+/// without what the main thread freed, which the next contender would reuse unseen.
+fn resident_bytes() -> io::Result<u64> {
+    // SAFETY: gives free pages back; glibc allows it at any time from any thread.
+    unsafe { nix::libc::malloc_trim(0) };
+    field_bytes("/proc/self/smaps_rollup", "Rss:")
+}
+
+/// Most memory this process has had resident, bytes.
+fn peak_bytes() -> io::Result<u64> {
+    field_bytes("/proc/self/status", "VmHWM:")
+}
+
+fn field_bytes(path: &str, field: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other(format!("{path} has no {field}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::generate;
+
+    #[test]
+    fn a_contender_that_trades_wrongly_fails_the_measurement() {
+        let mut flow = generate(4, 2, 500, 5000);
+        let comparison = book("book.test", &flow, 2).expect("the floor trades correctly");
+        assert_eq!(comparison.floor.label, "floor");
+        flow.expected.swept.hash ^= 1;
+        let error = book("book.test", &flow, 1).expect_err("another hash");
+        assert!(
+            matches!(error, RunError::Wrong { contender: "floor", part: "in the final sweep", .. }),
+            "{error}"
+        );
+        flow.expected.timed.trades += 1;
+        let error = book("book.test", &flow, 1).expect_err("another number of trades");
+        assert!(matches!(error, RunError::Wrong { part: "in the timed part", .. }), "{error}");
+    }
+
+    #[test]
+    fn ratios_are_taken_run_by_run() {
+        // A slow machine in the second run slows both: the ratio of the medians would be 4.
+        assert_eq!(ratio(&[20.0, 80.0, 30.0], &[10.0, 40.0, 5.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.5);
+    }
+}

@@ -1,0 +1,426 @@
+//! The desk: turns the machine's events into what each party is told, numbers each session's
+//! reports, keeps the newest of them for replay, and keeps the tape and the depth of the books.
+//!
+//! Like the machine it is a pure function of the commands, so start-up rebuilds it the same way:
+//! from a snapshot and the log's tail. It runs behind the machine, in the publish stage.
+
+use crate::machine::command::DefineBook;
+use crate::machine::event::{Asked, Event, Fill, LevelChanged, SessionOpened, SessionRefused};
+use crate::machine::ladder::Ladder;
+use crate::pipeline::record::{OPENED, Outcome, REFUSED, TO_CONNECTION, TO_SESSION};
+use std::collections::VecDeque;
+use vendue_wire::board::{BookView, Level};
+use vendue_wire::code::Side;
+use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
+use vendue_wire::message::*;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Trades kept on the tape.
+pub const TAPE_TRADES: usize = 4096;
+/// Trades in one answer at most.
+const TRADES_PAGE: usize = 64;
+
+/// A frame on its way, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// `TO_SESSION`, `TO_CONNECTION`, `OPENED` or `REFUSED`.
+    pub tag: u32,
+    /// Connection, where the tag names one.
+    pub connection: u32,
+    /// Session's slot, where the tag names one.
+    pub slot: u32,
+    /// The encoded frame.
+    pub frame: &'a [u8],
+}
+
+/// A session's reports: how many there were, and the newest of them.
+#[derive(Debug, Default)]
+struct Stream {
+    /// Sequence of the next report, less one.
+    last: u64,
+    /// Frames, one after the other, the newest last.
+    kept: VecDeque<u8>,
+    /// How many frames that is.
+    frames: u64,
+}
+
+/// A book as the public sees it.
+#[derive(Debug)]
+struct Shown {
+    view: BookView,
+    sides: [Ladder; 2],
+    dirty: bool,
+}
+
+/// The desk.
+#[derive(Debug)]
+pub struct Desk {
+    streams: Vec<Stream>,
+    replay_bytes: usize,
+    tape: VecDeque<TradeRow>,
+    books: Vec<Shown>,
+}
+
+/// Why bytes are not a desk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot's sessions and tape cannot be read")]
+pub struct DeskError;
+
+impl Desk {
+    /// A desk for `sessions` sessions, each keeping up to `replay_bytes` of its newest reports.
+    pub fn new(sessions: u32, replay_bytes: usize) -> Desk {
+        let streams = (0..sessions).map(|_| Stream::default()).collect();
+        Desk { streams, replay_bytes, tape: VecDeque::new(), books: Vec::new() }
+    }
+
+    /// Adds the next book.
+    pub fn add_book(&mut self, book: &DefineBook) {
+        let price_max = book.price_ticks_max.get() as u16;
+        let sides = [Ladder::new(price_max), Ladder::new(price_max)];
+        self.books.push(Shown { view: BookView::default(), sides, dirty: true });
+    }
+
+    /// Number of books.
+    pub fn books(&self) -> usize {
+        self.books.len()
+    }
+
+    /// Takes one event in and tells who is concerned.
+    pub fn absorb(
+        &mut self,
+        outcome: &Outcome,
+        event: &Event<'_>,
+        tell: &mut impl FnMut(Told<'_>),
+    ) {
+        match event.kind {
+            0x90..0xa0 => self.report(event.target, event.kind, event.body, tell),
+            0xb0..0xc0 => row(event.target, event.kind, event.body, tell),
+            _ => self.absorb_internal(outcome, event, tell),
+        }
+    }
+
+    fn absorb_internal(
+        &mut self,
+        outcome: &Outcome,
+        event: &Event<'_>,
+        tell: &mut impl FnMut(Told<'_>),
+    ) {
+        if let Some(fill) = event.read::<Fill>() {
+            self.fill(outcome, fill, tell);
+        } else if let Some(level) = event.read::<LevelChanged>() {
+            self.level(outcome, level);
+        } else if let Some(opened) = event.read::<SessionOpened>() {
+            self.opened(outcome, event.target, opened, tell);
+        } else if let Some(refused) = event.read::<SessionRefused>() {
+            let body = Refused { kind: Logon::KIND, code: refused.code, ..Refused::zeroed() };
+            let mut bytes = [0; FRAME_BYTES_MAX];
+            let length = frame::encode(0, &body, &mut bytes);
+            let connection = refused.connection.get();
+            tell(Told { tag: REFUSED, connection, slot: ANY, frame: &bytes[..length] });
+        } else if let Some(asked) = event.read::<Asked>() {
+            match asked.kind {
+                Replay::KIND => self.replay(event.target, asked, tell),
+                QueryTrades::KIND => self.trades(asked, tell),
+                _ => {}
+            }
+        }
+    }
+
+    /// Numbers a report, keeps it, sends it.
+    fn report(&mut self, slot: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) {
+        let Some(stream) = self.streams.get_mut(slot as usize) else { return };
+        stream.last += 1;
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        let length = frame::encode_raw(kind, stream.last, body, &mut bytes);
+        let frame = &bytes[..length];
+        while stream.kept.len() + length > self.replay_bytes && stream.frames > 0 {
+            stream.forget_oldest();
+        }
+        stream.kept.extend(frame);
+        stream.frames += 1;
+        tell(Told { tag: TO_SESSION, connection: ANY, slot, frame });
+    }
+
+    fn fill(&mut self, outcome: &Outcome, fill: &Fill, tell: &mut impl FnMut(Told<'_>)) {
+        let taker_side = Side::from_u8(fill.taker_side).unwrap_or(Side::Buy);
+        let taker = Filled {
+            trade: fill.trade,
+            client_id: fill.taker_client_id,
+            handle: fill.taker_handle,
+            time_ns: outcome.time_ns,
+            instance: fill.taker,
+            price_ticks: fill.price_ticks,
+            quantity: fill.quantity,
+            remaining: fill.taker_remaining,
+            counterparty: fill.maker_account,
+            fee_micro: fill.taker_fee_micro,
+            book: fill.book,
+            side: fill.taker_side,
+            maker: 0,
+        };
+        let maker = Filled {
+            client_id: fill.maker_client_id,
+            handle: fill.maker_handle,
+            instance: fill.maker,
+            remaining: fill.maker_remaining,
+            counterparty: fill.taker_account,
+            fee_micro: fill.maker_fee_micro,
+            side: taker_side.opposite() as u8,
+            maker: 1,
+            ..taker
+        };
+        self.report(fill.maker_session.get(), Filled::KIND, maker.as_bytes(), tell);
+        self.report(fill.taker_session.get(), Filled::KIND, taker.as_bytes(), tell);
+        let (seller, buyer) = match taker_side {
+            Side::Buy => (fill.maker, fill.taker),
+            Side::Sell => (fill.taker, fill.maker),
+        };
+        if self.tape.len() == TAPE_TRADES {
+            self.tape.pop_front();
+        }
+        self.tape.push_back(TradeRow {
+            trade: fill.trade,
+            sequence: outcome.sequence,
+            time_ns: outcome.time_ns,
+            price_ticks: fill.price_ticks,
+            quantity: fill.quantity,
+            seller,
+            buyer,
+            book: fill.book,
+            taker_side: fill.taker_side,
+            reserved: [0; 5],
+        });
+        if let Some(book) = self.books.get_mut(usize::from(fill.book.get())) {
+            book.view.last_ticks = fill.price_ticks.get();
+            book.view.last_quantity = fill.quantity.get();
+            book.view.trades += 1;
+            book.view.volume += u64::from(fill.quantity.get());
+            book.dirty = true;
+        }
+    }
+
+    fn level(&mut self, outcome: &Outcome, level: &LevelChanged) {
+        let Some(book) = self.books.get_mut(usize::from(level.book.get())) else { return };
+        let ladder = &mut book.sides[usize::from(level.side & 1)];
+        let price = level.price_ticks.get() as u16;
+        let quantity = level.quantity.get();
+        ladder.level_mut(price).quantity = quantity;
+        if quantity > 0 {
+            ladder.mark(price);
+        } else {
+            ladder.clear(price);
+        }
+        book.view.sequence = outcome.sequence.get();
+        book.view.time_ns = outcome.time_ns.get();
+        book.dirty = true;
+    }
+
+    /// Calls `show` for each book that changed since the last call.
+    pub fn show_changed(&mut self, mut show: impl FnMut(usize, &BookView)) {
+        for (at, book) in self.books.iter_mut().enumerate().filter(|(_, book)| book.dirty) {
+            book.dirty = false;
+            fill_levels(&mut book.view.bids, &book.sides[0], Side::Buy);
+            fill_levels(&mut book.view.asks, &book.sides[1], Side::Sell);
+            show(at, &book.view);
+        }
+    }
+
+    fn opened(
+        &mut self,
+        outcome: &Outcome,
+        slot: u32,
+        opened: &SessionOpened,
+        tell: &mut impl FnMut(Told<'_>),
+    ) {
+        let Some(stream) = self.streams.get_mut(slot as usize) else { return };
+        if opened.fresh == 1 {
+            *stream = Stream::default();
+        }
+        let ack = LogonAck {
+            session: opened.session,
+            last_request: opened.last_request,
+            last_client_id: opened.last_client_id,
+            next_sequence: (stream.last + 1).into(),
+            oldest_sequence: (stream.last + 1 - stream.frames).into(),
+            time_ns: outcome.time_ns,
+            account: opened.account,
+            instance: opened.instance,
+            heartbeat_ms: opened.heartbeat_ms,
+            role: opened.role,
+            reserved: [0; 3],
+        };
+        let connection = opened.connection.get();
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        let length = frame::encode(0, &ack, &mut bytes);
+        tell(Told { tag: OPENED, connection, slot, frame: &bytes[..length] });
+        if opened.replay_from.get() != 0 {
+            let asked =
+                Asked { from: opened.replay_from, connection: opened.connection, ..Asked::zeroed() };
+            self.replay(slot, &asked, tell);
+        }
+    }
+
+    /// Sends kept reports again, then says where the new ones start.
+    fn replay(&mut self, slot: u32, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) {
+        let Some(stream) = self.streams.get_mut(slot as usize) else { return };
+        let connection = asked.connection.get();
+        let oldest = stream.last + 1 - stream.frames;
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        if asked.from.get() < oldest {
+            let refused = Refused {
+                request: asked.request,
+                detail: oldest.into(),
+                kind: Replay::KIND,
+                code: vendue_wire::code::Reject::ReplayGone as u8,
+                reserved: [0; 6],
+            };
+            let length = frame::encode(0, &refused, &mut bytes);
+            tell(Told { tag: TO_CONNECTION, connection, slot, frame: &bytes[..length] });
+            return;
+        }
+        let mut kept = &*stream.kept.make_contiguous();
+        while let Ok(Some(frame)) = Frame::parse(kept) {
+            let (head, rest) = kept.split_at(frame.len());
+            kept = rest;
+            if frame.header.sequence.get() >= asked.from.get() {
+                tell(Told { tag: TO_CONNECTION, connection, slot, frame: head });
+            }
+        }
+        let end = ReplayEnd { next: (stream.last + 1).into() };
+        let length = frame::encode(0, &end, &mut bytes);
+        tell(Told { tag: TO_CONNECTION, connection, slot, frame: &bytes[..length] });
+    }
+
+    fn trades(&self, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) {
+        let connection = asked.connection.get();
+        let limit = (asked.limit.get() as usize).min(TRADES_PAGE);
+        let book = asked.from.get() as u16;
+        let wanted = |trade: &&TradeRow| book == ANY_BOOK || trade.book.get() == book;
+        let count = self.tape.iter().filter(wanted).count();
+        for trade in self.tape.iter().filter(wanted).skip(count.saturating_sub(limit)) {
+            row(connection, TradeRow::KIND, trade.as_bytes(), tell);
+        }
+        let end = QueryEnd { request: asked.request, next: u64::MAX.into() };
+        row(connection, QueryEnd::KIND, end.as_bytes(), tell);
+    }
+
+    /// The desk as bytes, for a snapshot.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut word = |out: &mut Vec<u8>, value: u64| out.extend(value.to_le_bytes());
+        word(&mut out, self.streams.len() as u64);
+        for stream in &self.streams {
+            word(&mut out, stream.last);
+            word(&mut out, stream.frames);
+            word(&mut out, stream.kept.len() as u64);
+            out.extend(stream.kept.iter());
+        }
+        word(&mut out, self.tape.len() as u64);
+        self.tape.iter().for_each(|trade| out.extend(trade.as_bytes()));
+        word(&mut out, self.books.len() as u64);
+        for book in &self.books {
+            let view = &book.view;
+            for value in [view.last_ticks.into(), view.last_quantity.into(), view.trades, view.volume]
+            {
+                word(&mut out, value);
+            }
+        }
+        out
+    }
+
+    /// Restores what [`Desk::encode`] wrote; `machine` gives the books and their depth.
+    ///
+    /// # Errors
+    /// The bytes end early, or hold more sessions than there may be.
+    pub fn decode(
+        machine: &crate::machine::Machine,
+        replay_bytes: usize,
+        mut bytes: &[u8],
+    ) -> Result<Desk, DeskError> {
+        let sessions = machine.genesis().sessions_max.get();
+        let mut desk = Desk::new(sessions, replay_bytes);
+        let bytes = &mut bytes;
+        if word(bytes)? != u64::from(sessions) {
+            return Err(DeskError);
+        }
+        for stream in &mut desk.streams {
+            stream.last = word(bytes)?;
+            stream.frames = word(bytes)?;
+            let length = word(bytes)? as usize;
+            stream.kept = take(bytes, length)?.iter().copied().collect();
+            while stream.kept.len() > replay_bytes && stream.frames > 0 {
+                stream.forget_oldest();
+            }
+        }
+        for _ in 0..word(bytes)?.min(TAPE_TRADES as u64) {
+            let trade = take(bytes, size_of::<TradeRow>())?;
+            desk.tape.push_back(TradeRow::read_from_bytes(trade).map_err(|_| DeskError)?);
+        }
+        if word(bytes)? != machine.books().len() as u64 {
+            return Err(DeskError);
+        }
+        for (definition, book) in machine.definitions().iter().zip(machine.books()) {
+            desk.add_book(definition);
+            let shown = desk.books.last_mut().ok_or(DeskError)?;
+            shown.view.last_ticks = word(bytes)? as u32;
+            shown.view.last_quantity = word(bytes)? as u32;
+            shown.view.trades = word(bytes)?;
+            shown.view.volume = word(bytes)?;
+            for (at, ladder) in shown.sides.iter_mut().enumerate() {
+                for price in 1..=book.price_max {
+                    let quantity = book.sides[at].level(price).quantity;
+                    if quantity > 0 {
+                        ladder.level_mut(price).quantity = quantity;
+                        ladder.mark(price);
+                    }
+                }
+            }
+        }
+        if bytes.is_empty() { Ok(desk) } else { Err(DeskError) }
+    }
+}
+
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], DeskError> {
+    let (head, rest) = bytes.split_at_checked(length).ok_or(DeskError)?;
+    *bytes = rest;
+    Ok(head)
+}
+
+fn word(bytes: &mut &[u8]) -> Result<u64, DeskError> {
+    Ok(u64::from_le_bytes(take(bytes, 8)?.try_into().map_err(|_| DeskError)?))
+}
+
+impl Stream {
+    fn forget_oldest(&mut self) {
+        let length = usize::from(u16::from_le_bytes([self.kept[0], self.kept[1]]));
+        self.kept.drain(..length);
+        self.frames -= 1;
+    }
+}
+
+/// Sends a row to the connection that asked.
+fn row(connection: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) {
+    let mut bytes = [0; FRAME_BYTES_MAX];
+    let length = frame::encode_raw(kind, 0, body, &mut bytes);
+    tell(Told { tag: TO_CONNECTION, connection, slot: ANY, frame: &bytes[..length] });
+}
+
+fn fill_levels(out: &mut [Level; DEPTH_LEVELS], ladder: &Ladder, side: Side) {
+    let mut next = match side {
+        Side::Buy => ladder.highest(),
+        Side::Sell => ladder.lowest(),
+    };
+    for level in out {
+        *level = match next {
+            Some(price) => {
+                next = match side {
+                    Side::Buy => ladder.below(price),
+                    Side::Sell => ladder.above(price),
+                };
+                let quantity = ladder.level(price).quantity;
+                Level { price_ticks: price.into(), quantity }
+            }
+            None => Level::default(),
+        };
+    }
+}

@@ -1,0 +1,146 @@
+//! Journal: writes every command to the log and says how far it is durable. A failure is final:
+//! nothing that changes state is accepted any more, and what is not durable stays unseen.
+
+use super::record::{ARRIVAL_AT, Ordered, split};
+use crate::health::Health;
+use crate::storage::{Append, Log, LogError};
+use std::sync::Arc;
+use vendue_wire::message::U64;
+use vendue_wire::ring::{Consumer, Producer};
+use zerocopy::IntoBytes;
+
+/// Records taken in one turn at most.
+const BATCH: usize = 1024;
+
+/// The stage.
+pub struct Journal {
+    /// Commands from the sequencer.
+    pub input: Consumer,
+    /// Durable sequence numbers, to publish.
+    pub durable: Producer,
+    /// The log; `None` once it has stopped or was closed.
+    pub log: Option<Log>,
+    /// A record the log's buffer had no room for.
+    pub waiting: Option<(u8, Vec<u8>)>,
+    /// Shared counters.
+    pub health: Arc<Health>,
+    /// Sequence last told to publish.
+    pub told: u64,
+}
+
+impl Journal {
+    /// Appends what arrived and moves the flushes on. True if something moved.
+    pub fn turn(&mut self) -> bool {
+        if self.log.is_none() {
+            return self.discard();
+        }
+        let appended = self.append();
+        let before = self.told;
+        match appended.and_then(|moved| Ok(moved | self.poll()?)) {
+            Ok(moved) => moved | (self.told != before),
+            Err(error) => {
+                self.stop(&error);
+                true
+            }
+        }
+    }
+
+    /// True while a flush is under way: wait for the device, not for the doorbell.
+    pub fn in_flight(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::in_flight)
+    }
+
+    /// Waits for the flush under way.
+    pub fn wait(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        match log.wait() {
+            Ok(durable) => self.tell(durable),
+            Err(error) => self.stop(&error),
+        }
+    }
+
+    /// Writes everything out and closes the log.
+    pub fn close(&mut self) {
+        while self.turn() || self.in_flight() {
+            self.wait();
+        }
+        let Some(log) = self.log.take() else { return };
+        match log.close() {
+            Ok(point) => self.tell(point.sequence),
+            Err(error) => self.stop(&error),
+        }
+    }
+
+    fn append(&mut self) -> Result<bool, LogError> {
+        let Some(log) = &mut self.log else { return Ok(false) };
+        if let Some((kind, bytes)) = self.waiting.take() {
+            if !put(log, kind, &bytes)? {
+                self.waiting = Some((kind, bytes));
+                return Ok(false);
+            }
+        }
+        let mut moved = false;
+        for _ in 0..BATCH {
+            let record = match self.input.pop() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
+            };
+            moved = true;
+            if !put(log, record.tag as u8, record.bytes)? {
+                self.waiting = Some((record.tag as u8, record.bytes.to_vec()));
+                break;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn poll(&mut self) -> Result<bool, LogError> {
+        let Some(log) = &mut self.log else { return Ok(false) };
+        let durable = log.poll()?;
+        let moved = durable != self.told;
+        if let Some(warning) = log.warning() {
+            self.health.report("journal", format!("{warning}; make room before it is needed"));
+        }
+        self.tell(durable);
+        Ok(moved)
+    }
+
+    /// Tells publish. If the ring is full a later, higher number will do.
+    fn tell(&mut self, durable: u64) {
+        if durable == self.told {
+            return;
+        }
+        assert!(durable > self.told, "the durable sequence went back");
+        self.health.durable.set(durable);
+        if self.durable.try_push(0, &[U64::new(durable).as_bytes()]).is_ok() {
+            self.told = durable;
+        }
+        self.durable.flush();
+    }
+
+    fn stop(&mut self, error: &LogError) {
+        self.health.stop_accepting();
+        self.health.report("journal", error.to_string());
+        self.log = None;
+    }
+
+    /// After a stop: what arrives can not be kept, and is never shown either.
+    fn discard(&mut self) -> bool {
+        self.waiting = None;
+        matches!(self.input.pop(), Ok(Some(_)))
+    }
+}
+
+/// Appends one record; false if the log's buffer has no room now.
+fn put(log: &mut Log, kind: u8, bytes: &[u8]) -> Result<bool, LogError> {
+    let (head, _) = split::<Ordered>(bytes);
+    let session = head.arrival.session.get();
+    let (sequence, time_ns) = (head.sequence.get(), head.time_ns.get());
+    // What is kept is the command as it arrived: `Arrival`, then the message's body.
+    match log.append(sequence, time_ns, session, kind, &bytes[ARRIVAL_AT..]) {
+        Ok(()) => Ok(true),
+        Err(Append::Full) => Ok(false),
+        Err(Append::Stopped(error)) => Err(error),
+    }
+}

@@ -1,0 +1,88 @@
+//! What travels in the rings between stages: a fixed header, then a message's body. The ring's
+//! tag is the message's kind.
+
+use crate::machine::command::Envelope;
+use vendue_wire::message::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Before a command that has no place in the order yet.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Arrival {
+    /// Request's number within its session.
+    pub request: U64,
+    /// Session's slot, or `ANY` for the daemon's own.
+    pub session: U32,
+    /// Connection it came over, or `ANY`.
+    pub connection: U32,
+}
+
+/// Before a command that has its place in the order.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Ordered {
+    /// Its place.
+    pub sequence: U64,
+    /// The sequencer's time, nanoseconds since 1970 UTC.
+    pub time_ns: U64,
+    /// As it arrived.
+    pub arrival: Arrival,
+}
+
+/// Where in an ordered record the command as it arrived begins.
+pub const ARRIVAL_AT: usize = std::mem::offset_of!(Ordered, arrival);
+
+impl Ordered {
+    /// The machine's view of it.
+    #[inline]
+    pub fn envelope(&self) -> Envelope {
+        Envelope {
+            sequence: self.sequence.get(),
+            time_ns: self.time_ns.get(),
+            request: self.arrival.request.get(),
+            session: self.arrival.session.get(),
+            connection: self.arrival.connection.get(),
+        }
+    }
+}
+
+/// Before the machine's events of one command.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Outcome {
+    /// Command's place: nothing of this is shown before that is durable.
+    pub sequence: U64,
+    /// Command's time, nanoseconds since 1970 UTC.
+    pub time_ns: U64,
+}
+
+/// Before a frame on its way to a connection. The tag is one of the `TO_` constants.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Delivery {
+    /// Connection, for [`TO_CONNECTION`] and [`OPENED`].
+    pub connection: U32,
+    /// Session's slot, for [`TO_SESSION`] and [`OPENED`].
+    pub slot: U32,
+}
+
+/// The frame is for whoever holds the session's slot now.
+pub const TO_SESSION: u32 = 1;
+/// The frame is for this connection.
+pub const TO_CONNECTION: u32 = 2;
+/// The frame is the logon's answer; the connection holds the slot from now on.
+pub const OPENED: u32 = 3;
+/// The logon was refused: send the frame, then close.
+pub const REFUSED: u32 = 4;
+
+/// Splits a ring record into its header and the rest.
+///
+/// # Panics
+/// If the record is shorter than the header: only our own stages write these rings.
+#[inline]
+pub fn split<H: FromBytes + KnownLayout + Immutable + Unaligned>(bytes: &[u8]) -> (&H, &[u8]) {
+    match H::ref_from_prefix(bytes) {
+        Ok(parts) => parts,
+        Err(_) => panic!("a stage wrote a record shorter than its header"),
+    }
+}
