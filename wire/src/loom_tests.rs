@@ -6,7 +6,8 @@ use crate::board::{seqlock_read, seqlock_write};
 use crate::doorbell;
 use crate::ring::{self, Consumer, Producer, PushError};
 use crate::sync::AtomicU64;
-use loom::{cell::UnsafeCell, thread};
+use loom::cell::UnsafeCell;
+use loom::thread;
 use std::sync::Arc;
 
 /// Preemptions explored per run. Known bugs of such algorithms show with two.
@@ -71,6 +72,10 @@ fn space_is_reused_only_after_it_was_read() {
         let (mut producer, mut consumer) = small_ring();
         // Each record fills the ring, so the cell may be rewritten when the next one fits.
         let length = producer.memory().record_bytes_max();
+        #[allow(
+            clippy::arc_with_non_send_sync,
+            reason = "whether it may be shared is the question"
+        )]
         let space = Arc::new(UnsafeCell::new(0_u64));
         let written = space.clone();
         let pushing = thread::spawn(move || {

@@ -8,6 +8,7 @@ use nix::sys::socket::{
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use vendue_wire::board::{BoardReader, BoardWriter, BookView, Level};
 use vendue_wire::doorbell::{self, Bell, Doorbell};
@@ -46,6 +47,14 @@ impl Drop for Peer {
         // Already reaped after `finish`; both calls then change nothing.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+struct GiveUp<'a>(&'a AtomicBool);
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -96,11 +105,15 @@ fn records_cross_to_another_process_and_back() {
 
     let mut producer = Producer::attach(requests, wake_peer).unwrap();
     let mut consumer = Consumer::attach(replies).unwrap();
+    let given_up = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        // Set however this closure ends, so that a failure here does not leave the other waiting.
+        let _give_up = GiveUp(&given_up);
+        let pushing = scope.spawn(|| {
             for number in 0..RECORDS {
                 while let Err(error) = producer.try_push(number, &[&payload(number)]) {
                     assert_eq!(error, PushError::Full);
+                    assert!(!given_up.load(Ordering::Relaxed), "the other side gave up");
                     producer.flush();
                     thread::yield_now();
                 }
@@ -116,6 +129,7 @@ fn records_cross_to_another_process_and_back() {
             assert_eq!(record.tag, !number);
             assert_eq!(record.bytes, payload(number), "record {number}");
         }
+        pushing.join().unwrap();
     });
     peer.finish();
 }
