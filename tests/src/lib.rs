@@ -1,1 +1,3 @@
-//! .
+//! What the whole-system tests stand on.
+
+pub mod vm;
