@@ -1,6 +1,6 @@
 //! The log against real files, real crashes and real damage.
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use proptest::prelude::*;
 use std::fs;
@@ -386,24 +386,54 @@ fn an_exchanged_segment_is_noticed() {
     for dir in [&ours, &theirs] {
         written(dir.path(), &[1000]);
     }
-    // The same records, flushed in another rhythm or not: another salt, so another hash.
+    // The same records fill segments alike, but under another salt.
     let segments = segment::list(ours.path()).unwrap();
-    if segments[..2] == segment::list(theirs.path()).unwrap()[..2] {
-        let name = |dir: &TempDir| segment::path(dir.path(), 1);
-        fs::copy(name(&theirs), name(&ours)).unwrap();
-        let error = recover(ours.path(), None, Point::START).unwrap_err();
-        assert!(matches!(error, RecoverError::Broken { .. }), "{error}");
-        let mut reader = Reader::open(ours.path(), 1, 1000, Verify::Trail).unwrap();
-        let error = loop {
-            match reader.next() {
-                Ok(record) => assert!(record.unwrap().sequence < segments[1]),
-                Err(error) => break error,
-            }
-        };
-        assert!(matches!(error, ReadError::Broken { .. }), "{error}");
-    } else {
-        panic!("the same records fill segments differently");
-    }
+    assert_eq!(segments, segment::list(theirs.path()).unwrap());
+    let name = |dir: &TempDir| segment::path(dir.path(), 1);
+    fs::copy(name(&theirs), name(&ours)).unwrap();
+    let error = recover(ours.path(), None, Point::START).unwrap_err();
+    assert!(matches!(error, RecoverError::Broken { .. }), "{error}");
+    let mut reader = Reader::open(ours.path(), 1, 1000, Verify::Trail).unwrap();
+    let error = loop {
+        match reader.next() {
+            Ok(record) => assert!(record.unwrap().sequence < segments[1]),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ReadError::Broken { .. }), "{error}");
+}
+
+#[test]
+fn a_header_rewritten_with_a_fitting_checksum_breaks_the_link() {
+    let dir = temp();
+    written(dir.path(), &[1000]);
+    let rewrite = |dir: &Path, first, at: usize| {
+        let path = segment::path(dir, first);
+        let mut block = fs::read(&path).unwrap()[..4096].to_vec();
+        block[at] ^= 1;
+        let crc = naive::crc32c(&block[4..]);
+        block[..4].copy_from_slice(&crc.to_le_bytes());
+        overwrite(&path, 0, &block);
+    };
+    let copy = copy_dir(dir.path());
+    rewrite(copy.path(), segment::list(dir.path()).unwrap()[1], 24); // its chain value
+    let error = recover(copy.path(), None, Point::START).unwrap_err();
+    assert!(matches!(error, RecoverError::Broken { .. }), "{error}");
+
+    rewrite(dir.path(), 1, 100); // nothing but the hash of the segment covers it
+    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    assert!(matches!(error, RecoverError::Broken { .. }), "{error}");
+    assert!(error.to_string().contains("hash"), "{error}");
+    let mut reader = Reader::open(dir.path(), 1, 1000, Verify::Trail).unwrap();
+    let error = loop {
+        match reader.next() {
+            Ok(record) => assert!(record.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ReadError::Broken { .. }), "{error}");
+    let mut reader = Reader::open(dir.path(), 1, 1000, Verify::Records).unwrap();
+    while reader.next().unwrap().is_some() {}
 }
 
 #[test]
@@ -461,6 +491,11 @@ fn a_segment_whose_name_was_lost_gets_it_back() {
     assert_eq!(recover(dir.path(), None, Point::START).unwrap().last.sequence, 1000);
     assert!(path.exists());
     check_records(dir.path(), 1000);
+    // With its header damaged as well, its records still are proof that they were written.
+    fs::rename(&path, dir.path().join(segment::PREPARED_NAME)).unwrap();
+    flip(&dir.path().join(segment::PREPARED_NAME), 200);
+    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    assert!(matches!(error, RecoverError::LostWrite { found: 1000, .. }), "{error}");
 }
 
 #[test]
@@ -813,21 +848,28 @@ fn assert_stopped(log: &mut Log, expected: fn(&LogError) -> bool) {
 #[test]
 fn child_meets_a_failing_write() {
     let Some(dir) = child_dir() else { return };
-    let mut log = open(&dir);
-    fill(&mut log, 20);
-    flush(&mut log);
     // SAFETY: the default disposition is replaced by "ignore", no handler runs.
     unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.unwrap();
-    setrlimit(Resource::RLIMIT_FSIZE, 4096, 4096).unwrap();
-    fill(&mut log, 30);
-    let error = log.wait().unwrap_err();
-    assert!(matches!(error, LogError::Device(_) | LogError::ShortWrite { .. }), "{error}");
-    assert!(error.to_string().contains("the log has stopped"), "{error}");
-    assert_eq!(log.durable(), 20);
-    assert_stopped(&mut log, |error| {
-        matches!(error, LogError::Device(_) | LogError::ShortWrite { .. })
-    });
-    assert!(log.close().is_err());
+    // At the first limit the kernel takes nothing of the flush, at the second its first block.
+    type Expected = fn(&LogError) -> bool;
+    let limits: [(u64, Expected); 2] = [
+        (4096, |error| matches!(error, LogError::Device(_))),
+        (8192, |error| matches!(error, LogError::ShortWrite { written: 4096, wanted: 8192, .. })),
+    ];
+    for (limit, expected) in limits {
+        let mut log = open(&dir.join(limit.to_string()));
+        fill(&mut log, 20);
+        flush(&mut log);
+        setrlimit(Resource::RLIMIT_FSIZE, limit, RLIM_INFINITY).unwrap();
+        fill(&mut log, 45);
+        let error = log.wait().unwrap_err();
+        assert!(expected(&error), "{error}");
+        assert!(error.to_string().contains("the log has stopped"), "{error}");
+        assert_eq!(log.durable(), 20);
+        setrlimit(Resource::RLIMIT_FSIZE, RLIM_INFINITY, RLIM_INFINITY).unwrap();
+        assert_stopped(&mut log, expected); // though it would work again
+        assert!(log.close().is_err());
+    }
     println!("done");
 }
 
@@ -842,8 +884,12 @@ fn run_child(mut command: Command) {
 fn a_failed_write_stops_the_log_for_good() {
     let dir = temp();
     run_child(child("child_meets_a_failing_write", dir.path()));
-    assert_eq!(recover(dir.path(), None, Point::START).unwrap().last.sequence, 20);
-    check_records(dir.path(), 20);
+    for limit in ["4096", "8192"] {
+        let dir = dir.path().join(limit);
+        let last = recover(&dir, None, Point::START).unwrap().last.sequence;
+        assert!(last >= 20, "{last}");
+        check_records(&dir, last);
+    }
 }
 
 /// Runs on a filesystem of its own of one MiB.
@@ -855,10 +901,15 @@ fn child_meets_a_full_disk() {
         LogConfig { segment_bytes: 256 * 1024, buffer_bytes: 64 * 1024, sync: Sync::Always };
     let fill_disk = || fs::write(&filler, vec![1; 640 * 1024]).unwrap();
     let until = |log: &mut Log, warned: bool| {
-        while log.warning().is_some() != warned {
+        // Tried every second; endless waiting would hide what failed.
+        for _ in 0..60_000 {
+            if log.warning().is_some() == warned {
+                return;
+            }
             log.poll().unwrap();
             std::thread::sleep(Duration::from_millis(1));
         }
+        panic!("no change of the warning: {:?}", log.warning());
     };
 
     // Room for one segment only: a warning, and the log goes on.

@@ -208,7 +208,7 @@ impl Log {
         assert_eq!(sequence, self.last.sequence + 1, "the log takes records in order, once each");
         assert!(body.len() <= BODY_BYTES_MAX, "a body is longer than a record holds");
         let end = self.fill.used + record_bytes(body.len());
-        if self.rolling || end > self.config.buffer_bytes {
+        if end > self.config.buffer_bytes {
             return Err(Append::Full);
         }
         if self.fill.offset + end as u64 > self.config.segment_bytes {
