@@ -63,6 +63,9 @@ pub struct Config {
     pub host: HostKeys,
     pub access: Vec<AccessKeys>,
     pub tier: Vec<TierKeys>,
+    /// The text as a table, to compare two configurations.
+    #[serde(skip)]
+    pub table: toml::Table,
 }
 
 /// `[machine]`
@@ -307,10 +310,12 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its line.
     pub fn parse(origin: &str, text: &str) -> Result<Config, ConfigError> {
-        let config: Config = toml::from_str(text).map_err(|error| ConfigError::Parse {
+        let refused = |error: toml::de::Error| ConfigError::Parse {
             origin: origin.to_owned(),
             message: error.to_string(),
-        })?;
+        };
+        let mut config: Config = toml::from_str(text).map_err(refused)?;
+        config.table = toml::from_str(text).map_err(refused)?;
         let source = Source { origin: origin.to_owned(), text };
         config.check(&source)?;
         config.check_gateway(&source)?;

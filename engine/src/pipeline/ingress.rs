@@ -9,6 +9,7 @@ use crate::health::Health;
 use crate::machine::command::{
     CloseSession, Command, OpenSession, Query, is_internal, is_query,
 };
+use crossbeam::channel::Receiver;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
@@ -37,6 +38,14 @@ const TIMERS: Duration = Duration::from_millis(50);
 const PLACE_BITS: u32 = 14;
 /// A request costs this many millionths of a token.
 const TOKEN_SCALE: u64 = 1_000_000;
+
+/// What a reload hands over.
+pub struct Reload {
+    /// The new table of grants.
+    pub access: Access,
+    /// The new bounds, of which the throttle is taken.
+    pub keys: GatewayKeys,
+}
 
 /// The stage.
 pub struct Ingress {
@@ -74,8 +83,12 @@ pub struct Ingress {
     pub closing: VecDeque<u32>,
     /// Connections that have something to send.
     pub dirty: Vec<u32>,
+    /// When this turn began.
+    pub turned_at: Instant,
     /// When timers were last looked at.
     pub timers_at: Instant,
+    /// New access tables and throttles.
+    pub reloads: Receiver<Reload>,
     /// Shared counters.
     pub health: Arc<Health>,
 }
@@ -98,11 +111,19 @@ impl Ingress {
 
     /// Does what there is to do. True if there was something.
     pub fn turn(&mut self) -> bool {
-        self.wait(Duration::ZERO)
+        self.poll_only(Duration::ZERO);
+        self.turned_at = Instant::now();
+        let mut moved = self.carry_back();
+        moved |= self.read_all();
+        self.look_at_timers();
+        self.retry_closing();
+        self.requests.flush();
+        self.flush_dirty();
+        moved
     }
 
-    /// Waits for events at most `timeout`, then does what there is to do.
-    pub fn wait(&mut self, timeout: Duration) -> bool {
+    /// Waits for sockets and the doorbell at most `timeout`, and notes what they have.
+    pub fn poll_only(&mut self, timeout: Duration) {
         if let Err(error) = self.poll.poll(&mut self.found, Some(timeout)) {
             if error.kind() != io::ErrorKind::Interrupted {
                 self.health.report("gateway", format!("cannot wait for sockets: {error}"));
@@ -125,13 +146,6 @@ impl Ingress {
                 }
             }
         }
-        let mut moved = self.carry_back();
-        moved |= self.read_all();
-        self.look_at_timers();
-        self.retry_closing();
-        self.requests.flush();
-        self.flush_dirty();
-        moved
     }
 
     /// Announces to every ring that this thread is about to wait; false if one has something.
@@ -245,6 +259,11 @@ impl Ingress {
             return;
         }
         self.timers_at = now;
+        if let Ok(Reload { access, keys }) = self.reloads.try_recv() {
+            self.access = access;
+            self.keys.throttle_per_s = keys.throttle_per_s;
+            self.keys.throttle_burst = keys.throttle_burst;
+        }
         let logon_timeout = Duration::from_millis(*self.keys.logon_timeout_ms.get_ref());
         for at in 0..self.connections.len() {
             let Some(connection) = &mut self.connections[at] else { continue };
@@ -326,7 +345,7 @@ impl Ingress {
             return self.close(at, Some(Goodbye::BadFrame));
         };
         let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
-        connection.heard = Instant::now();
+        connection.heard = self.turned_at;
         let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
         let (slot, role) = match connection.stage {
             Stage::New if kind == Logon::KIND => return self.logon(at, &frame),
@@ -599,6 +618,7 @@ impl Ingress {
         if !connection.queue(bytes, *self.keys.outbound_bytes_max.get_ref()) {
             return self.close(at, Some(Goodbye::SlowReader));
         }
+        connection.said = self.turned_at;
         self.dirty.push(at);
     }
 
@@ -607,6 +627,7 @@ impl Ingress {
         let length = frame::encode(sequence, body, &mut bytes);
         let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
         connection.queue(&bytes[..length], *self.keys.outbound_bytes_max.get_ref());
+        connection.said = self.turned_at;
         self.dirty.push(at);
     }
 
@@ -634,10 +655,8 @@ impl Ingress {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
         dirty.dedup();
-        let now = Instant::now();
         for at in dirty.drain(..) {
             let Some(Some(connection)) = self.connections.get_mut(at as usize) else { continue };
-            connection.said = now;
             if connection.flush().is_err() {
                 self.close(at, None);
             } else if self.connections[at as usize].as_ref().is_some_and(|c| {
