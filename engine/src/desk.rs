@@ -307,7 +307,7 @@ impl Desk {
     /// The desk as bytes, for a snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut word = |out: &mut Vec<u8>, value: u64| out.extend(value.to_le_bytes());
+        let word = |out: &mut Vec<u8>, value: u64| out.extend(value.to_le_bytes());
         word(&mut out, self.streams.len() as u64);
         for stream in &self.streams {
             word(&mut out, stream.last);
