@@ -12,6 +12,9 @@ pub const MILLI: u64 = 1000;
 /// All funds together, micro-units: leaves head room in every 64-bit sum.
 pub const FUNDS_MAX_MICRO: u64 = 1 << 62;
 
+/// All credits of a book together, milli-credits: whoever ends up with them, no balance overflows.
+pub const CREDITS_MAX_MILLI: u64 = 1 << 62;
+
 /// An order's largest notional, micro-units: times 10,000 basis points it fits 64 bits.
 pub const NOTIONAL_MAX_MICRO: u64 = u64::MAX / 20_000;
 

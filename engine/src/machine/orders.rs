@@ -728,7 +728,7 @@ impl Machine {
         out.push(env.session, &report);
     }
 
-    /// Reports a cancel to the order's session and, if another one asked, to that one too.
+    /// Reports a cancel to the order's session and, if another one asked for it, to that one too.
     fn report_cancelled(&self, env: &Envelope, slot: u32, reason: CancelReason, out: &mut Outbox) {
         let node = &self.slab.nodes[slot as usize];
         let own = u32::from(node.session) == env.session;
@@ -745,7 +745,7 @@ impl Machine {
             reserved: 0.into(),
         };
         out.push(node.session.into(), &report);
-        if !own && reason == CancelReason::Requested {
+        if !own && matches!(reason, CancelReason::Requested | CancelReason::MassCancel) {
             report.request = env.request.into();
             out.push(env.session, &report);
         }
