@@ -1151,7 +1151,7 @@ const REJECTS: &[Reject] = &[
 
 #[test]
 fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
-    let met = run(NARROW, 2500, 600, 1);
+    let met = run(NARROW, 6000, 600, 1);
     let missing: Vec<_> =
         REJECTS.iter().filter(|code| !met.rejects.contains_key(&(**code as u8))).collect();
     assert!(missing.is_empty(), "the generator never met {missing:?}");
@@ -1162,12 +1162,12 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
 
 #[test]
 fn wide_markets_agree_with_the_model() {
-    let met = run(WIDE, 120, 2500, 2);
+    let met = run(WIDE, 200, 2500, 2);
     assert!(met.trades * 20 > met.commands, "only {} trades", met.trades);
 }
 
 #[test]
 fn markets_at_the_edges_of_the_arithmetic_agree_with_the_model() {
-    let met = run(EDGE, 1500, 300, 3);
+    let met = run(EDGE, 3000, 300, 3);
     assert!(met.trades * 50 > met.commands, "only {} trades", met.trades);
 }
