@@ -330,7 +330,9 @@ impl Config {
         let buffer = &self.journal.buffer_bytes;
         source.range("journal.buffer_bytes", buffer, 8 << 10..(64 << 20) + 1)?;
         if !segment.get_ref().is_multiple_of(4096) {
-            return Err(source.wrong(&segment.span(), "journal.segment_bytes is no multiple of 4096"));
+            return Err(
+                source.wrong(&segment.span(), "journal.segment_bytes is no multiple of 4096")
+            );
         }
         if !buffer.get_ref().is_multiple_of(4096) || *buffer.get_ref() as u64 > *segment.get_ref() {
             let reason = "journal.buffer_bytes must be a multiple of 4096 and at most a segment";
@@ -371,12 +373,17 @@ impl Config {
         source.range("gateway.logon_timeout_ms", &gateway.logon_timeout_ms, 10..600_001)?;
         source.range("gateway.heartbeat_ms_min", &gateway.heartbeat_ms_min, 10..600_001)?;
         let max = &gateway.heartbeat_ms_max;
-        source.range("gateway.heartbeat_ms_max", max, *gateway.heartbeat_ms_min.get_ref()..600_001)?;
+        source.range(
+            "gateway.heartbeat_ms_max",
+            max,
+            *gateway.heartbeat_ms_min.get_ref()..600_001,
+        )?;
         source.range("gateway.throttle_per_s", &gateway.throttle_per_s, 1..1_000_000_001)?;
         source.range("gateway.throttle_burst", &gateway.throttle_burst, 1..1_000_000_001)?;
         if let Some(tcp) = &gateway.tcp {
             if !tcp.get_ref().ip().is_loopback() {
-                let reason = "gateway.tcp must be a loopback address: this transport is not encrypted";
+                let reason =
+                    "gateway.tcp must be a loopback address: this transport is not encrypted";
                 return Err(source.wrong(&tcp.span(), reason));
             }
         }
@@ -502,7 +509,8 @@ mod tests {
         let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
         assert!(error.contains("tock_ms") && error.contains("line"), "{error}");
 
-        let wrong = DEFAULT.replacen("orders_per_instance_max = ", "orders_per_instance_max = 9", 1);
+        let wrong =
+            DEFAULT.replacen("orders_per_instance_max = ", "orders_per_instance_max = 9", 1);
         let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
         assert!(error.contains("orders_per_instance_max"), "{error}");
 

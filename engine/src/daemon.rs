@@ -48,7 +48,7 @@ pub enum StartError {
     Trail(#[from] TrailError),
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("{0}; or start with `--host dry-run`, which decides and meters but writes no limit")]
+    #[error("{0} (a dry run decides and meters, but writes no limit)")]
     Host(#[from] DetectError),
     #[error("cannot {what}: {source}")]
     System { what: String, source: io::Error },
@@ -127,8 +127,7 @@ fn recover_state(config: &Config, dirs: &Dirs, health: &Health) -> Result<Recove
         }
     }
     check_unchanged(config, &state)?;
-    let connected: Vec<u32> =
-        state.machine.iter().flat_map(Machine::connected_sessions).collect();
+    let connected: Vec<u32> = state.machine.iter().flat_map(Machine::connected_sessions).collect();
     for slot in connected {
         let body = CloseSession { slot: slot.into() };
         record(&mut state, &mut log, CloseSession::KIND, body.as_bytes())?;
@@ -176,10 +175,8 @@ fn record(state: &mut State, log: &mut Log, kind: u8, body: &[u8]) -> Result<(),
 /// Bounds and tiers are part of the journal: another configuration would replay differently.
 fn check_unchanged(config: &Config, state: &State) -> Result<(), StartError> {
     let Some(machine) = &state.machine else { return Ok(()) };
-    let changed = |what: &str| StartError::Changed {
-        what: what.to_owned(),
-        dir: config.data_dir.clone(),
-    };
+    let changed =
+        |what: &str| StartError::Changed { what: what.to_owned(), dir: config.data_dir.clone() };
     if *machine.genesis() != config.genesis() {
         return Err(changed("[machine]"));
     }
@@ -192,7 +189,10 @@ fn check_unchanged(config: &Config, state: &State) -> Result<(), StartError> {
 /// A running daemon.
 pub struct Daemon {
     health: Arc<Health>,
+    /// Stops the core and the actuator.
     halted: Arc<AtomicBool>,
+    /// Stops the journal, the gateway and the clerk, after them.
+    halted_last: Arc<AtomicBool>,
     gateway: std::thread::JoinHandle<Vec<Stage>>,
     others: Vec<std::thread::JoinHandle<Vec<Stage>>>,
     journal: std::thread::JoinHandle<Vec<Stage>>,
@@ -245,16 +245,14 @@ impl Daemon {
     pub fn stop(self) -> Result<(), String> {
         self.health.stop();
         self.drain();
-        self.halted.store(true, Ordering::Release);
         let gone = || "a stage has panicked".to_owned();
+        self.halted.store(true, Ordering::Release);
         for thread in self.others {
             thread.join().map_err(|_| gone())?;
         }
-        for stage in self.journal.join().map_err(|_| gone())? {
-            if let Stage::Journal(mut journal) = stage {
-                journal.close();
-            }
-        }
+        // Nothing is sequenced any more: the journal closes behind the last record.
+        self.halted_last.store(true, Ordering::Release);
+        self.journal.join().map_err(|_| gone())?;
         for stage in self.gateway.join().map_err(|_| gone())? {
             if let Stage::Ingress(mut ingress) = stage {
                 ingress.close_all();
@@ -318,6 +316,7 @@ fn wire_up(
 ) -> Result<Daemon, StartError> {
     let Recovered { mut machine, state, log } = recovered;
     let halted = Arc::new(AtomicBool::new(false));
+    let halted_last = Arc::new(AtomicBool::new(false));
     let last = machine.sequence();
     let time_ns = machine.time_ns();
     let books = state.desk.books();
@@ -437,26 +436,27 @@ fn wire_up(
     let (_, unused) = vendue_wire::doorbell::pair().map_err(system("make a doorbell"))?;
     let started = |name: &'static str| system(format!("start the thread {name}"));
     let start = pipeline::start;
-    let thread_halted = halted.clone();
+    let clerk_halted = halted_last.clone();
     Ok(Daemon {
         health: health.clone(),
-        journal: start("journal", journal, bells.journal.1, &keys.journal, &halted)
+        journal: start("journal", journal, bells.journal.1, &keys.journal, &halted_last)
             .map_err(started("journal"))?,
         others: vec![
             start("core", core, bells.core.1, &keys.core, &halted).map_err(started("core"))?,
             start("actuate", actuate, bells.actuate.1, &keys.actuate, &halted)
                 .map_err(started("actuate"))?,
         ],
-        gateway: start("gateway", gateway, unused, &keys.gateway, &halted)
+        gateway: start("gateway", gateway, unused, &keys.gateway, &halted_last)
             .map_err(started("gateway"))?,
         clerk: std::thread::Builder::new()
             .name("clerk".to_owned())
             .spawn(move || {
-                clerk.run(|| thread_halted.load(Ordering::Acquire));
+                clerk.run(|| clerk_halted.load(Ordering::Acquire));
                 clerk
             })
             .map_err(started("clerk"))?,
         halted,
+        halted_last,
         socket: config.gateway.unix.clone(),
         reload,
     })

@@ -99,7 +99,8 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
     let (filter, level) = tracing_subscriber::reload::Layer::new(filter);
     {
         use tracing_subscriber::prelude::*;
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+        let lines =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
         tracing_subscriber::registry().with(filter).with(lines).init();
     }
     // Blocked before any thread starts, so that all inherit it and only this one is told.

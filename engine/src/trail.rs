@@ -32,7 +32,9 @@ pub enum TrailError {
     #[error(transparent)]
     Broken(#[from] Broken),
     /// A snapshot's content cannot be used.
-    #[error("the snapshot at {sequence} cannot be used: {why}; remove it to start from an older one")]
+    #[error(
+        "the snapshot at {sequence} cannot be used: {why}; remove it to start from an older one"
+    )]
     Snapshot {
         /// Its sequence.
         sequence: u64,
@@ -97,8 +99,7 @@ impl State {
             return Err(wrong("it holds another sequence than it says".to_owned()));
         }
         let outbox = machine.outbox();
-        let state =
-            State { machine: Some(machine), desk, point: meta.point, outbox, replay_bytes };
+        let state = State { machine: Some(machine), desk, point: meta.point, outbox, replay_bytes };
         Ok((state, damaged))
     }
 
@@ -141,8 +142,8 @@ impl State {
             connection: arrival.connection.get(),
         };
         let (sequence, kind) = (record.sequence, record.kind);
-        let command = Command::parse(kind, body)
-            .map_err(|why| Broken::Record { sequence, kind, why })?;
+        let command =
+            Command::parse(kind, body).map_err(|why| Broken::Record { sequence, kind, why })?;
         self.apply(&env, &command)?;
         Ok(())
     }
@@ -203,8 +204,8 @@ fn decode(payload: &[u8], replay_bytes: usize) -> Result<(Machine, Desk), String
         return Err("its state does not survive being read".to_owned());
     }
     machine.check_conservation();
-    let desk = Desk::decode(&machine, replay_bytes, desk)
-        .map_err(|error: DeskError| error.to_string())?;
+    let desk =
+        Desk::decode(&machine, replay_bytes, desk).map_err(|error: DeskError| error.to_string())?;
     Ok((machine, desk))
 }
 

@@ -100,7 +100,10 @@ fn read_token(path: &std::path::Path) -> Result<[u8; TOKEN_BYTES], ConfigError> 
     let bytes = std::fs::read(path).map_err(failed)?;
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let token: [u8; TOKEN_BYTES] = bytes.try_into().map_err(|_| {
-        failed(std::io::Error::other(format!("a token is {TOKEN_BYTES} bytes, not {}", bytes.len())))
+        failed(std::io::Error::other(format!(
+            "a token is {TOKEN_BYTES} bytes, not {}",
+            bytes.len()
+        )))
     })?;
     if token == [0; TOKEN_BYTES] {
         return Err(failed(std::io::Error::other("a token of zeros stands for none")));

@@ -195,7 +195,8 @@ impl Actuate {
             let total = metered.rest + used.cpu_us;
             let milli = total / metered.millicores;
             if milli > 0 && self.tell_use(instance, milli) {
-                self.metered.entry(instance).or_default().rest = total - milli * self.size(instance);
+                self.metered.entry(instance).or_default().rest =
+                    total - milli * self.size(instance);
             } else {
                 self.metered.entry(instance).or_default().rest = total;
             }

@@ -6,9 +6,7 @@ use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
 use crate::gateway::connection::{Connection, Found, Socket, Stage};
 use crate::health::Health;
-use crate::machine::command::{
-    CloseSession, Command, OpenSession, Query, is_internal, is_query,
-};
+use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
 use crossbeam::channel::Receiver;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
@@ -406,7 +404,11 @@ impl Ingress {
                 return Err((Reject::JournalStopped, 0));
             }
         }
-        if self.push(kind, slot, at, sequence, frame.body) { Ok(()) } else { Err((Reject::Busy, 0)) }
+        if self.push(kind, slot, at, sequence, frame.body) {
+            Ok(())
+        } else {
+            Err((Reject::Busy, 0))
+        }
     }
 
     /// Takes a token from the connection's bucket.
@@ -527,11 +529,8 @@ impl Ingress {
             Some(Some(open)) => open.admission << PLACE_BITS | connection,
             _ => ANY,
         };
-        let head = Arrival {
-            request: request.into(),
-            session: slot.into(),
-            connection: number.into(),
-        };
+        let head =
+            Arrival { request: request.into(), session: slot.into(), connection: number.into() };
         self.requests.try_push(kind.into(), &[head.as_bytes(), body]).is_ok()
     }
 
@@ -659,9 +658,10 @@ impl Ingress {
             let Some(Some(connection)) = self.connections.get_mut(at as usize) else { continue };
             if connection.flush().is_err() {
                 self.close(at, None);
-            } else if self.connections[at as usize].as_ref().is_some_and(|c| {
-                c.rings.is_some() && !c.is_flushed()
-            }) {
+            } else if self.connections[at as usize]
+                .as_ref()
+                .is_some_and(|c| c.rings.is_some() && !c.is_flushed())
+            {
                 // A ring has no "writable" event: try again next turn.
                 self.dirty.push(at);
             }

@@ -112,7 +112,8 @@ impl Rings {
     /// No memory or descriptors are left.
     pub fn new(bytes: usize, bells: &Doorbells) -> io::Result<Rings> {
         let small = bytes.min(64 << 10);
-        let ring = |bytes, (bell, _): &(Bell, Doorbell)| vendue_wire::ring::pair(bytes, bell.clone());
+        let ring =
+            |bytes, (bell, _): &(Bell, Doorbell)| vendue_wire::ring::pair(bytes, bell.clone());
         let reply = || ring(bytes, &bells.gateway);
         Ok(Rings {
             requests: ring(bytes, &bells.core)?,
@@ -202,6 +203,10 @@ pub fn run(
             continue;
         }
         if halted.load(Ordering::Acquire) {
+            // io_uring belongs to the thread that used it.
+            if let [Stage::Journal(journal)] = &mut stages[..] {
+                journal.close();
+            }
             return stages;
         }
         match wait {

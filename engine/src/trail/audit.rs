@@ -154,8 +154,7 @@ fn trade(machine: &Machine, blank: &AuditRow, fill: &Fill) -> AuditRow {
     };
     let tick_micro =
         machine.books().get(usize::from(fill.book.get())).map_or(0, |book| book.tick_micro);
-    let notional =
-        u64::from(fill.price_ticks.get()) * tick_micro * u64::from(fill.quantity.get());
+    let notional = u64::from(fill.price_ticks.get()) * tick_micro * u64::from(fill.quantity.get());
     AuditRow {
         amount: u64::from(fill.quantity.get()).into(),
         funds_micro: notional.into(),
