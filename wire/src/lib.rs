@@ -13,6 +13,9 @@ pub mod code;
 pub mod frame;
 pub mod message;
 
+#[cfg(not(any(loom, miri)))]
+pub mod client;
+
 pub mod board;
 pub mod doorbell;
 pub mod idle;

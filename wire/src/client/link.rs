@@ -1,0 +1,350 @@
+//! Frames in and out of one connection: a nonblocking socket, and rings once they are attached.
+
+use super::{ClientError, Endpoint, Received};
+use crate::doorbell::{Bell, Doorbell};
+use crate::frame::{FRAME_BYTES_MAX, Frame};
+use crate::ring::{Consumer, Memory, Producer, PushError};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+use nix::sys::time::TimeSpec;
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// Bytes read ahead of the caller, and bytes kept until a flush.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Descriptors a frame may bring.
+pub(super) const DESCRIPTORS_MAX: usize = 4;
+/// With rings, how often a caller that never sleeps looks whether the socket has ended.
+const SOCKET_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long to wait for room in a ring before looking again: its consumer has no bell for us.
+const RING_ROOM_PAUSE: Duration = Duration::from_micros(50);
+
+const _: () = assert!(BUFFER_BYTES >= 2 * FRAME_BYTES_MAX);
+
+#[derive(Debug)]
+enum Socket {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Socket {
+    fn connect(endpoint: &Endpoint) -> io::Result<Socket> {
+        match endpoint {
+            Endpoint::Unix(path) | Endpoint::Shm { path, .. } => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_nonblocking(true)?;
+                Ok(Socket::Unix(stream))
+            }
+            Endpoint::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(address, super::ANSWER_TIMEOUT)?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Unix(stream) => stream.read(bytes),
+            Socket::Tcp(stream) => stream.read(bytes),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Unix(stream) => stream.write(bytes),
+            Socket::Tcp(stream) => stream.write(bytes),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Unix(stream) => stream.as_fd(),
+            Socket::Tcp(stream) => stream.as_fd(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Rings {
+    requests: Producer,
+    reports: Consumer,
+    doorbell: Doorbell,
+    /// The consumer announced that it sleeps, so the doorbell may have been rung.
+    parked: bool,
+    socket_look_at: Instant,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: Socket,
+    /// Bytes read; `start..end` are not taken yet.
+    inbox: Box<[u8]>,
+    start: usize,
+    end: usize,
+    outbox: Vec<u8>,
+    /// Room for the control message that brings descriptors.
+    control: Vec<u8>,
+    /// Descriptors that came with what was read, oldest first.
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// The daemon's end of the socket is closed; what came before may still be taken.
+    ended: bool,
+    /// The daemon takes nothing more from this socket.
+    pub(super) deaf: bool,
+    rings: Option<Rings>,
+}
+
+impl Link {
+    pub(super) fn connect(endpoint: &Endpoint) -> io::Result<Link> {
+        Ok(Link {
+            socket: Socket::connect(endpoint)?,
+            inbox: vec![0; BUFFER_BYTES].into(),
+            start: 0,
+            end: 0,
+            outbox: Vec::with_capacity(BUFFER_BYTES),
+            control: nix::cmsg_space!([i32; DESCRIPTORS_MAX]),
+            descriptors: Vec::with_capacity(DESCRIPTORS_MAX),
+            ended: false,
+            deaf: false,
+            rings: None,
+        })
+    }
+
+    /// Moves the session to the rings whose descriptors came: request ring, report ring, the
+    /// daemon's bell, our doorbell.
+    pub(super) fn attach_rings(&mut self) -> Result<(), ClientError> {
+        let wrong = ClientError::Descriptors { got: self.descriptors.len(), want: DESCRIPTORS_MAX };
+        let Ok([requests, reports, bell, doorbell]) =
+            <[OwnedFd; DESCRIPTORS_MAX]>::try_from(std::mem::take(&mut self.descriptors))
+        else {
+            return Err(wrong);
+        };
+        self.rings = Some(Rings {
+            requests: Producer::attach(Memory::from_fd(requests)?, Bell::from_fd(bell))?,
+            reports: Consumer::attach(Memory::from_fd(reports)?)?,
+            doorbell: Doorbell::from_fd(doorbell),
+            parked: false,
+            socket_look_at: Instant::now(),
+        });
+        Ok(())
+    }
+
+    /// The next frame, if a whole one is here. Never blocks.
+    pub(super) fn next(&mut self) -> Result<Option<Received>, ClientError> {
+        if let Some(frame) = self.pop_ring()? {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.parse_inbox()? {
+            return Ok(Some(frame));
+        }
+        if let Some(rings) = &mut self.rings
+            && !self.ended
+        {
+            let now = Instant::now();
+            if now < rings.socket_look_at {
+                return Ok(None);
+            }
+            rings.socket_look_at = now + SOCKET_LOOK_INTERVAL;
+        }
+        if !self.ended && !self.read_socket()? {
+            return Ok(None);
+        }
+        if let Some(frame) = self.parse_inbox()? {
+            return Ok(Some(frame));
+        }
+        if !self.ended {
+            return Ok(None);
+        }
+        // The daemon's last words may have reached the ring after it was found empty.
+        self.pop_ring()?.map_or(Err(ClientError::Closed), |frame| Ok(Some(frame)))
+    }
+
+    fn pop_ring(&mut self) -> Result<Option<Received>, ClientError> {
+        let Some(rings) = &mut self.rings else { return Ok(None) };
+        if rings.parked {
+            rings.reports.cancel_park();
+            rings.parked = false;
+            // An error means that every bell is gone, and with it the daemon.
+            self.ended |= rings.doorbell.drain().is_err();
+        }
+        let Some(record) = rings.reports.pop()? else { return Ok(None) };
+        match Frame::parse(record.bytes)? {
+            Some(frame) if frame.len() == record.bytes.len() => Ok(Some(Received::of(&frame))),
+            _ => Err(ClientError::BadRecord { bytes: record.bytes.len() }),
+        }
+    }
+
+    fn parse_inbox(&mut self) -> Result<Option<Received>, ClientError> {
+        let Some(frame) = Frame::parse(&self.inbox[self.start..self.end])? else {
+            return Ok(None);
+        };
+        let received = Received::of(&frame);
+        self.start += frame.len();
+        Ok(Some(received))
+    }
+
+    /// Reads what is here. True if there was anything, the end included.
+    fn read_socket(&mut self) -> Result<bool, ClientError> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.inbox.len() - self.end < FRAME_BYTES_MAX {
+            self.inbox.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let room = &mut self.inbox[self.end..];
+        assert!(!room.is_empty(), "a full buffer holds a whole frame, which was to be taken");
+        let result = match &self.socket {
+            // Only a socket that can bring descriptors is asked for them.
+            Socket::Unix(stream) if self.rings.is_none() => {
+                read_with_descriptors(stream, room, &mut self.control, &mut self.descriptors)
+            }
+            _ => self.socket.read(room),
+        };
+        match result {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.end += count,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                return Ok(false);
+            }
+            Err(error) if connection_is_over(&error) => self.ended = true,
+            Err(source) => return Err(ClientError::Io { call: "reading from", source }),
+        }
+        Ok(true)
+    }
+
+    /// Buffers a frame. False if there is no room: flush and try again.
+    pub(super) fn push(&mut self, frame: &[u8]) -> Result<bool, ClientError> {
+        if let Some(rings) = &mut self.rings {
+            return match rings.requests.try_push(0, &[frame]) {
+                Ok(()) => Ok(true),
+                Err(PushError::Full) => Ok(false),
+                Err(error) => Err(ClientError::Ring(error)),
+            };
+        }
+        if self.outbox.len() + frame.len() > BUFFER_BYTES {
+            return Ok(false);
+        }
+        self.outbox.extend_from_slice(frame);
+        Ok(true)
+    }
+
+    /// Hands what is buffered to the kernel, or to the ring's consumer. True if nothing is left.
+    /// A socket that takes nothing more only sets `deaf`: why, [`Link::next`] tells, behind what
+    /// came before.
+    pub(super) fn flush_some(&mut self) -> Result<bool, ClientError> {
+        if let Some(rings) = &mut self.rings {
+            rings.requests.flush();
+            return Ok(true);
+        }
+        while !self.outbox.is_empty() {
+            match self.socket.write(&self.outbox) {
+                Ok(count) => drop(self.outbox.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if connection_is_over(&error) => {
+                    self.outbox.clear();
+                    self.deaf = true;
+                }
+                Err(source) => return Err(ClientError::Io { call: "writing to", source }),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Announces that the caller is about to wait for [`Link::as_fd`] to be readable. False:
+    /// something is here already.
+    pub(super) fn prepare_wait(&mut self) -> bool {
+        let whole_frame = !matches!(Frame::parse(&self.inbox[self.start..self.end]), Ok(None));
+        if whole_frame || self.ended {
+            return false;
+        }
+        let Some(rings) = &mut self.rings else { return true };
+        rings.parked = rings.parked || rings.reports.prepare_park();
+        rings.parked
+    }
+
+    /// Sleeps until something came, at most `timeout`.
+    pub(super) fn wait_readable(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        if !self.prepare_wait() {
+            return Ok(());
+        }
+        let Some(rings) = &mut self.rings else {
+            poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout)?;
+            return Ok(());
+        };
+        let mut polled = [
+            PollFd::new(rings.doorbell.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+        ];
+        poll(&mut polled, timeout)?;
+        if polled[1].any() != Some(false) {
+            rings.socket_look_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Sleeps until there is room to send or something came, at most `timeout`.
+    pub(super) fn wait_for_room(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        if self.rings.is_some() {
+            std::thread::sleep(RING_ROOM_PAUSE.min(timeout));
+            return Ok(());
+        }
+        let events = PollFlags::POLLIN | PollFlags::POLLOUT;
+        poll(&mut [PollFd::new(self.socket.as_fd(), events)], timeout)
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.rings.as_ref().map_or(self.socket.as_fd(), |rings| rings.doorbell.as_fd())
+    }
+}
+
+/// Reads bytes and keeps the descriptors that came with them, closing those beyond
+/// [`DESCRIPTORS_MAX`].
+fn read_with_descriptors(
+    stream: &UnixStream,
+    bytes: &mut [u8],
+    control: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    let mut parts = [IoSliceMut::new(bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(control), flags)?;
+    for part in message.cmsgs()? {
+        let ControlMessageOwned::ScmRights(numbers) = part else { continue };
+        for number in numbers {
+            // SAFETY: the kernel has just made this descriptor for this process, with this
+            // message; nothing else knows its number.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+            if descriptors.len() < DESCRIPTORS_MAX {
+                descriptors.push(descriptor);
+            }
+        }
+    }
+    Ok(message.bytes)
+}
+
+fn connection_is_over(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted
+    )
+}
+
+fn poll(polled: &mut [PollFd<'_>], timeout: Duration) -> Result<(), ClientError> {
+    match ppoll(polled, Some(TimeSpec::from_duration(timeout)), None) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(ClientError::Io { call: "waiting for", source: errno.into() }),
+    }
+}
