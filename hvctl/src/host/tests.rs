@@ -249,8 +249,9 @@ fn a_value_that_the_kernel_rounds_further_is_not_called_in_force() {
     assert_eq!(read(&leaf, HIGH), (4 * MIB).to_string());
     assert_eq!(standing(&host, "memory.high"), (State::Drifted as u8, 1));
     assert_eq!(host.counters().drifted, 1);
+    host.want(1, Resource::Memory, 1, 5 * MIB, 9 * QUANTUM).unwrap();
     host.turn(9 * QUANTUM);
-    assert_eq!(standing(&host, "memory.high").1, 1, "not tried again before a verification");
+    assert_eq!(standing(&host, "memory.high").1, 1, "tried again without a reason");
     host.verify(9 * QUANTUM, 100);
     host.turn(9 * QUANTUM);
     assert_eq!(standing(&host, "memory.high").1, 2);
