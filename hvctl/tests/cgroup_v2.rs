@@ -6,7 +6,8 @@
 
 use hvctl::cgroup::CgroupHost;
 use hvctl::host::{Backend, Host, Options};
-use hvctl::lever::State;
+use hvctl::lever::{Failure, State};
+use hvctl::limit::Device;
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -34,18 +35,21 @@ struct Room {
 
 impl Room {
     fn open() -> Option<Room> {
+        Room::with(&[Resource::Cpu, Resource::Memory], &[])
+    }
+
+    fn with(resources: &[Resource], devices: &[Device]) -> Option<Room> {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let resources = [Resource::Cpu, Resource::Memory];
-        let backend = match CgroupHost::detect("", &resources) {
+        let backend = match CgroupHost::detect("", resources) {
             Ok(backend) => backend,
             Err(error) => {
-                println!("not run, no writable cgroup v2 cpu controller: {error}");
+                println!("not run, no writable cgroup v2 controllers: {error}");
                 return None;
             }
         };
         let subtree = backend.subtree().to_path_buf();
-        let mut host = Host::new(Backend::Cgroup(backend), &resources, Options::default());
-        host.adopt(1, "", &[]).unwrap();
+        let mut host = Host::new(Backend::Cgroup(backend), resources, Options::default());
+        host.adopt(1, "", devices).unwrap();
         let group = PathBuf::from(host.place(1).unwrap());
         Some(Room { host, group, subtree, children: Vec::new(), _alone: alone })
     }
@@ -195,4 +199,33 @@ fn shrinking_below_use_reclaims_and_never_kills() {
     }
     room.host.turn(9 * QUANTUM_NS);
     assert_eq!(room.read("memory.max"), (48 * MIB).to_string());
+}
+
+#[test]
+fn block_rates_are_kept_for_each_device() {
+    let blocks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let number = |path: PathBuf| Device::parse(fs::read_to_string(path.join("dev")).ok()?.trim());
+    let Some(disk) = blocks.filter_map(|block| number(block.path())).next() else {
+        println!("not run: no block device");
+        return;
+    };
+    let absent = Device { major: 4_094, minor: 77 };
+    let Some(mut room) = Room::with(&[Resource::BlockIo], &[disk, absent]) else { return };
+    room.host.want(1, Resource::BlockIo, 3, MIB, 0).unwrap();
+    assert_eq!(room.host.turn(0), None);
+    let line = |bytes: u64| format!("{disk} rbps={bytes} wbps={bytes} riops=max wiops=max");
+    assert_eq!(room.read("io.max"), line(3 * MIB));
+    let states: Vec<u8> = room.states().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(states, [State::InForce as u8, State::Refused as u8]);
+    let failures: Vec<Failure> = room.host.faults().iter().map(|fault| fault.failure).collect();
+    assert_eq!(failures, [Failure::NoDevice], "the group itself is there");
+
+    fs::write(room.group.join("io.max"), format!("{disk} wbps=max")).unwrap();
+    assert_eq!(room.host.verify(QUANTUM_NS, 100), 1);
+    room.host.turn(QUANTUM_NS);
+    assert_eq!(room.read("io.max"), line(3 * MIB));
+    room.host.want(1, Resource::BlockIo, u64::MAX, 1, 2 * QUANTUM_NS).unwrap();
+    room.host.turn(2 * QUANTUM_NS);
+    assert_eq!(room.read("io.max"), "", "no limit, no line");
+    assert_eq!(room.states()[0].1, State::InForce as u8);
 }
