@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use mimalloc::MiMalloc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +37,24 @@ enum Action {
         /// Overrides `host.kind`.
         #[arg(long)]
         host: Option<HostArgument>,
+    },
+    /// Run a daemon, real tenant processes and trading agents in a temporary directory, and watch.
+    Demo {
+        /// How long.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=86_400))]
+        seconds: u64,
+    },
+    /// A demo tenant's work.
+    #[command(hide = true)]
+    Tenant {
+        /// Percent of a CPU while busy.
+        busy_percent: u32,
+        /// Seconds busy.
+        busy_s: u64,
+        /// Seconds idle.
+        idle_s: u64,
+        /// Seconds into its first cycle.
+        offset_s: u64,
     },
     /// Check a configuration and say what is wrong with it.
     Check {
@@ -74,6 +93,12 @@ fn main() -> ExitCode {
             }
             Ok(loaded)
         }),
+        Action::Demo { seconds } => {
+            vendue_engine::demo::run(seconds).map_err(|error| error as Failure)
+        }
+        Action::Tenant { busy_percent, busy_s, idle_s, offset_s } => {
+            vendue_engine::demo::work(busy_percent, busy_s, idle_s, offset_s)
+        }
         Action::Check { config } => Config::read(&config).map(|_| ()).map_err(Into::into),
         Action::Defaults => {
             print!("{DEFAULT}");
@@ -106,6 +131,9 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
     // Blocked before any thread starts, so that all inherit it and only this one is told.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block()?;
+    // Limits are written through held descriptors: several an instance.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let daemon = Daemon::start(&config)?;
     tracing::info!(socket = %config.gateway.unix.display(), host = ?config.host.kind, "serving");
     loop {
