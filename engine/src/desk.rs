@@ -254,8 +254,11 @@ impl Desk {
         let length = frame::encode(0, &ack, &mut bytes);
         tell(Told { tag: OPENED, connection, slot, frame: &bytes[..length] });
         if opened.replay_from.get() != 0 {
-            let asked =
-                Asked { from: opened.replay_from, connection: opened.connection, ..Asked::zeroed() };
+            let asked = Asked {
+                from: opened.replay_from,
+                connection: opened.connection,
+                ..Asked::zeroed()
+            };
             self.replay(slot, &asked, tell);
         }
     }
@@ -307,7 +310,7 @@ impl Desk {
     /// The desk as bytes, for a snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut word = |out: &mut Vec<u8>, value: u64| out.extend(value.to_le_bytes());
+        let word = |out: &mut Vec<u8>, value: u64| out.extend(value.to_le_bytes());
         word(&mut out, self.streams.len() as u64);
         for stream in &self.streams {
             word(&mut out, stream.last);
@@ -320,7 +323,8 @@ impl Desk {
         word(&mut out, self.books.len() as u64);
         for book in &self.books {
             let view = &book.view;
-            for value in [view.last_ticks.into(), view.last_quantity.into(), view.trades, view.volume]
+            for value in
+                [view.last_ticks.into(), view.last_quantity.into(), view.trades, view.volume]
             {
                 word(&mut out, value);
             }

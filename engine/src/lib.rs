@@ -1,3 +1,16 @@
 //! `vendued`: the auction room of one host.
+//!
+//! In the order data takes: [`gateway`] and [`pipeline`] bring commands in and answers out,
+//! [`machine`] decides, [`desk`] words what each party is told, [`storage`] remembers.
+//! [`daemon`] starts and stops it all; [`config`] says how.
 
+pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod desk;
+pub mod gateway;
+pub mod health;
 pub mod machine;
+pub mod pipeline;
+pub mod storage;
+pub mod trail;

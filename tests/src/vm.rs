@@ -9,6 +9,7 @@ mod host;
 mod initramfs;
 pub mod shares;
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ const EXIT_MARK: &str = "vm-exit ";
 
 /// A guest to boot and what to run in it.
 pub struct Vm<'a> {
-    /// Memory of the guest, in MiB: [`KERNEL_MIB`] and three times its files at least.
+    /// Memory of the guest, in MiB: 96 and three times the size of its files at least.
     pub memory_mib: u32,
     /// Number of virtual processors.
     pub cpus: u32,
@@ -72,7 +73,7 @@ impl Outcome {
 }
 
 /// Why a guest could not be booted or did not tell the status of its scenario.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum VmError {
     /// A program or a part that `tests/vm/fetch` brings is not on this machine.
     #[error("{what} is missing (looked in {looked_in}); run tests/vm/fetch")]
@@ -144,6 +145,13 @@ pub enum VmError {
         /// All that the guest printed.
         console: String,
     },
+}
+
+/// Reads as the message itself, because that is what a test that unwraps shows.
+impl fmt::Debug for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// One guest at a time in a process: two at once on a small machine disturb each other's shares.

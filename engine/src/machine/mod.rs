@@ -186,6 +186,12 @@ impl Machine {
         self.slab.live
     }
 
+    /// Accounts, and live instances.
+    pub fn census(&self) -> (u32, u32) {
+        let instances = self.instances.iter().filter(|row| row.live == 1).count();
+        (self.accounts_used, instances as u32)
+    }
+
     /// The ledger, to read.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -194,6 +200,11 @@ impl Machine {
     /// An instance, to read, if it is live.
     pub fn instance(&self, instance: u32) -> Option<&Instance> {
         self.instances.get(instance as usize).filter(|row| row.live == 1)
+    }
+
+    /// The number that the client of a session's slot chose, if the slot is in use.
+    pub fn session_number(&self, slot: u32) -> Option<u64> {
+        self.sessions.get(slot as usize).map(|row| row.number).filter(|&number| number != 0)
     }
 
     /// Sessions that were connected when the journal ended, as slots.

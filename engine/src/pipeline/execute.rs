@@ -70,6 +70,9 @@ impl Execute {
             panic!("{broken}");
         }
         if kind == Tick::KIND {
+            let (accounts, instances) = self.machine.census();
+            self.health.accounts.set(accounts.into());
+            self.health.instances.set(instances.into());
             let pair = [self.machine.sequence(), self.machine.digest()].map(U64::new);
             // Full: the sequencer is behind and will take a later one.
             let _ = self.digests.try_push(0, &[pair.as_bytes()]);

@@ -4,7 +4,7 @@
 use super::record::{Delivery, Outcome, split};
 use crate::desk::{Desk, Told};
 use crate::machine::event::{
-    Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved,
+    Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox,
 };
 use std::collections::{BTreeMap, VecDeque};
 use vendue_wire::board::BoardWriter;
@@ -42,6 +42,14 @@ pub struct Publish {
 }
 
 impl Publish {
+    /// Passes on what start-up says of every instance, before any thread runs.
+    pub fn begin(&mut self, sequence: u64, outbox: &Outbox) {
+        let outcome = Outcome { sequence: sequence.into(), time_ns: 0.into() };
+        for event in outbox.events() {
+            self.release(&outcome, &event);
+        }
+    }
+
     /// Releases what became durable. True if there was something.
     pub fn turn(&mut self) -> bool {
         let mut moved = self.learn_durable();
@@ -65,6 +73,11 @@ impl Publish {
     /// True if something waits that only a later turn can move on.
     pub fn pending(&self) -> bool {
         !self.backlog.is_empty()
+    }
+
+    /// True if an outcome waits to become durable.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     fn learn_durable(&mut self) -> bool {
@@ -103,7 +116,7 @@ impl Publish {
     fn release(&mut self, outcome: &Outcome, event: &Event<'_>) {
         match event.kind {
             Entitled::KIND | InstanceCreated::KIND | InstanceRemoved::KIND => self.intend(event),
-            Asked::KIND => self.pass_on(outcome, event),
+            Asked::KIND => self.pass_on(event),
             _ => {}
         }
         let Publish { desk, replies, backlog, .. } = self;
@@ -112,7 +125,7 @@ impl Publish {
 
     /// Hands a question to the stage that keeps the answer. A full ring leaves it unanswered:
     /// the client asks again.
-    fn pass_on(&mut self, _outcome: &Outcome, event: &Event<'_>) {
+    fn pass_on(&mut self, event: &Event<'_>) {
         let to = match event.read::<Asked>().map(|asked| asked.kind) {
             Some(QueryLimits::KIND) => &mut self.intents,
             Some(QueryAudit::KIND) => &mut self.clerk,

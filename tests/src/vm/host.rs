@@ -57,7 +57,7 @@ fn fetched(name: &'static str) -> Result<PathBuf, VmError> {
     })
 }
 
-/// Binaries of this workspace, each with its path `/bin/NAME` in a guest, for [`super::Vm::files`].
+/// Binaries of this workspace, each with its path `/bin/NAME` in a guest, for [`super::Vm`].
 ///
 /// Cargo builds those of this package with its tests; those of other packages must have been
 /// built before, with the same profile.

@@ -1,0 +1,525 @@
+//! The configuration: one TOML file with every bound in it, parsed once into valid values.
+//!
+//! A wrong value is refused with its line and the reason; an unknown key is an error. The file
+//! embedded here is the default, and the commented example in one.
+
+use crate::machine::command::{DefineBook, Genesis};
+use crate::machine::config::BoundsError;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use vendue_wire::code::{Resource, Role};
+use vendue_wire::idle::Wait;
+use vendue_wire::message::field;
+
+/// The configuration that holds where no file says otherwise.
+pub const DEFAULT: &str = include_str!("vendued.toml");
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or holds a key or a type that is not known.
+    #[error("{origin}: {message}")]
+    Parse {
+        /// File, or "embedded defaults".
+        origin: String,
+        /// Line, column and reason.
+        message: String,
+    },
+    /// A value is outside its range.
+    #[error("{origin}: line {line}: {reason}")]
+    Value {
+        /// File, or "embedded defaults".
+        origin: String,
+        /// Line of the value.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub log: String,
+    pub machine: MachineKeys,
+    pub journal: JournalKeys,
+    pub snapshot: SnapshotKeys,
+    pub pipeline: PipelineKeys,
+    pub gateway: GatewayKeys,
+    pub host: HostKeys,
+    pub access: Vec<AccessKeys>,
+    pub tier: Vec<TierKeys>,
+    /// The text as a table, to compare two configurations.
+    #[serde(skip)]
+    pub table: toml::Table,
+}
+
+/// `[machine]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct MachineKeys {
+    pub accounts_max: Spanned<u32>,
+    pub instances_max: Spanned<u32>,
+    pub orders_max: Spanned<u32>,
+    pub orders_per_instance_max: Spanned<u32>,
+    pub sessions_max: Spanned<u32>,
+    pub tick_ms: Spanned<u64>,
+    pub credit_cap_s: Spanned<u32>,
+    pub burst_resume_ms: Spanned<u32>,
+    pub maker_fee_bps: Spanned<u16>,
+    pub taker_fee_bps: Spanned<u16>,
+}
+
+/// `[journal]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct JournalKeys {
+    pub sync: SyncKey,
+    pub mirror: Option<PathBuf>,
+    pub segment_bytes: Spanned<u64>,
+    pub buffer_bytes: Spanned<usize>,
+}
+
+/// `journal.sync`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "each value is explained in vendued.toml")]
+pub enum SyncKey {
+    Always,
+    Never,
+}
+
+/// `[snapshot]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct SnapshotKeys {
+    pub every_records: Spanned<u64>,
+}
+
+/// `[pipeline]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct PipelineKeys {
+    pub ring_bytes: Spanned<usize>,
+    pub gateway: ThreadKeys,
+    pub core: ThreadKeys,
+    pub journal: ThreadKeys,
+    pub actuate: ThreadKeys,
+}
+
+/// A thread of the pipeline.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct ThreadKeys {
+    #[serde(deserialize_with = "wait")]
+    pub wait: Wait,
+    pub cpu: Option<usize>,
+}
+
+fn wait<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Wait, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct GatewayKeys {
+    pub unix: PathBuf,
+    pub tcp: Option<Spanned<SocketAddr>>,
+    pub connections_max: Spanned<usize>,
+    pub outbound_bytes_max: Spanned<usize>,
+    pub replay_bytes_max: Spanned<usize>,
+    pub shared_ring_bytes_max: Spanned<u32>,
+    pub logon_timeout_ms: Spanned<u64>,
+    pub heartbeat_ms_min: Spanned<u32>,
+    pub heartbeat_ms_max: Spanned<u32>,
+    pub throttle_per_s: Spanned<u64>,
+    pub throttle_burst: Spanned<u64>,
+}
+
+/// `[host]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct HostKeys {
+    pub kind: HostKey,
+    pub parent: PathBuf,
+    pub quantum_ms: Spanned<u64>,
+    pub meter_ms: Spanned<u64>,
+    pub verify_ms: Spanned<u64>,
+    pub devices: Vec<Spanned<String>>,
+}
+
+/// `host.kind`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "each value is explained in vendued.toml")]
+pub enum HostKey {
+    Cgroup,
+    DryRun,
+}
+
+/// `[[access]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct AccessKeys {
+    pub uid: Option<u32>,
+    pub token_file: Option<Spanned<PathBuf>>,
+    #[serde(deserialize_with = "role")]
+    pub role: Role,
+    pub account: Option<u32>,
+}
+
+fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Role::ALL.iter().copied().find(|role| role.text() == text).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "role {text:?} is not one of observer, agent, tenant, operator"
+        ))
+    })
+}
+
+/// `[[tier]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct TierKeys {
+    pub name: Spanned<String>,
+    pub cpu: Option<Spanned<BookKeys>>,
+    pub memory: Option<Spanned<BookKeys>>,
+    pub block_io: Option<Spanned<BookKeys>>,
+    pub network: Option<Spanned<BookKeys>>,
+    pub accelerator: Option<Spanned<BookKeys>>,
+}
+
+/// A tier's resource.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct BookKeys {
+    pub capacity_vru: u64,
+    pub vru_size: Option<u64>,
+    #[serde(default = "burst_percent")]
+    pub burst_percent: u32,
+    #[serde(default = "price_ticks_max")]
+    pub price_ticks_max: u32,
+    #[serde(default = "tick_micro")]
+    pub tick_micro: u64,
+    #[serde(default = "quantity_max")]
+    pub quantity_max: u32,
+}
+
+fn burst_percent() -> u32 {
+    400
+}
+
+fn price_ticks_max() -> u32 {
+    4095
+}
+
+fn tick_micro() -> u64 {
+    1
+}
+
+fn quantity_max() -> u32 {
+    10_000_000
+}
+
+/// A VRU's size where the tier does not say: millicores, bytes, bytes/s, bits/s, slots.
+fn default_vru_size(resource: Resource) -> u64 {
+    match resource {
+        Resource::Cpu => 10,
+        Resource::Memory => 16 << 20,
+        Resource::BlockIo => 1 << 20,
+        Resource::Network => 1_000_000,
+        Resource::Accelerator => 1,
+    }
+}
+
+/// A configuration's text, to find lines in.
+struct Source<'a> {
+    origin: String,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn wrong(&self, span: &Range<usize>, reason: impl Into<String>) -> ConfigError {
+        let line = 1 + self.text[..span.start.min(self.text.len())].matches('\n').count();
+        ConfigError::Value { origin: self.origin.clone(), line, reason: reason.into() }
+    }
+
+    fn range<T>(&self, name: &str, value: &Spanned<T>, range: Range<T>) -> Result<(), ConfigError>
+    where
+        T: PartialOrd + std::fmt::Display,
+    {
+        if range.contains(value.get_ref()) {
+            return Ok(());
+        }
+        let reason = format!(
+            "{name} is {}; it must be at least {} and below {}",
+            value.get_ref(),
+            range.start,
+            range.end
+        );
+        Err(self.wrong(&value.span(), reason))
+    }
+}
+
+impl Config {
+    /// The embedded defaults.
+    ///
+    /// # Errors
+    /// Never, as the tests check; a typed error all the same.
+    pub fn embedded() -> Result<Config, ConfigError> {
+        Config::parse("embedded defaults", DEFAULT)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or [`Config::parse`] refuses it.
+    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Config::parse(&path.display().to_string(), &text)
+    }
+
+    /// Parses and checks a configuration's text.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn parse(origin: &str, text: &str) -> Result<Config, ConfigError> {
+        let refused = |error: toml::de::Error| ConfigError::Parse {
+            origin: origin.to_owned(),
+            message: error.to_string(),
+        };
+        let mut config: Config = toml::from_str(text).map_err(refused)?;
+        config.table = toml::from_str(text).map_err(refused)?;
+        let source = Source { origin: origin.to_owned(), text };
+        config.check(&source)?;
+        config.check_gateway(&source)?;
+        config.check_machine(&source)?;
+        Ok(config)
+    }
+
+    fn check(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        source.range("machine.tick_ms", &self.machine.tick_ms, 1..10_001)?;
+        let segment = &self.journal.segment_bytes;
+        source.range("journal.segment_bytes", segment, 16 << 10..(16 << 30) + 1)?;
+        let buffer = &self.journal.buffer_bytes;
+        source.range("journal.buffer_bytes", buffer, 8 << 10..(64 << 20) + 1)?;
+        if !segment.get_ref().is_multiple_of(4096) {
+            return Err(
+                source.wrong(&segment.span(), "journal.segment_bytes is no multiple of 4096")
+            );
+        }
+        if !buffer.get_ref().is_multiple_of(4096) || *buffer.get_ref() as u64 > *segment.get_ref() {
+            let reason = "journal.buffer_bytes must be a multiple of 4096 and at most a segment";
+            return Err(source.wrong(&buffer.span(), reason));
+        }
+        source.range("snapshot.every_records", &self.snapshot.every_records, 1000..1 << 40)?;
+        let ring = &self.pipeline.ring_bytes;
+        source.range("pipeline.ring_bytes", ring, 256 << 10..(1 << 30) + 1)?;
+        if !ring.get_ref().is_power_of_two() {
+            return Err(source.wrong(&ring.span(), "pipeline.ring_bytes is no power of two"));
+        }
+        source.range("host.quantum_ms", &self.host.quantum_ms, 10..60_001)?;
+        source.range("host.meter_ms", &self.host.meter_ms, 10..60_001)?;
+        source.range("host.verify_ms", &self.host.verify_ms, 100..3_600_001)?;
+        for device in &self.host.devices {
+            if hvctl::limit::Device::parse(device.get_ref()).is_none() {
+                let reason = format!("host.devices: {:?} is not MAJOR:MINOR", device.get_ref());
+                return Err(source.wrong(&device.span(), reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_gateway(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        let gateway = &self.gateway;
+        source.range("gateway.connections_max", &gateway.connections_max, 1..16_385)?;
+        source.range(
+            "gateway.outbound_bytes_max",
+            &gateway.outbound_bytes_max,
+            4096..(1 << 30) + 1,
+        )?;
+        source.range("gateway.replay_bytes_max", &gateway.replay_bytes_max, 1024..(1 << 30) + 1)?;
+        source.range(
+            "gateway.shared_ring_bytes_max",
+            &gateway.shared_ring_bytes_max,
+            4096..(1 << 30) + 1,
+        )?;
+        source.range("gateway.logon_timeout_ms", &gateway.logon_timeout_ms, 10..600_001)?;
+        source.range("gateway.heartbeat_ms_min", &gateway.heartbeat_ms_min, 10..600_001)?;
+        let max = &gateway.heartbeat_ms_max;
+        source.range(
+            "gateway.heartbeat_ms_max",
+            max,
+            *gateway.heartbeat_ms_min.get_ref()..600_001,
+        )?;
+        source.range("gateway.throttle_per_s", &gateway.throttle_per_s, 1..1_000_000_001)?;
+        source.range("gateway.throttle_burst", &gateway.throttle_burst, 1..1_000_000_001)?;
+        if let Some(tcp) = &gateway.tcp {
+            if !tcp.get_ref().ip().is_loopback() {
+                let reason =
+                    "gateway.tcp must be a loopback address: this transport is not encrypted";
+                return Err(source.wrong(&tcp.span(), reason));
+            }
+        }
+        for access in &self.access {
+            if access.uid.is_some() == access.token_file.is_some() {
+                let span = access.token_file.as_ref().map_or(0..0, Spanned::span);
+                return Err(source.wrong(&span, "[[access]] needs either uid or token_file"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_machine(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        if let Err(error) = self.genesis().check() {
+            let keys = &self.machine;
+            let span = match &error {
+                BoundsError::Range { name: "accounts_max", .. } => keys.accounts_max.span(),
+                BoundsError::Range { name: "instances_max", .. } => keys.instances_max.span(),
+                BoundsError::Range { name: "orders_max", .. } => keys.orders_max.span(),
+                BoundsError::Range { name: "orders_per_instance_max", .. } => {
+                    keys.orders_per_instance_max.span()
+                }
+                BoundsError::Range { name: "sessions_max", .. } => keys.sessions_max.span(),
+                BoundsError::Range { name: "credit_cap_s", .. } => keys.credit_cap_s.span(),
+                BoundsError::Range { name: "burst_resume_ms", .. } => keys.burst_resume_ms.span(),
+                BoundsError::Range { name: "maker_fee_bps", .. } => keys.maker_fee_bps.span(),
+                _ => keys.taker_fee_bps.span(),
+            };
+            return Err(source.wrong(&span, format!("machine.{error}")));
+        }
+        if self.tier.is_empty() {
+            return Err(source.wrong(&(0..0), "there must be a [[tier]]"));
+        }
+        for (at, tier) in self.tier.iter().enumerate() {
+            let name = tier.name.get_ref();
+            let taken = self.tier[..at].iter().any(|other| other.name.get_ref() == name);
+            if name.is_empty() || field::<32>(name).is_none() || taken {
+                let reason = "tier.name must be unique and of 1 to 32 bytes";
+                return Err(source.wrong(&tier.name.span(), reason));
+            }
+            if tier.resources().next().is_none() {
+                return Err(source.wrong(&tier.name.span(), "this tier has no resource"));
+            }
+        }
+        for (span, book) in self.spanned_books() {
+            book.check().map_err(|error| source.wrong(&span, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The machine's bounds, as the journal's first record holds them.
+    pub fn genesis(&self) -> Genesis {
+        let keys = &self.machine;
+        Genesis {
+            accounts_max: (*keys.accounts_max.get_ref()).into(),
+            instances_max: (*keys.instances_max.get_ref()).into(),
+            orders_max: (*keys.orders_max.get_ref()).into(),
+            orders_per_instance_max: (*keys.orders_per_instance_max.get_ref()).into(),
+            sessions_max: (*keys.sessions_max.get_ref()).into(),
+            credit_cap_s: (*keys.credit_cap_s.get_ref()).into(),
+            burst_resume_ms: (*keys.burst_resume_ms.get_ref()).into(),
+            maker_fee_bps: (*keys.maker_fee_bps.get_ref()).into(),
+            taker_fee_bps: (*keys.taker_fee_bps.get_ref()).into(),
+        }
+    }
+
+    /// The books, as the journal's next records hold them.
+    pub fn books(&self) -> Vec<DefineBook> {
+        self.spanned_books().into_iter().map(|(_, book)| book).collect()
+    }
+
+    fn spanned_books(&self) -> Vec<(Range<usize>, DefineBook)> {
+        let mut books = Vec::new();
+        for (tier, keys) in self.tier.iter().enumerate() {
+            for (resource, spanned) in keys.resources() {
+                let book = spanned.get_ref();
+                let size = book.vru_size.unwrap_or_else(|| default_vru_size(resource));
+                let message = DefineBook {
+                    vru_size: size.into(),
+                    capacity_vru: book.capacity_vru.into(),
+                    tick_micro: book.tick_micro.into(),
+                    price_ticks_max: book.price_ticks_max.into(),
+                    quantity_max: book.quantity_max.into(),
+                    burst_percent: book.burst_percent.into(),
+                    tier: (tier as u16).into(),
+                    resource: resource as u8,
+                    reserved: 0,
+                    name: field(keys.name.get_ref()).unwrap_or_default(),
+                };
+                books.push((spanned.span(), message));
+            }
+        }
+        books
+    }
+}
+
+impl TierKeys {
+    fn resources(&self) -> impl Iterator<Item = (Resource, &Spanned<BookKeys>)> {
+        let keys = [&self.cpu, &self.memory, &self.block_io, &self.network, &self.accelerator];
+        Resource::ALL.iter().copied().zip(keys).filter_map(|(r, book)| Some((r, book.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_defaults_are_valid() {
+        let config = Config::embedded().expect("embedded defaults");
+        assert_eq!(config.tier.len(), 4);
+    }
+
+    /// A wrong value, an unknown key and a missing one are refused with the line they stand on.
+    #[test]
+    fn refusals_name_the_line() {
+        let wrong = DEFAULT.replacen("tick_ms = 100", "tick_ms = 0", 1);
+        let line = 1 + wrong[..wrong.find("tick_ms = 0").unwrap()].matches('\n').count();
+        let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
+        assert!(error.contains(&format!("line {line}")) && error.contains("tick_ms"), "{error}");
+
+        let wrong = DEFAULT.replacen("tick_ms", "tock_ms", 1);
+        let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
+        assert!(error.contains("tock_ms") && error.contains("line"), "{error}");
+
+        let wrong =
+            DEFAULT.replacen("orders_per_instance_max = ", "orders_per_instance_max = 9", 1);
+        let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
+        assert!(error.contains("orders_per_instance_max"), "{error}");
+
+        let wrong = DEFAULT.replacen("# tcp = \"127.0.0.1:7411\"", "tcp = \"10.0.0.1:7411\"", 1);
+        let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
+        assert!(error.contains("loopback"), "{error}");
+
+        let wrong = DEFAULT.replacen("wait = \"park\"", "wait = \"sleep\"", 1);
+        let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
+        assert!(error.contains("sleep") && error.contains("line"), "{error}");
+    }
+}

@@ -1,0 +1,320 @@
+//! A connection: its transport, its buffers, and how far its session has come.
+
+use super::access::Peer;
+use mio::net::{TcpStream, UnixStream};
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::Instant;
+use vendue_wire::code::Role;
+use vendue_wire::doorbell::{self, Bell, Doorbell};
+use vendue_wire::frame::{FRAME_BYTES_MAX, Frame};
+use vendue_wire::message::ANY;
+use vendue_wire::ring::{Consumer, Memory, Producer, PushError};
+
+/// Bytes read from a socket at once, and kept while a frame is incomplete.
+const INBOUND_BYTES: usize = 64 << 10;
+
+/// A socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// On the Unix socket.
+    Unix(UnixStream),
+    /// On TCP.
+    Tcp(TcpStream),
+}
+
+impl Socket {
+    fn stream(&mut self) -> &mut dyn ReadWrite {
+        match self {
+            Socket::Unix(stream) => stream,
+            Socket::Tcp(stream) => stream,
+        }
+    }
+
+    /// The socket, to register for events.
+    pub fn source(&mut self) -> &mut dyn mio::event::Source {
+        match self {
+            Socket::Unix(stream) => stream,
+            Socket::Tcp(stream) => stream,
+        }
+    }
+
+    fn raw(&self) -> RawFd {
+        match self {
+            Socket::Unix(stream) => stream.as_raw_fd(),
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+trait ReadWrite: Read + Write {}
+impl ReadWrite for UnixStream {}
+impl ReadWrite for TcpStream {}
+
+/// Rings that carry the session in place of the socket.
+#[derive(Debug)]
+pub struct Rings {
+    /// Requests.
+    pub requests: Consumer,
+    /// Reports.
+    pub reports: Producer,
+}
+
+/// How far the session on a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was said yet.
+    New,
+    /// The machine is opening the session.
+    Opening,
+    /// The session is open; the slot is [`ANY`] for an anonymous one.
+    Open {
+        /// Slot.
+        slot: u32,
+        /// Role in force.
+        role: Role,
+    },
+    /// A farewell is on its way out, then the connection closes.
+    Closing,
+}
+
+/// What reading found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There may be more to read.
+    More,
+    /// Nothing more for now.
+    Drained,
+    /// The peer is gone.
+    Gone,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+    /// How many connections had been admitted with it; tells it from the next at its place.
+    pub admission: u32,
+    /// How the peer is known.
+    pub peer: Peer,
+    /// How far its session is.
+    pub stage: Stage,
+    /// Role admitted while the session is being opened.
+    pub role: Role,
+    /// Sequence the next message must have.
+    pub next_request: u64,
+    /// Bytes that arrived and are not handled yet.
+    inbound: Vec<u8>,
+    handled: usize,
+    /// Bytes on their way out.
+    outbound: Vec<u8>,
+    sent: usize,
+    /// Shared-memory rings, once attached.
+    pub rings: Option<Rings>,
+    /// True until the socket said that there is nothing to read.
+    pub readable: bool,
+    /// When something was last heard.
+    pub heard: Instant,
+    /// When something was last said.
+    pub said: Instant,
+    /// Heartbeat interval, milliseconds; 0 before the logon.
+    pub heartbeat_ms: u32,
+    /// Requests it may still send, in millionths.
+    pub tokens: u64,
+    /// When tokens were last added.
+    pub tokens_at: Instant,
+}
+
+impl Connection {
+    /// A connection just accepted.
+    ///
+    /// # Errors
+    /// The kernel does not say who the peer is.
+    pub fn new(mut socket: Socket, admission: u32, now: Instant) -> io::Result<Connection> {
+        let peer = match &mut socket {
+            Socket::Unix(stream) => {
+                let credentials = getsockopt(stream, sockopt::PeerCredentials)?;
+                Peer::User(credentials.uid())
+            }
+            Socket::Tcp(stream) => {
+                stream.set_nodelay(true)?;
+                Peer::Tcp
+            }
+        };
+        Ok(Connection {
+            socket,
+            admission,
+            peer,
+            stage: Stage::New,
+            role: Role::Observer,
+            next_request: 0,
+            inbound: Vec::new(),
+            handled: 0,
+            outbound: Vec::new(),
+            sent: 0,
+            rings: None,
+            readable: true,
+            heard: now,
+            said: now,
+            heartbeat_ms: 0,
+            tokens: u64::MAX,
+            tokens_at: now,
+        })
+    }
+
+    /// The socket, to register for events.
+    pub fn source(&mut self) -> &mut dyn mio::event::Source {
+        self.socket.source()
+    }
+
+    /// True on the Unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.socket, Socket::Unix(_))
+    }
+
+    /// Slot of its open session, if it has one that the machine knows.
+    pub fn slot(&self) -> Option<u32> {
+        match self.stage {
+            Stage::Open { slot, .. } if slot != ANY => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Reads what the socket has, as far as the buffer goes.
+    pub fn read(&mut self) -> Found {
+        self.inbound.drain(..self.handled);
+        self.handled = 0;
+        let room = INBOUND_BYTES - self.inbound.len();
+        if room == 0 {
+            return Found::More;
+        }
+        let start = self.inbound.len();
+        self.inbound.resize(start + room, 0);
+        let read = self.socket.stream().read(&mut self.inbound[start..]);
+        self.inbound.truncate(start + read.as_ref().copied().unwrap_or(0));
+        match read {
+            Ok(0) => Found::Gone,
+            // Edge-triggered: only WouldBlock says that there is nothing left.
+            Ok(_) => Found::More,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Found::Drained,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Found::More,
+            Err(_) => Found::Gone,
+        }
+    }
+
+    /// Copies the next whole frame out of the socket's bytes; its length, 0 if there is none.
+    ///
+    /// # Errors
+    /// Framing is lost.
+    pub fn next_frame(
+        &mut self,
+        out: &mut [u8; FRAME_BYTES_MAX],
+    ) -> Result<usize, vendue_wire::frame::FrameError> {
+        let bytes = &self.inbound[self.handled..];
+        let Some(frame) = Frame::parse(bytes)? else { return Ok(0) };
+        let length = frame.len();
+        out[..length].copy_from_slice(&bytes[..length]);
+        self.handled += length;
+        Ok(length)
+    }
+
+    /// Queues a frame; false if the peer has let too much wait.
+    pub fn queue(&mut self, frame: &[u8], bytes_max: usize) -> bool {
+        if let Some(rings) = &mut self.rings {
+            if self.outbound.is_empty() && rings.reports.try_push(0, &[frame]).is_ok() {
+                return true;
+            }
+        }
+        if self.outbound.len() - self.sent + frame.len() > bytes_max {
+            return false;
+        }
+        self.outbound.extend_from_slice(frame);
+        true
+    }
+
+    /// True if nothing waits to go out.
+    pub fn is_flushed(&self) -> bool {
+        self.outbound.is_empty()
+    }
+
+    /// Sends what the transport takes now.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.rings.is_some() {
+            return self.flush_rings();
+        }
+        while self.sent < self.outbound.len() {
+            match self.socket.stream().write(&self.outbound[self.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.outbound.clear();
+        self.sent = 0;
+        Ok(())
+    }
+
+    fn flush_rings(&mut self) -> io::Result<()> {
+        let Some(rings) = &mut self.rings else { return Ok(()) };
+        while self.sent < self.outbound.len() {
+            let rest = &self.outbound[self.sent..];
+            let length = usize::from(u16::from_le_bytes([rest[0], rest[1]]));
+            match rings.reports.try_push(0, &[&rest[..length]]) {
+                Ok(()) => self.sent += length,
+                Err(PushError::Full) => break,
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        if self.sent == self.outbound.len() {
+            self.outbound.clear();
+            self.sent = 0;
+        }
+        rings.reports.flush();
+        Ok(())
+    }
+
+    /// Sends `frame` with descriptors, at once and whole.
+    ///
+    /// # Errors
+    /// Something still waits to go out, or the socket does not take it now.
+    pub fn send_with(&mut self, frame: &[u8], fds: &[RawFd]) -> io::Result<()> {
+        if !self.is_flushed() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let rights = [ControlMessage::ScmRights(fds)];
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let raw = self.socket.raw();
+        let sent = sendmsg::<()>(raw, &[IoSlice::new(frame)], &rights, flags, None)?;
+        if sent == frame.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    /// Makes a ring pair, hands the client its ends with `frame`, and speaks over them from now
+    /// on. `bell` wakes this daemon's gateway.
+    ///
+    /// # Errors
+    /// The memory cannot be made or the frame not be sent; the socket goes on as before.
+    pub fn attach_rings(&mut self, bytes: u32, bell: &Bell, frame: &[u8]) -> io::Result<()> {
+        let attached = |error| io::Error::other(format!("{error}"));
+        let requests = Memory::create(bytes as usize)?;
+        let reports = Memory::create(bytes as usize)?;
+        let (client_bell, client_doorbell): (Bell, Doorbell) = doorbell::pair()?;
+        let fds = [
+            requests.as_fd().as_raw_fd(),
+            reports.as_fd().as_raw_fd(),
+            bell.as_fd().as_raw_fd(),
+            client_doorbell.as_fd().as_raw_fd(),
+        ];
+        self.send_with(frame, &fds)?;
+        self.rings = Some(Rings {
+            requests: Consumer::attach(requests).map_err(attached)?,
+            reports: Producer::attach(reports, client_bell).map_err(attached)?,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! The gateway: connections, who is on them, and what they may say. The ingress stage drives it.
+
+pub mod access;
+pub mod connection;
+pub mod listen;

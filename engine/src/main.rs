@@ -1,0 +1,135 @@
+//! `vendued`, the daemon's command line.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use mimalloc::MiMalloc;
+use nix::sys::signal::{SigSet, Signal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use vendue_engine::config::{Config, DEFAULT, HostKey};
+use vendue_engine::daemon::Daemon;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// The auction room of one host: instances trade credits in microseconds, and the results are
+/// written into the kernel's own limits.
+#[derive(Parser)]
+#[command(name = "vendued", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Serve until SIGTERM or SIGINT; SIGHUP reloads.
+    Run {
+        /// Configuration file; the embedded defaults without one.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Overrides `data_dir`.
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+        /// Overrides `gateway.unix`.
+        #[arg(long)]
+        socket: Option<PathBuf>,
+        /// Overrides `host.kind`.
+        #[arg(long)]
+        host: Option<HostArgument>,
+    },
+    /// Check a configuration and say what is wrong with it.
+    Check {
+        /// Configuration file.
+        config: PathBuf,
+    },
+    /// Print the embedded default configuration.
+    Defaults,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HostArgument {
+    /// Write cgroup v2 limits.
+    Cgroup,
+    /// Decide and meter, write nothing.
+    DryRun,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Action::Run { config, data_dir, socket, host } => run(&|| {
+            let mut loaded = match &config {
+                Some(path) => Config::read(path)?,
+                None => Config::embedded()?,
+            };
+            if let Some(dir) = &data_dir {
+                loaded.data_dir.clone_from(dir);
+            }
+            if let Some(path) = &socket {
+                loaded.gateway.unix.clone_from(path);
+            }
+            match host {
+                Some(HostArgument::Cgroup) => loaded.host.kind = HostKey::Cgroup,
+                Some(HostArgument::DryRun) => loaded.host.kind = HostKey::DryRun,
+                None => {}
+            }
+            Ok(loaded)
+        }),
+        Action::Check { config } => Config::read(&config).map(|_| ()).map_err(Into::into),
+        Action::Defaults => {
+            print!("{DEFAULT}");
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vendued: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+type Load<'a> = &'a dyn Fn() -> Result<Config, vendue_engine::config::ConfigError>;
+
+/// Serves until a signal says stop.
+fn run(load: Load<'_>) -> Result<(), Failure> {
+    let mut config = load()?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log)?;
+    let (filter, level) = tracing_subscriber::reload::Layer::new(filter);
+    {
+        use tracing_subscriber::prelude::*;
+        let lines =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+        tracing_subscriber::registry().with(filter).with(lines).init();
+    }
+    // Blocked before any thread starts, so that all inherit it and only this one is told.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    signals.thread_block()?;
+    let daemon = Daemon::start(&config)?;
+    tracing::info!(socket = %config.gateway.unix.display(), host = ?config.host.kind, "serving");
+    loop {
+        match signals.wait()? {
+            Signal::SIGHUP => match load() {
+                Ok(new) => {
+                    let kept = daemon.reload(&config, &new)?;
+                    level.reload(tracing_subscriber::EnvFilter::try_new(&new.log)?)?;
+                    tracing::info!("reloaded access, throttle and log");
+                    if !kept.is_empty() {
+                        let names = kept.join(", ");
+                        tracing::warn!("changed but not taken over before a restart: {names}");
+                    }
+                    config.access = new.access;
+                }
+                Err(error) => tracing::error!("the old configuration stays: {error}"),
+            },
+            signal => {
+                tracing::info!(%signal, "stopping");
+                break;
+            }
+        }
+    }
+    daemon.stop()?;
+    tracing::info!("stopped");
+    Ok(())
+}

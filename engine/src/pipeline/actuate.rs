@@ -1,0 +1,258 @@
+//! Actuate: turns entitlements into the host's own limits, and meters what instances use. A dead
+//! lever is reported and retried by the host library; trading goes on.
+
+use super::record::{Arrival, Delivery, TO_CONNECTION};
+use crate::health::{Health, now_ns};
+use crate::machine::command::Usage;
+use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved};
+use hvctl::host::Host;
+use hvctl::limit::Device;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use vendue_wire::code::Resource;
+use vendue_wire::frame::{self, FRAME_BYTES_MAX};
+use vendue_wire::message::{ANY, Body, LimitRow, QueryEnd, text};
+use vendue_wire::ring::{Consumer, Producer};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Rows of one answer at most.
+const PAGE: usize = 32;
+/// Limits read back in one turn at most.
+const VERIFY_MAX: u32 = 128;
+
+/// What is known of an instance here.
+#[derive(Debug, Default)]
+struct Metered {
+    /// VRU size in millicores, once an entitlement came.
+    millicores: u64,
+    /// Microseconds of CPU not yet told: less than a milli-credit, or told when there is room.
+    rest: u64,
+}
+
+/// The stage.
+pub struct Actuate {
+    /// Entitlements and questions, from publish.
+    pub intents: Consumer,
+    /// Measured use, to the sequencer.
+    pub measured: Producer,
+    /// Answers, to the gateway.
+    pub answers: Producer,
+    /// The host's levers and meters.
+    pub host: Host,
+    /// Block devices that `io.max` governs.
+    pub devices: Vec<Device>,
+    /// Time between measurements, nanoseconds.
+    pub meter_ns: u64,
+    /// Time between read-backs, nanoseconds.
+    pub verify_ns: u64,
+    metered: BTreeMap<u32, Metered>,
+    faults: BTreeMap<u32, String>,
+    next_meter_ns: u64,
+    next_verify_ns: u64,
+    next_write_ns: Option<u64>,
+    health: Arc<Health>,
+}
+
+impl Actuate {
+    /// The stage over `host`.
+    pub fn new(
+        (intents, measured, answers): (Consumer, Producer, Producer),
+        host: Host,
+        devices: Vec<Device>,
+        (meter_ns, verify_ns): (u64, u64),
+        health: Arc<Health>,
+    ) -> Actuate {
+        let now = now_ns();
+        Actuate {
+            intents,
+            measured,
+            answers,
+            host,
+            devices,
+            meter_ns,
+            verify_ns,
+            metered: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            next_meter_ns: now + meter_ns,
+            next_verify_ns: now + verify_ns,
+            next_write_ns: None,
+            health,
+        }
+    }
+
+    /// Takes intents, writes what is due, measures. True if there was something.
+    pub fn turn(&mut self) -> bool {
+        let mut moved = false;
+        loop {
+            let (tag, body) = match self.intents.pop() {
+                Ok(Some(record)) => (record.tag as u8, record.bytes.to_vec()),
+                Ok(None) => break,
+                Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
+            };
+            moved = true;
+            self.take(tag, &body);
+        }
+        let now = now_ns();
+        if moved || self.next_write_ns.is_some_and(|due| due <= now) {
+            self.next_write_ns = self.host.turn(now);
+        }
+        if now >= self.next_meter_ns {
+            self.next_meter_ns = now + self.meter_ns;
+            self.meter(now);
+        }
+        if now >= self.next_verify_ns {
+            self.next_verify_ns = now + self.verify_ns;
+            self.host.verify(now, VERIFY_MAX);
+            self.next_write_ns = self.host.turn(now);
+            moved = true;
+        }
+        if moved {
+            self.tell_health();
+        }
+        self.measured.flush();
+        self.answers.flush();
+        moved
+    }
+
+    /// Time until something is due.
+    pub fn due_in(&self) -> Duration {
+        let due = self.next_meter_ns.min(self.next_verify_ns);
+        let due = self.next_write_ns.map_or(due, |write| due.min(write));
+        Duration::from_nanos(due.saturating_sub(now_ns()))
+    }
+
+    fn take(&mut self, kind: u8, body: &[u8]) {
+        match kind {
+            InstanceCreated::KIND => {
+                if let Ok(created) = InstanceCreated::ref_from_bytes(body) {
+                    self.adopt(created);
+                }
+            }
+            InstanceRemoved::KIND => {
+                if let Ok(removed) = InstanceRemoved::ref_from_bytes(body) {
+                    self.release(removed.instance.get());
+                }
+            }
+            Entitled::KIND => {
+                if let Ok(entitled) = Entitled::ref_from_bytes(body) {
+                    self.want(entitled);
+                }
+            }
+            Asked::KIND => {
+                if let Ok(asked) = Asked::ref_from_bytes(body) {
+                    self.answer(asked);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn adopt(&mut self, created: &InstanceCreated) {
+        let instance = created.instance.get();
+        self.metered.insert(instance, Metered::default());
+        self.faults.remove(&instance);
+        if let Err(error) = self.host.adopt(instance, text(&created.place), &self.devices) {
+            self.faults.insert(
+                instance,
+                format!("instance {instance} is traded but not limited: {error}"),
+            );
+        }
+    }
+
+    fn release(&mut self, instance: u32) {
+        self.metered.remove(&instance);
+        let adopted = self.faults.remove(&instance).is_none();
+        if let Err(error) = self.host.release(instance) {
+            if adopted {
+                self.health.report("actuate", error.to_string());
+            }
+        }
+    }
+
+    fn want(&mut self, entitled: &Entitled) {
+        let Some(resource) = Resource::from_u8(entitled.resource) else { return };
+        let (instance, size) = (entitled.instance.get(), entitled.vru_size.get());
+        if resource == Resource::Cpu {
+            if let Some(metered) = self.metered.get_mut(&instance) {
+                metered.millicores = size;
+            }
+        }
+        // An instance that could not be adopted is reported already.
+        let _ = self.host.want(instance, resource, entitled.vru.get(), size, now_ns());
+    }
+
+    /// Measures every instance and tells the sequencer what each used.
+    fn meter(&mut self, now: u64) {
+        let instances: Vec<u32> = self.metered.keys().copied().collect();
+        for instance in instances {
+            let Ok(used) = self.host.sample(instance, now) else { continue };
+            let Some(metered) = self.metered.get_mut(&instance) else { continue };
+            if metered.millicores == 0 {
+                continue;
+            }
+            // A VRU of m millicores for a millisecond, one milli-credit, is m microseconds of CPU.
+            let total = metered.rest + used.cpu_us;
+            let milli = total / metered.millicores;
+            if milli > 0 && self.tell_use(instance, milli) {
+                self.metered.entry(instance).or_default().rest =
+                    total - milli * self.size(instance);
+            } else {
+                self.metered.entry(instance).or_default().rest = total;
+            }
+        }
+    }
+
+    fn size(&self, instance: u32) -> u64 {
+        self.metered.get(&instance).map_or(1, |metered| metered.millicores)
+    }
+
+    /// False if the sequencer's ring is full: the use is told with the next measurement.
+    fn tell_use(&mut self, instance: u32, milli: u64) -> bool {
+        let head = Arrival { request: 0.into(), session: ANY.into(), connection: ANY.into() };
+        let usage = Usage {
+            used_millicredits: milli.into(),
+            instance: instance.into(),
+            resource: Resource::Cpu as u8,
+            reserved: [0; 3],
+        };
+        self.measured.try_push(Usage::KIND.into(), &[head.as_bytes(), usage.as_bytes()]).is_ok()
+    }
+
+    fn tell_health(&mut self) {
+        let counters = self.host.counters();
+        self.health.limits_written.set(counters.written);
+        self.health.limits_spared.set(counters.spared);
+        self.health.limits_failed.set(counters.failed);
+        self.health.limits_drifted.set(counters.drifted);
+        let mut texts: Vec<String> =
+            self.host.faults().into_iter().map(|fault| fault.text).collect();
+        texts.extend(self.faults.values().take(16).cloned());
+        self.health.restate("limits", &texts);
+    }
+
+    /// A page of limits.
+    fn answer(&mut self, asked: &Asked) {
+        let mut rows: Vec<LimitRow> = Vec::new();
+        let mut next = u64::MAX;
+        for &instance in self.metered.range(asked.from.get() as u32..).map(|(at, _)| at) {
+            if rows.len() >= PAGE {
+                next = instance.into();
+                break;
+            }
+            rows.extend(self.host.limits(instance));
+        }
+        for row in &rows {
+            self.send(asked, row);
+        }
+        self.send(asked, &QueryEnd { request: asked.request, next: next.into() });
+    }
+
+    fn send<M: Body>(&mut self, asked: &Asked, body: &M) {
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        let length = frame::encode(0, body, &mut bytes);
+        let head = Delivery { connection: asked.connection, slot: ANY.into() };
+        // A full ring loses the answer; the client asks again.
+        let _ = self.answers.try_push(TO_CONNECTION, &[head.as_bytes(), &bytes[..length]]);
+    }
+}

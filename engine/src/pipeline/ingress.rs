@@ -1,0 +1,689 @@
+//! Ingress: the gateway's stage. Reads frames from sockets and shared memory, checks who says
+//! what, hands valid requests to the sequencer, and carries answers back.
+
+use super::record::{Arrival, Delivery, OPENED, REFUSED, TO_CONNECTION, TO_SESSION, split};
+use crate::config::GatewayKeys;
+use crate::gateway::access::Access;
+use crate::gateway::connection::{Connection, Found, Socket, Stage};
+use crate::health::Health;
+use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
+use crossbeam::channel::Receiver;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Events, Interest, Poll, Token};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vendue_wire::code::{Goodbye, Reject, Role};
+use vendue_wire::doorbell::{Bell, Doorbell};
+use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
+use vendue_wire::message::*;
+use vendue_wire::ring::{Consumer, Producer};
+use zerocopy::IntoBytes;
+
+const DOORBELL: Token = Token(usize::MAX - 1);
+const UNIX: Token = Token(usize::MAX - 2);
+const TCP: Token = Token(usize::MAX - 3);
+/// Frames taken from one connection in a turn at most, so that all get theirs.
+const FRAMES_PER_TURN: usize = 256;
+/// Deliveries carried back in a turn at most.
+const DELIVERIES_PER_TURN: usize = 4096;
+/// How often timers are looked at.
+const TIMERS: Duration = Duration::from_millis(50);
+/// Low bits of a connection's number: its place in the table. The rest counts its reuses, so that
+/// an answer never reaches the next peer at the same place.
+const PLACE_BITS: u32 = 14;
+/// A request costs this many millionths of a token.
+const TOKEN_SCALE: u64 = 1_000_000;
+
+/// What a reload hands over.
+pub struct Reload {
+    /// The new table of grants.
+    pub access: Access,
+    /// The new bounds, of which the throttle is taken.
+    pub keys: GatewayKeys,
+}
+
+/// The stage.
+pub struct Ingress {
+    /// Waits for sockets and for the doorbell.
+    pub poll: Poll,
+    /// What `poll` found.
+    pub found: Events,
+    /// Rung by the stages that answer.
+    pub doorbell: Doorbell,
+    /// Rings it: handed to clients that share memory.
+    pub bell: Bell,
+    /// Local peers.
+    pub unix: UnixListener,
+    /// Loopback peers.
+    pub tcp: Option<TcpListener>,
+    /// Requests, to the sequencer.
+    pub requests: Producer,
+    /// Frames back, from publish, the actuator and the clerk.
+    pub answers: [Consumer; 3],
+    /// Who may log on as what.
+    pub access: Access,
+    /// Bounds.
+    pub keys: GatewayKeys,
+    /// Descriptor of the board, for readers who ask.
+    pub board: std::os::fd::OwnedFd,
+    /// Bytes of the board.
+    pub board_bytes: u32,
+    /// Connections admitted so far.
+    pub admitted: u32,
+    /// Open connections by place.
+    pub connections: Vec<Option<Connection>>,
+    /// Connection that holds each session slot.
+    pub holders: Vec<u32>,
+    /// Sessions whose end the sequencer's ring had no room for.
+    pub closing: VecDeque<u32>,
+    /// Connections that have something to send.
+    pub dirty: Vec<u32>,
+    /// When this turn began.
+    pub turned_at: Instant,
+    /// When timers were last looked at.
+    pub timers_at: Instant,
+    /// New access tables and throttles.
+    pub reloads: Receiver<Reload>,
+    /// Shared counters.
+    pub health: Arc<Health>,
+}
+
+impl Ingress {
+    /// Registers what is listened to.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn register(&mut self) -> io::Result<()> {
+        let registry = self.poll.registry();
+        let fd = self.doorbell.as_fd().as_raw_fd();
+        registry.register(&mut mio::unix::SourceFd(&fd), DOORBELL, Interest::READABLE)?;
+        registry.register(&mut self.unix, UNIX, Interest::READABLE)?;
+        if let Some(tcp) = &mut self.tcp {
+            registry.register(tcp, TCP, Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Does what there is to do. True if there was something.
+    pub fn turn(&mut self) -> bool {
+        self.poll_only(Duration::ZERO);
+        self.turned_at = Instant::now();
+        let mut moved = self.carry_back();
+        moved |= self.read_all();
+        self.look_at_timers();
+        self.retry_closing();
+        self.requests.flush();
+        self.flush_dirty();
+        moved
+    }
+
+    /// Waits for sockets and the doorbell at most `timeout`, and notes what they have.
+    pub fn poll_only(&mut self, timeout: Duration) {
+        if let Err(error) = self.poll.poll(&mut self.found, Some(timeout)) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.health.report("gateway", format!("cannot wait for sockets: {error}"));
+            }
+        }
+        let tokens: Vec<(Token, bool)> =
+            self.found.iter().map(|event| (event.token(), event.is_readable())).collect();
+        for (token, readable) in tokens {
+            match token {
+                DOORBELL => {
+                    // Every bell is held here too: it cannot break.
+                    let _ = self.doorbell.drain();
+                }
+                UNIX | TCP => self.accept(token),
+                Token(at) => {
+                    if let Some(Some(connection)) = self.connections.get_mut(at) {
+                        connection.readable |= readable;
+                        self.dirty.push(at as u32);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Announces to every ring that this thread is about to wait; false if one has something.
+    pub fn prepare_park(&mut self) -> bool {
+        let rings = self.connections.iter_mut().flatten().filter_map(|c| c.rings.as_mut());
+        let mut empty = self.answers.iter_mut().all(Consumer::prepare_park);
+        for rings in rings {
+            empty &= rings.requests.prepare_park();
+        }
+        let reading = self.connections.iter().flatten().any(|c| c.readable && c.rings.is_none());
+        empty && !reading && self.closing.is_empty()
+    }
+
+    /// Withdraws what [`Ingress::prepare_park`] announced.
+    pub fn cancel_park(&mut self) {
+        self.answers.iter_mut().for_each(Consumer::cancel_park);
+        let rings = self.connections.iter_mut().flatten().filter_map(|c| c.rings.as_mut());
+        rings.for_each(|rings| rings.requests.cancel_park());
+    }
+
+    /// How long it may wait: timers only matter while somebody is there.
+    pub fn due_in(&self) -> Duration {
+        if self.connections.iter().any(Option::is_some) { TIMERS } else { Duration::from_secs(1) }
+    }
+
+    // ---- connections -----------------------------------------------------------------------
+
+    fn accept(&mut self, token: Token) {
+        loop {
+            let accepted = match (token, &self.tcp) {
+                (UNIX, _) => self.unix.accept().map(|(stream, _)| Socket::Unix(stream)),
+                (_, Some(tcp)) => tcp.accept().map(|(stream, _)| Socket::Tcp(stream)),
+                _ => return,
+            };
+            match accepted {
+                Ok(socket) => self.admit_connection(socket),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    self.health.report("gateway", format!("cannot accept: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit_connection(&mut self, socket: Socket) {
+        let now = Instant::now();
+        self.admitted = self.admitted.wrapping_add(1);
+        let Ok(mut connection) = Connection::new(socket, self.admitted, now) else { return };
+        let free = self.connections.iter().position(Option::is_none);
+        let at = match free {
+            Some(at) => at,
+            None if self.connections.len() < *self.keys.connections_max.get_ref() => {
+                self.connections.push(None);
+                self.connections.len() - 1
+            }
+            None => {
+                let body = Farewell { reason: Goodbye::TooManyConnections as u8, reserved: [0; 7] };
+                let mut bytes = [0; FRAME_BYTES_MAX];
+                let length = frame::encode(0, &body, &mut bytes);
+                connection.queue(&bytes[..length], FRAME_BYTES_MAX);
+                let _ = connection.flush();
+                return;
+            }
+        };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(connection.source(), Token(at), interest).is_ok() {
+            self.connections[at] = Some(connection);
+            self.health.connections.add(1);
+        }
+    }
+
+    /// Ends a connection: says why if it can still be said, and lets the machine know.
+    fn close(&mut self, at: u32, reason: Option<Goodbye>) {
+        let Some(slot) = self.connections.get_mut(at as usize) else { return };
+        let Some(connection) = slot else { return };
+        let session = connection.slot();
+        if let Some(reason) = reason {
+            let body = Farewell { reason: reason as u8, reserved: [0; 7] };
+            let mut bytes = [0; FRAME_BYTES_MAX];
+            let length = frame::encode(0, &body, &mut bytes);
+            connection.queue(&bytes[..length], usize::MAX / 2);
+            connection.stage = Stage::Closing;
+            let _ = connection.flush();
+        }
+        if let Some(mut connection) = slot.take() {
+            let _ = self.poll.registry().deregister(connection.source());
+        }
+        let connections = self.health.connections.get();
+        self.health.connections.set(connections.saturating_sub(1));
+        if let Some(session) = session.filter(|&s| self.holders[s as usize] == at) {
+            self.holders[session as usize] = ANY;
+            self.closing.push_back(session);
+            self.retry_closing();
+        }
+    }
+
+    fn retry_closing(&mut self) {
+        while let Some(&slot) = self.closing.front() {
+            let body = CloseSession { slot: slot.into() };
+            if !self.push(CloseSession::KIND, ANY, ANY, 0, body.as_bytes()) {
+                return;
+            }
+            self.closing.pop_front();
+        }
+    }
+
+    fn look_at_timers(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.timers_at) < TIMERS {
+            return;
+        }
+        self.timers_at = now;
+        if let Ok(Reload { access, keys }) = self.reloads.try_recv() {
+            self.access = access;
+            self.keys.throttle_per_s = keys.throttle_per_s;
+            self.keys.throttle_burst = keys.throttle_burst;
+        }
+        let logon_timeout = Duration::from_millis(*self.keys.logon_timeout_ms.get_ref());
+        for at in 0..self.connections.len() {
+            let Some(connection) = &mut self.connections[at] else { continue };
+            let silent = now.duration_since(connection.heard);
+            if connection.heartbeat_ms == 0 {
+                if silent > logon_timeout {
+                    self.close(at as u32, Some(Goodbye::LogonTimeout));
+                }
+                continue;
+            }
+            let interval = Duration::from_millis(connection.heartbeat_ms.into());
+            if silent > 2 * interval {
+                self.close(at as u32, Some(Goodbye::HeartbeatLost));
+            } else if now.duration_since(connection.said) >= interval {
+                self.send(at as u32, 0, &Heartbeat {});
+            }
+        }
+    }
+
+    // ---- towards the core ------------------------------------------------------------------
+
+    fn read_all(&mut self) -> bool {
+        let mut moved = false;
+        for at in 0..self.connections.len() as u32 {
+            moved |= self.read_one(at);
+        }
+        moved
+    }
+
+    fn read_one(&mut self, at: u32) -> bool {
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        let mut frames = 0;
+        while frames < FRAMES_PER_TURN {
+            let Some(Some(connection)) = self.connections.get_mut(at as usize) else { break };
+            let ringed = connection.rings.is_some();
+            let next = if let Some(rings) = &mut connection.rings {
+                match rings.requests.pop() {
+                    Ok(Some(record)) => copy_frame(record.bytes, &mut bytes),
+                    Ok(None) => Ok(0),
+                    Err(_) => Err(Goodbye::BadFrame),
+                }
+            } else {
+                connection.next_frame(&mut bytes).map_err(|error| match error {
+                    frame::FrameError::Version(_) => Goodbye::BadVersion,
+                    _ => Goodbye::BadFrame,
+                })
+            };
+            match next {
+                Ok(0) if connection.readable => match connection.read() {
+                    // Once attached, a session speaks in its rings only.
+                    Found::More if ringed => {
+                        self.close(at, Some(Goodbye::BadFrame));
+                        return true;
+                    }
+                    Found::More => {}
+                    Found::Drained => connection.readable = false,
+                    Found::Gone => {
+                        self.close(at, None);
+                        return true;
+                    }
+                },
+                Ok(0) => break,
+                Ok(length) => {
+                    frames += 1;
+                    self.handle(at, &bytes[..length]);
+                }
+                Err(reason) => {
+                    self.close(at, Some(reason));
+                    return true;
+                }
+            }
+        }
+        frames > 0
+    }
+
+    /// Handles one whole frame.
+    fn handle(&mut self, at: u32, bytes: &[u8]) {
+        let Ok(Some(frame)) = Frame::parse(bytes) else {
+            return self.close(at, Some(Goodbye::BadFrame));
+        };
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
+        connection.heard = self.turned_at;
+        let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
+        let (slot, role) = match connection.stage {
+            Stage::New if kind == Logon::KIND => return self.logon(at, &frame),
+            Stage::New => return self.refuse(at, sequence, kind, Reject::NotLoggedOn, 0),
+            Stage::Opening => return self.refuse(at, sequence, kind, Reject::NotLoggedOn, 0),
+            Stage::Closing => return,
+            Stage::Open { slot, role } => (slot, role),
+        };
+        if sequence != connection.next_request {
+            return self.close(at, Some(Goodbye::SequenceGap));
+        }
+        connection.next_request += 1;
+        match kind {
+            Heartbeat::KIND => {}
+            Logon::KIND => self.refuse(at, sequence, kind, Reject::AlreadyLoggedOn, 0),
+            Logout::KIND => self.close(at, Some(Goodbye::LoggedOut)),
+            Attach::KIND => self.attach(at, &frame),
+            _ => {
+                if let Err((code, detail)) = self.request(at, slot, role, &frame) {
+                    self.refuse(at, sequence, kind, code, detail);
+                }
+            }
+        }
+    }
+
+    /// A request for the core, or a question the gateway answers itself.
+    fn request(
+        &mut self,
+        at: u32,
+        slot: u32,
+        role: Role,
+        frame: &Frame<'_>,
+    ) -> Result<(), (Reject, u64)> {
+        let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
+        if is_internal(kind) {
+            return Err((Reject::UnknownKind, 0));
+        }
+        let command = Command::parse(kind, frame.body).map_err(|code| (code, 0))?;
+        self.throttle(at)?;
+        if let Command::Query(Query::Status) = command {
+            self.status(at, sequence);
+            return Ok(());
+        }
+        let anonymous = slot == ANY;
+        if anonymous && (!is_query(kind) || kind == Replay::KIND) {
+            return Err((Reject::NotPermitted, 0));
+        }
+        if let Command::Query(Query::Audit(_)) = command {
+            if role != Role::Operator && role != Role::Observer {
+                return Err((Reject::NotPermitted, 0));
+            }
+        }
+        if !is_query(kind) {
+            if self.health.stopping() {
+                return Err((Reject::Draining, 0));
+            }
+            if !self.health.accepting() {
+                return Err((Reject::JournalStopped, 0));
+            }
+        }
+        if self.push(kind, slot, at, sequence, frame.body) {
+            Ok(())
+        } else {
+            Err((Reject::Busy, 0))
+        }
+    }
+
+    /// Takes a token from the connection's bucket.
+    fn throttle(&mut self, at: u32) -> Result<(), (Reject, u64)> {
+        let rate = *self.keys.throttle_per_s.get_ref();
+        let most = self.keys.throttle_burst.get_ref().saturating_mul(TOKEN_SCALE);
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return Ok(()) };
+        if connection.tokens < TOKEN_SCALE || connection.tokens > most {
+            let elapsed = connection.heard.duration_since(connection.tokens_at);
+            let earned = (elapsed.as_micros() as u64).saturating_mul(rate);
+            connection.tokens = connection.tokens.saturating_add(earned).min(most);
+            connection.tokens_at = connection.heard;
+        }
+        if connection.tokens < TOKEN_SCALE {
+            return Err((Reject::Throttled, rate));
+        }
+        connection.tokens -= TOKEN_SCALE;
+        Ok(())
+    }
+
+    fn logon(&mut self, at: u32, frame: &Frame<'_>) {
+        let refuse = |ingress: &mut Ingress, code| {
+            ingress.refuse(at, 0, Logon::KIND, code, 0);
+            ingress.close(at, Some(Goodbye::BadCredentials));
+        };
+        let Some(logon) = frame.message::<Logon>() else {
+            return refuse(self, Reject::BadLength);
+        };
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
+        if logon.cancel_on_disconnect > 1 || logon.reserved != [0; 2] {
+            return refuse(self, Reject::BadField);
+        }
+        let admitted = match self.access.admit(connection.peer, logon) {
+            Ok(admitted) => admitted,
+            Err(code) => return refuse(self, code),
+        };
+        let least = *self.keys.heartbeat_ms_min.get_ref();
+        let most = *self.keys.heartbeat_ms_max.get_ref();
+        let heartbeat_ms = match logon.heartbeat_ms.get() {
+            0 => most,
+            asked => asked.clamp(least, most),
+        };
+        connection.heartbeat_ms = heartbeat_ms;
+        connection.role = admitted.role;
+        if logon.session.get() == 0 {
+            return self.open_anonymous(at, heartbeat_ms);
+        }
+        connection.stage = Stage::Opening;
+        let body = OpenSession {
+            session: logon.session,
+            replay_from: logon.replay_from,
+            account: admitted.account.into(),
+            instance: logon.instance,
+            heartbeat_ms: heartbeat_ms.into(),
+            role: admitted.role as u8,
+            cancel_on_disconnect: logon.cancel_on_disconnect,
+            reserved: [0; 2],
+        };
+        if !self.health.accepting() {
+            return refuse(self, Reject::JournalStopped);
+        }
+        if !self.push(OpenSession::KIND, ANY, at, 0, body.as_bytes()) {
+            refuse(self, Reject::Busy);
+        }
+    }
+
+    /// A session that only asks: the machine need not know of it.
+    fn open_anonymous(&mut self, at: u32, heartbeat_ms: u32) {
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
+        connection.stage = Stage::Open { slot: ANY, role: Role::Observer };
+        connection.next_request = 1;
+        let ack = LogonAck {
+            time_ns: crate::health::now_ns().into(),
+            account: ANY.into(),
+            instance: ANY.into(),
+            heartbeat_ms: heartbeat_ms.into(),
+            next_sequence: 1.into(),
+            oldest_sequence: 1.into(),
+            ..LogonAck::zeroed()
+        };
+        self.send(at, 0, &ack);
+    }
+
+    /// Hands out shared memory.
+    fn attach(&mut self, at: u32, frame: &Frame<'_>) {
+        let sequence = frame.header.sequence.get();
+        let Some(message) = frame.message::<Attach>() else {
+            return self.refuse(at, sequence, Attach::KIND, Reject::BadLength, 0);
+        };
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
+        if !connection.is_unix() || connection.rings.is_some() {
+            return self.refuse(at, sequence, Attach::KIND, Reject::NotOnThisTransport, 0);
+        }
+        let ring_bytes = message.ring_bytes.get();
+        let most = *self.keys.shared_ring_bytes_max.get_ref();
+        let sized = (4096..=most).contains(&ring_bytes) && ring_bytes.is_power_of_two();
+        if message.reserved != [0; 3] || message.what > 1 || (message.what == 0 && !sized) {
+            return self.refuse(at, sequence, Attach::KIND, Reject::BadField, most.into());
+        }
+        let bytes = if message.what == 0 { ring_bytes } else { self.board_bytes };
+        let body = Attached { what: message.what, reserved: [0; 3], bytes: bytes.into() };
+        let mut encoded = [0; FRAME_BYTES_MAX];
+        let length = frame::encode(0, &body, &mut encoded);
+        let _ = connection.flush();
+        let attached = if message.what == 0 {
+            connection.attach_rings(ring_bytes, &self.bell, &encoded[..length])
+        } else {
+            connection.send_with(&encoded[..length], &[self.board.as_raw_fd()])
+        };
+        if attached.is_err() {
+            self.refuse(at, sequence, Attach::KIND, Reject::Busy, 0);
+        }
+    }
+
+    /// Hands a command to the sequencer; false if its ring is full.
+    fn push(&mut self, kind: u8, slot: u32, connection: u32, request: u64, body: &[u8]) -> bool {
+        let number = match self.connections.get(connection as usize) {
+            Some(Some(open)) => open.admission << PLACE_BITS | connection,
+            _ => ANY,
+        };
+        let head =
+            Arrival { request: request.into(), session: slot.into(), connection: number.into() };
+        self.requests.try_push(kind.into(), &[head.as_bytes(), body]).is_ok()
+    }
+
+    // ---- back to the peers -----------------------------------------------------------------
+
+    fn carry_back(&mut self) -> bool {
+        let mut moved = false;
+        for at in 0..self.answers.len() {
+            for _ in 0..DELIVERIES_PER_TURN {
+                let mut bytes = [0; FRAME_BYTES_MAX];
+                let record = match self.answers[at].pop() {
+                    Ok(Some(record)) => record,
+                    Ok(None) => break,
+                    Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
+                };
+                let tag = record.tag;
+                let (head, frame) = split::<Delivery>(record.bytes);
+                let head = *head;
+                let length = frame.len();
+                bytes[..length].copy_from_slice(frame);
+                moved = true;
+                self.deliver(tag, &head, &bytes[..length]);
+            }
+        }
+        moved
+    }
+
+    /// The place of the connection with this number, if it is still that one; otherwise one
+    /// that does not exist.
+    fn place(&self, number: u32) -> u32 {
+        let at = number & ((1 << PLACE_BITS) - 1);
+        match self.connections.get(at as usize) {
+            Some(Some(open)) if open.admission << PLACE_BITS | at == number => at,
+            _ => ANY,
+        }
+    }
+
+    fn deliver(&mut self, tag: u32, head: &Delivery, bytes: &[u8]) {
+        let (connection, slot) = (self.place(head.connection.get()), head.slot.get());
+        match tag {
+            TO_SESSION => {
+                let holder = self.holders[slot as usize];
+                self.queue(holder, bytes);
+            }
+            TO_CONNECTION => self.queue(connection, bytes),
+            OPENED => self.opened(connection, slot, bytes),
+            REFUSED => {
+                self.queue(connection, bytes);
+                self.close(connection, Some(Goodbye::BadCredentials));
+            }
+            _ => {}
+        }
+    }
+
+    /// The machine has opened a session: its connection holds the slot from now on.
+    fn opened(&mut self, at: u32, slot: u32, bytes: &[u8]) {
+        let former = std::mem::replace(&mut self.holders[slot as usize], ANY);
+        if former != ANY && former != at {
+            self.close(former, Some(Goodbye::Superseded));
+        }
+        let opening = match self.connections.get_mut(at as usize) {
+            Some(Some(connection)) if connection.stage == Stage::Opening => connection,
+            // It went while the machine was busy: close its session again.
+            _ => {
+                self.closing.push_back(slot);
+                return;
+            }
+        };
+        opening.stage = Stage::Open { slot, role: opening.role };
+        if let Ok(Some(frame)) = Frame::parse(bytes) {
+            if let Some(ack) = frame.message::<LogonAck>() {
+                opening.next_request = ack.last_request.get() + 1;
+            }
+        }
+        self.holders[slot as usize] = at;
+        self.queue(at, bytes);
+    }
+
+    fn queue(&mut self, at: u32, bytes: &[u8]) {
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
+        if connection.stage == Stage::New {
+            return;
+        }
+        if !connection.queue(bytes, *self.keys.outbound_bytes_max.get_ref()) {
+            return self.close(at, Some(Goodbye::SlowReader));
+        }
+        connection.said = self.turned_at;
+        self.dirty.push(at);
+    }
+
+    fn send<M: Body>(&mut self, at: u32, sequence: u64, body: &M) {
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        let length = frame::encode(sequence, body, &mut bytes);
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
+        connection.queue(&bytes[..length], *self.keys.outbound_bytes_max.get_ref());
+        connection.said = self.turned_at;
+        self.dirty.push(at);
+    }
+
+    fn refuse(&mut self, at: u32, request: u64, kind: u8, code: Reject, detail: u64) {
+        self.health.refused.add(1);
+        let body = Refused {
+            request: request.into(),
+            detail: detail.into(),
+            kind,
+            code: code as u8,
+            reserved: [0; 6],
+        };
+        self.send(at, 0, &body);
+    }
+
+    fn status(&mut self, at: u32, request: u64) {
+        self.send(at, 0, &self.health.status_row());
+        for row in self.health.fault_rows() {
+            self.send(at, 0, &row);
+        }
+        self.send(at, 0, &QueryEnd { request: request.into(), next: u64::MAX.into() });
+    }
+
+    fn flush_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        for at in dirty.drain(..) {
+            let Some(Some(connection)) = self.connections.get_mut(at as usize) else { continue };
+            if connection.flush().is_err() {
+                self.close(at, None);
+            } else if self.connections[at as usize]
+                .as_ref()
+                .is_some_and(|c| c.rings.is_some() && !c.is_flushed())
+            {
+                // A ring has no "writable" event: try again next turn.
+                self.dirty.push(at);
+            }
+        }
+    }
+
+    /// Says goodbye to everyone: the daemon stops.
+    pub fn close_all(&mut self) {
+        for at in 0..self.connections.len() as u32 {
+            self.close(at, Some(Goodbye::ShuttingDown));
+        }
+    }
+}
+
+/// Copies a ring record that must be exactly one frame.
+fn copy_frame(record: &[u8], out: &mut [u8; FRAME_BYTES_MAX]) -> Result<usize, Goodbye> {
+    match Frame::parse(record) {
+        Ok(Some(frame)) if frame.len() == record.len() => {
+            out[..record.len()].copy_from_slice(record);
+            Ok(record.len())
+        }
+        Err(frame::FrameError::Version(_)) => Err(Goodbye::BadVersion),
+        _ => Err(Goodbye::BadFrame),
+    }
+}

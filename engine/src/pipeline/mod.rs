@@ -1,0 +1,271 @@
+//! The pipeline: every stage, every ring and every thread, on one screen.
+//!
+//! ```text
+//!  peers ──> ingress ──requests──> sequence ──┬──> journal ──durable──┐
+//!    ^  (sockets, rings)              ^  ^    └──> execute ──events──> publish ──> board
+//!    │                                │  └──digests───┘                 │  │  │
+//!    └──────────replies───────────────│─────────────────────────────────┘  │  └─questions─> clerk
+//!                                     └──measured── actuate <───intents────┘
+//!                                                      └──> cgroup v2
+//! ```
+//!
+//! Stages speak only through rings. A stage never waits inside a turn: it does what it can and
+//! returns; its thread waits when none of its stages could do anything.
+
+pub mod record;
+
+pub mod ingress;
+pub mod sequence;
+
+pub mod execute;
+pub mod journal;
+
+pub mod publish;
+
+pub mod actuate;
+
+use crate::config::ThreadKeys;
+use crossbeam::utils::Backoff;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use vendue_wire::doorbell::{self, Bell, Doorbell};
+use vendue_wire::idle::Wait;
+use vendue_wire::ring::{Consumer, Producer};
+
+/// A stage, by name.
+#[allow(missing_docs, reason = "each variant is the stage of the same name")]
+pub enum Stage {
+    Ingress(Box<ingress::Ingress>),
+    Sequence(Box<sequence::Sequence>),
+    Journal(Box<journal::Journal>),
+    Execute(Box<execute::Execute>),
+    Publish(Box<publish::Publish>),
+    Actuate(Box<actuate::Actuate>),
+}
+
+/// A ring's two ends.
+pub type Ring = (Producer, Consumer);
+
+/// Every ring between stages. The name says what it carries, the comment who reads it.
+pub struct Rings {
+    /// Read by sequence (core thread).
+    pub requests: Ring,
+    /// Read by sequence (core thread).
+    pub measured: Ring,
+    /// Read by sequence (core thread).
+    pub digests: Ring,
+    /// Read by journal.
+    pub to_journal: Ring,
+    /// Read by execute (core thread).
+    pub to_execute: Ring,
+    /// Read by publish (gateway thread).
+    pub events: Ring,
+    /// Read by publish (gateway thread).
+    pub durable: Ring,
+    /// Read by actuate.
+    pub intents: Ring,
+    /// Read by the clerk.
+    pub questions: Ring,
+    /// Read by ingress (gateway thread): from publish, from actuate, from the clerk.
+    pub replies: [Ring; 3],
+}
+
+/// Each thread's doorbell and the bell that rings it.
+pub struct Doorbells {
+    /// Ingress and publish.
+    pub gateway: (Bell, Doorbell),
+    /// Sequence and execute.
+    pub core: (Bell, Doorbell),
+    /// Journal.
+    pub journal: (Bell, Doorbell),
+    /// Actuate.
+    pub actuate: (Bell, Doorbell),
+    /// Clerk.
+    pub clerk: (Bell, Doorbell),
+}
+
+impl Doorbells {
+    /// One for each thread.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new() -> io::Result<Doorbells> {
+        Ok(Doorbells {
+            gateway: doorbell::pair()?,
+            core: doorbell::pair()?,
+            journal: doorbell::pair()?,
+            actuate: doorbell::pair()?,
+            clerk: doorbell::pair()?,
+        })
+    }
+}
+
+impl Rings {
+    /// All rings, `bytes` each; the small ones carry numbers only.
+    ///
+    /// # Errors
+    /// No memory or descriptors are left.
+    pub fn new(bytes: usize, bells: &Doorbells) -> io::Result<Rings> {
+        let small = bytes.min(64 << 10);
+        let ring =
+            |bytes, (bell, _): &(Bell, Doorbell)| vendue_wire::ring::pair(bytes, bell.clone());
+        let reply = || ring(bytes, &bells.gateway);
+        Ok(Rings {
+            requests: ring(bytes, &bells.core)?,
+            measured: ring(bytes, &bells.core)?,
+            digests: ring(small, &bells.core)?,
+            to_journal: ring(bytes, &bells.journal)?,
+            to_execute: ring(bytes, &bells.core)?,
+            events: ring(bytes, &bells.gateway)?,
+            durable: ring(small, &bells.gateway)?,
+            intents: ring(bytes, &bells.actuate)?,
+            questions: ring(small, &bells.clerk)?,
+            replies: [reply()?, reply()?, reply()?],
+        })
+    }
+}
+
+impl Stage {
+    /// Does what there is to do. True if there was something.
+    fn turn(&mut self) -> bool {
+        match self {
+            Stage::Ingress(stage) => stage.turn(),
+            Stage::Sequence(stage) => stage.turn(),
+            Stage::Journal(stage) => stage.turn(),
+            Stage::Execute(stage) => stage.turn(),
+            Stage::Publish(stage) => stage.turn(),
+            Stage::Actuate(stage) => stage.turn(),
+        }
+    }
+
+    /// Announces to every ring the stage reads that its thread is about to wait; false if one
+    /// has something.
+    fn prepare_park(&mut self) -> bool {
+        match self {
+            Stage::Ingress(stage) => stage.prepare_park(),
+            Stage::Sequence(stage) => {
+                stage.inputs.iter_mut().fold(true, |empty, ring| empty & ring.prepare_park())
+            }
+            Stage::Journal(stage) => stage.waiting.is_none() && stage.input.prepare_park(),
+            Stage::Execute(stage) => stage.outbox.is_empty() && stage.input.prepare_park(),
+            Stage::Publish(stage) => {
+                // What is held waits for the durable ring alone.
+                let durable = stage.durable_input.prepare_park();
+                durable && !stage.pending() && (stage.is_holding() || stage.events.prepare_park())
+            }
+            Stage::Actuate(stage) => stage.intents.prepare_park(),
+        }
+    }
+
+    /// Withdraws what [`Stage::prepare_park`] announced.
+    fn cancel_park(&mut self) {
+        match self {
+            Stage::Ingress(stage) => stage.cancel_park(),
+            Stage::Sequence(stage) => stage.inputs.iter_mut().for_each(Consumer::cancel_park),
+            Stage::Journal(stage) => stage.input.cancel_park(),
+            Stage::Execute(stage) => stage.input.cancel_park(),
+            Stage::Publish(stage) => {
+                stage.durable_input.cancel_park();
+                stage.events.cancel_park();
+            }
+            Stage::Actuate(stage) => stage.intents.cancel_park(),
+        }
+    }
+
+    /// How long the stage may be left alone.
+    fn due_in(&self) -> Duration {
+        match self {
+            Stage::Ingress(stage) => stage.due_in(),
+            Stage::Sequence(stage) => stage.due_in(),
+            Stage::Actuate(stage) => stage.due_in(),
+            Stage::Journal(_) | Stage::Execute(_) | Stage::Publish(_) => Duration::from_secs(1),
+        }
+    }
+}
+
+/// Runs stages on one thread until `halted` and nothing is left to do; returns them.
+pub fn run(
+    mut stages: Vec<Stage>,
+    doorbell: &Doorbell,
+    wait: Wait,
+    halted: &AtomicBool,
+) -> Vec<Stage> {
+    let backoff = Backoff::new();
+    loop {
+        let moved = stages.iter_mut().fold(false, |moved, stage| stage.turn() | moved);
+        if moved {
+            backoff.reset();
+            continue;
+        }
+        if halted.load(Ordering::Acquire) {
+            // io_uring belongs to the thread that used it.
+            if let [Stage::Journal(journal)] = &mut stages[..] {
+                journal.close();
+            }
+            return stages;
+        }
+        match wait {
+            Wait::Spin => backoff.spin(),
+            Wait::Yield => backoff.snooze(),
+            Wait::Park if !backoff.is_completed() => backoff.snooze(),
+            Wait::Park => park(&mut stages, doorbell),
+        }
+    }
+}
+
+/// Waits until something arrives or is due.
+fn park(stages: &mut [Stage], doorbell: &Doorbell) {
+    let due_in = stages.iter().map(Stage::due_in).min().unwrap_or_default();
+    if let [Stage::Journal(journal)] = stages {
+        // What arrives during a flush is the next group: no need to be woken for it.
+        if journal.in_flight() {
+            return journal.wait();
+        }
+    }
+    if stages.iter_mut().all(Stage::prepare_park) && !due_in.is_zero() {
+        match &mut stages[0] {
+            Stage::Ingress(ingress) => {
+                ingress.poll_only(due_in);
+            }
+            // Bells are held by the stages of other threads; once those are gone we halt.
+            _ => {
+                let _ = doorbell.wait(Some(due_in));
+            }
+        }
+    }
+    stages.iter_mut().for_each(Stage::cancel_park);
+}
+
+/// Starts a named, optionally pinned thread that runs `stages`.
+///
+/// # Errors
+/// The system has no thread to give.
+pub fn start(
+    name: &str,
+    stages: Vec<Stage>,
+    doorbell: Doorbell,
+    keys: &ThreadKeys,
+    halted: &Arc<AtomicBool>,
+) -> io::Result<JoinHandle<Vec<Stage>>> {
+    let (wait, cpu, halted) = (keys.wait, keys.cpu, halted.clone());
+    let thread = name.to_owned();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if let Some(cpu) = cpu {
+            if let Err(errno) = pin(cpu) {
+                tracing::warn!(thread, cpu, "cannot pin the thread: {errno}");
+            }
+        }
+        run(stages, &doorbell, wait, &halted)
+    })
+}
+
+fn pin(cpu: usize) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}

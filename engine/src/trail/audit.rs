@@ -1,0 +1,170 @@
+//! The audit trail as rows: what each record of the journal did, executed again by the machine.
+
+use crate::machine::Machine;
+use crate::machine::command::{CloseSession, Tick, Usage};
+use crate::machine::event::{Event, Fill, Outbox, SessionOpened};
+use crate::pipeline::record::{Arrival, split};
+use crate::storage::Record;
+use vendue_wire::code::Side;
+use vendue_wire::message::*;
+use zerocopy::FromBytes;
+
+/// The rows of one record.
+pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut Vec<AuditRow>) {
+    let (arrival, body) = split::<Arrival>(record.body);
+    let session = machine.session_number(arrival.session.get()).unwrap_or(0);
+    let blank = AuditRow {
+        sequence: record.sequence.into(),
+        time_ns: record.time_ns.into(),
+        chain: record.chain_after().into(),
+        session: session.into(),
+        account: ANY.into(),
+        instance: ANY.into(),
+        other_account: ANY.into(),
+        other_instance: ANY.into(),
+        book: ANY_BOOK.into(),
+        ..AuditRow::zeroed()
+    };
+    if record.kind == Tick::KIND && outbox.is_empty() {
+        return;
+    }
+    let before = out.len();
+    match record.kind {
+        Usage::KIND => out.extend(usage(machine, &blank, body)),
+        CloseSession::KIND => out.push(AuditRow { what: field_cut("logoff"), ..blank }),
+        Deposit::KIND | Withdraw::KIND | GrantCredits::KIND => {
+            out.extend(amount(record.kind, &blank, body, outbox));
+        }
+        _ => {}
+    }
+    for event in outbox.events() {
+        out.extend(row(machine, &blank, &event));
+    }
+    // What leaves no trace of its own is still a record of the journal.
+    if out.len() == before && record.kind != Tick::KIND {
+        out.push(AuditRow { what: field_cut(name(record.kind)), ..blank });
+    }
+}
+
+/// What a record of this kind is called.
+fn name(kind: u8) -> &'static str {
+    let schemas = [vendue_wire::message::SCHEMA, crate::machine::command::SCHEMA];
+    let all = schemas.into_iter().flatten();
+    all.into_iter().find(|entry| entry.0 == kind).map_or("unknown", |entry| entry.1)
+}
+
+fn usage(machine: &Machine, blank: &AuditRow, body: &[u8]) -> Option<AuditRow> {
+    let usage = Usage::ref_from_bytes(body).ok()?;
+    Some(AuditRow {
+        amount: usage.used_millicredits,
+        instance: usage.instance,
+        account: account(machine, usage.instance.get()),
+        what: field_cut("usage"),
+        ..*blank
+    })
+}
+
+/// Deposits, withdrawals and grants that were carried out.
+fn amount(kind: u8, blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Option<AuditRow> {
+    outbox.events().find(|event| event.kind == Done::KIND)?;
+    match kind {
+        GrantCredits::KIND => {
+            let grant = GrantCredits::ref_from_bytes(body).ok()?;
+            let amount = grant.amount_millicredits;
+            let what = field_cut("grant");
+            Some(AuditRow { amount, instance: grant.instance, what, ..*blank })
+        }
+        _ => {
+            // Deposit and withdrawal have one layout.
+            let deposit = Deposit::ref_from_bytes(body).ok()?;
+            let what = field_cut(if kind == Deposit::KIND { "deposit" } else { "withdraw" });
+            let account = deposit.account;
+            Some(AuditRow { funds_micro: deposit.amount_micro, account, what, ..*blank })
+        }
+    }
+}
+
+fn account(machine: &Machine, instance: u32) -> U32 {
+    machine.instance(instance).map_or(ANY, |row| row.account.into()).into()
+}
+
+fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRow> {
+    if let Some(fill) = event.read::<Fill>() {
+        return Some(trade(machine, blank, fill));
+    }
+    if let Some(m) = event.read::<Accepted>() {
+        let side = if m.side == Side::Buy as u8 { "order buy" } else { "order sell" };
+        return Some(AuditRow {
+            amount: u64::from(m.quantity.get()).into(),
+            account: account(machine, m.instance.get()),
+            instance: m.instance,
+            price_ticks: m.price_ticks,
+            book: m.book,
+            what: field_cut(side),
+            ..*blank
+        });
+    }
+    if let Some(m) = event.read::<Cancelled>() {
+        return Some(AuditRow {
+            amount: u64::from(m.quantity.get()).into(),
+            account: account(machine, m.instance.get()),
+            instance: m.instance,
+            book: m.book,
+            what: field_cut("cancelled"),
+            ..*blank
+        });
+    }
+    if let Some(m) = event.read::<Replaced>() {
+        return Some(AuditRow {
+            amount: u64::from(m.quantity.get()).into(),
+            price_ticks: m.price_ticks,
+            what: field_cut("replaced"),
+            ..*blank
+        });
+    }
+    if let Some(m) = event.read::<Rejected>() {
+        return Some(AuditRow { code: m.code, what: field_cut("rejected"), ..*blank });
+    }
+    if let Some(m) = event.read::<SessionOpened>() {
+        return Some(AuditRow {
+            session: m.session,
+            account: m.account,
+            instance: m.instance,
+            what: field_cut("logon"),
+            ..*blank
+        });
+    }
+    let m = event.read::<Done>()?;
+    let what = match m.kind {
+        CreateAccount::KIND => "account",
+        CreateInstance::KIND => "instance",
+        RemoveInstance::KIND => "remove",
+        MassCancel::KIND => "mass cancel",
+        _ => return None,
+    };
+    Some(AuditRow { amount: m.value, what: field_cut(what), ..*blank })
+}
+
+fn trade(machine: &Machine, blank: &AuditRow, fill: &Fill) -> AuditRow {
+    let bought = fill.taker_side == Side::Buy as u8;
+    let (seller, buyer) = if bought {
+        ((fill.maker_account, fill.maker), (fill.taker_account, fill.taker))
+    } else {
+        ((fill.taker_account, fill.taker), (fill.maker_account, fill.maker))
+    };
+    let tick_micro =
+        machine.books().get(usize::from(fill.book.get())).map_or(0, |book| book.tick_micro);
+    let notional = u64::from(fill.price_ticks.get()) * tick_micro * u64::from(fill.quantity.get());
+    AuditRow {
+        amount: u64::from(fill.quantity.get()).into(),
+        funds_micro: notional.into(),
+        account: seller.0,
+        instance: seller.1,
+        other_account: buyer.0,
+        other_instance: buyer.1,
+        price_ticks: fill.price_ticks,
+        book: fill.book,
+        what: field_cut("trade"),
+        ..*blank
+    }
+}

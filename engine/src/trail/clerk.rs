@@ -1,0 +1,161 @@
+//! The clerk: a thread off the hot path that writes snapshots and answers audits. Both replay the
+//! journal through a machine of their own, so the core never pauses for them.
+
+use super::{Dirs, State, TrailError, audit};
+use crate::health::Health;
+use crate::machine::event::Asked;
+use crate::pipeline::record::{Delivery, TO_CONNECTION};
+use crate::storage::Verify;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vendue_wire::doorbell::Doorbell;
+use vendue_wire::frame::{self, FRAME_BYTES_MAX};
+use vendue_wire::message::{ANY, AuditRow, Body, FaultRow, QueryEnd, field_cut};
+use vendue_wire::ring::{Consumer, Producer};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Rows of one audit answer, about.
+const PAGE: usize = 256;
+/// Records of one audit answer at most.
+const RECORDS_MAX: u64 = 100_000;
+/// How long an audit's state is kept for its next page.
+const KEEP: Duration = Duration::from_secs(10);
+/// How long a full ring to the gateway is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The clerk.
+pub struct Clerk {
+    /// Audit questions, from publish.
+    pub questions: Consumer,
+    /// Rows, to the gateway.
+    pub answers: Producer,
+    /// Rung when a question comes.
+    pub doorbell: Doorbell,
+    /// Where journal and snapshots are.
+    pub dirs: Dirs,
+    /// Shared counters.
+    pub health: Arc<Health>,
+    /// Records between snapshots.
+    pub every_records: u64,
+    /// Newest reports kept for each session, bytes.
+    pub replay_bytes: usize,
+    /// Durable sequence at which the next snapshot is due.
+    pub due_at: u64,
+    /// An audit's state, for its next page.
+    pub open: Option<(State, Instant)>,
+}
+
+impl Clerk {
+    /// Works until `halted` says so.
+    pub fn run(&mut self, halted: impl Fn() -> bool) {
+        while !halted() {
+            let asked = match self.questions.pop() {
+                Ok(Some(record)) => Asked::read_from_bytes(record.bytes).ok(),
+                Ok(None) => None,
+                Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
+            };
+            if let Some(asked) = asked {
+                self.answer(&asked);
+                continue;
+            }
+            if self.health.durable.get() >= self.due_at {
+                self.snapshot();
+                // After a failure too: it is tried again when as much has happened once more.
+                self.due_at = self.health.durable.get() + self.every_records;
+            }
+            if self.open.as_ref().is_some_and(|(_, used)| used.elapsed() > KEEP) {
+                self.open = None;
+            }
+            if self.questions.prepare_park() {
+                // Every bell is held by publish while it lives; after that `halted` ends us.
+                let _ = self.doorbell.wait(Some(Duration::from_millis(200)));
+            }
+            self.questions.cancel_park();
+        }
+    }
+
+    /// Writes a snapshot of everything durable.
+    pub fn snapshot(&mut self) {
+        let through = self.health.durable.get();
+        if through <= self.health.snapshot.get() {
+            return;
+        }
+        let saved = State::newest(&self.dirs, self.replay_bytes)
+            .and_then(|(mut state, _)| {
+                state.advance(&self.dirs, through, Verify::Records, |_, _, _| true)?;
+                Ok(state)
+            })
+            .and_then(|state| Ok(state.save(&self.dirs)?));
+        match saved {
+            Ok(()) => {
+                self.health.snapshot.set(through);
+                self.health.restate("snapshot", &[]);
+            }
+            Err(error) => self.health.restate("snapshot", &[format!("no snapshot: {error}")]),
+        }
+    }
+
+    /// One page of the audit trail.
+    fn answer(&mut self, asked: &Asked) {
+        let from = asked.from.get().max(1);
+        let durable = self.health.durable.get();
+        let mut rows = Vec::new();
+        let read = self.page(from, asked.limit.get().into(), durable, &mut rows);
+        for row in &rows {
+            self.send(asked, row);
+        }
+        let next = match read {
+            Ok(next) if next <= durable => next,
+            Ok(_) => u64::MAX,
+            Err(error) => {
+                self.open = None;
+                let text = field_cut(&error.to_string());
+                let source = field_cut("audit");
+                self.send(asked, &FaultRow { text, source, ..FaultRow::zeroed() });
+                u64::MAX
+            }
+        };
+        self.send(asked, &QueryEnd { request: asked.request, next: next.into() });
+        self.answers.flush();
+    }
+
+    /// Collects rows from record `from` on; returns where the next page starts.
+    fn page(
+        &mut self,
+        from: u64,
+        limit: u64,
+        durable: u64,
+        rows: &mut Vec<AuditRow>,
+    ) -> Result<u64, TrailError> {
+        let mut state = match self.open.take() {
+            Some((state, _)) if state.point.sequence < from => state,
+            _ => State::empty(self.replay_bytes),
+        };
+        let limit = if limit == 0 { RECORDS_MAX } else { limit.min(RECORDS_MAX) };
+        let last = durable.min(from.saturating_add(limit - 1));
+        state.advance(&self.dirs, last, Verify::Trail, |machine, record, outbox| {
+            if record.sequence >= from {
+                audit::rows(machine, record, outbox, rows);
+            }
+            rows.len() < PAGE
+        })?;
+        let next = (state.point.sequence + 1).max(from);
+        self.open = Some((state, Instant::now()));
+        Ok(next)
+    }
+
+    fn send<M: Body>(&mut self, asked: &Asked, body: &M) {
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        let length = frame::encode(0, body, &mut bytes);
+        let head = Delivery { connection: asked.connection, slot: ANY.into() };
+        let parts = [head.as_bytes(), &bytes[..length]];
+        let start = Instant::now();
+        while self.answers.try_push(TO_CONNECTION, &parts).is_err() {
+            self.answers.flush();
+            if start.elapsed() > PATIENCE {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `hvctl account`: tenants and their funds.
+
+use super::amount;
+use super::door::{Door, Reach, Trouble, Who};
+use super::names::{accounts, find_account, groups, parse_groups, parse_new_name};
+use super::output::Output;
+use super::table::{left, right};
+use serde_json::json;
+use vendue_wire::message::*;
+
+/// What to do with accounts.
+#[derive(Debug, clap::Subcommand)]
+pub enum AccountCommand {
+    /// Show every account
+    List,
+    /// Create an account; it trades with other accounts only as far as both allow
+    Create {
+        /// Unique name, not a number
+        #[arg(value_parser = parse_new_name)]
+        name: [u8; NAME_BYTES],
+        /// Group it belongs to
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=63))]
+        group: u8,
+        /// Groups it sells credits to: all, none, a mask (0x2f) or groups (0,3,5-7)
+        #[arg(long, value_name = "MASK", default_value = "none", value_parser = parse_groups)]
+        sells_to: u64,
+        /// Groups it buys credits from: all, none, a mask (0x2f) or groups (0,3,5-7)
+        #[arg(long, value_name = "MASK", default_value = "none", value_parser = parse_groups)]
+        buys_from: u64,
+    },
+    /// Pay funds in
+    Deposit(Payment),
+    /// Pay free funds out
+    Withdraw(Payment),
+}
+
+/// Funds in or out.
+#[derive(Debug, clap::Args)]
+pub struct Payment {
+    /// Account, by name or number
+    account: String,
+    /// Units of funds with at most six decimals, such as 12.5
+    #[arg(value_parser = amount::parse_funds)]
+    amount: u64,
+}
+
+/// Runs the command.
+pub fn run(command: &AccountCommand, reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
+    match command {
+        AccountCommand::List => list(&mut reach.reader()?, out),
+        AccountCommand::Create { name, group, sells_to, buys_from } => {
+            let mut door = reach.acting(Who::OPERATOR)?;
+            let message = CreateAccount {
+                client_id: door.next_client_id().into(),
+                sells_to: (*sells_to).into(),
+                buys_from: (*buys_from).into(),
+                name: *name,
+                group: *group,
+                reserved: [0; 7],
+            };
+            let number = door.call(&message)?.value.get();
+            let name = text(name);
+            if *sells_to == 0 || *buys_from == 0 {
+                eprintln!(
+                    "hvctl: note: account {name} sells to {} and buys from {} of the groups; \
+                     other accounts are met only through --sells-to and --buys-from",
+                    groups(*sells_to),
+                    groups(*buys_from),
+                );
+            }
+            let object = json!({ "account": number, "name": name });
+            Ok(out.say(&object, &format!("account {name} has number {number}"))?)
+        }
+        AccountCommand::Deposit(payment) => pay(payment, true, reach, out),
+        AccountCommand::Withdraw(payment) => pay(payment, false, reach, out),
+    }
+}
+
+fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
+    let mut list = out.list(&[
+        right("ACCOUNT"),
+        left("NAME"),
+        right("FREE"),
+        right("HELD"),
+        right("GROUP"),
+        left("SELLS TO"),
+        left("BUYS FROM"),
+        right("INSTANCES"),
+    ]);
+    for row in accounts(door)? {
+        list.object(&json!({
+            "account": row.account.get(),
+            "name": text(&row.name),
+            "free_micro": row.free_micro.get(),
+            "held_micro": row.held_micro.get(),
+            "group": row.group,
+            "sells_to": format!("{:#x}", row.sells_to.get()),
+            "buys_from": format!("{:#x}", row.buys_from.get()),
+            "instances": row.instances.get(),
+        }))?;
+        list.cells(vec![
+            row.account.to_string(),
+            text(&row.name).to_owned(),
+            amount::funds(row.free_micro.get()),
+            amount::funds(row.held_micro.get()),
+            row.group.to_string(),
+            groups(row.sells_to.get()),
+            groups(row.buys_from.get()),
+            row.instances.to_string(),
+        ]);
+    }
+    Ok(list.show()?)
+}
+
+fn pay(payment: &Payment, inwards: bool, reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
+    let mut door = reach.acting(Who::OPERATOR)?;
+    let account = find_account(&payment.account, &accounts(&mut door)?)?;
+    let client_id = door.next_client_id().into();
+    let (amount_micro, reserved) = (payment.amount.into(), 0.into());
+    let account_number = account.into();
+    let done = if inwards {
+        door.call(&Deposit { client_id, amount_micro, account: account_number, reserved })?
+    } else {
+        door.call(&Withdraw { client_id, amount_micro, account: account_number, reserved })?
+    };
+    let free_micro = done.value.get();
+    let object = json!({
+        "account": account, "amount_micro": payment.amount, "free_micro": free_micro,
+    });
+    let text = format!("account {} has {} free", payment.account, amount::funds(free_micro));
+    Ok(out.say(&object, &text)?)
+}

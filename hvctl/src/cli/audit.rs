@@ -1,0 +1,133 @@
+//! `hvctl audit`: every transaction, the chain verified by the daemon on the way.
+
+use super::amount::funds;
+use super::door::{Reach, Trouble};
+use super::names::Directory;
+use super::output::{List, Output};
+use super::table::{left, right};
+use super::time::rfc3339;
+use serde_json::json;
+use std::time::Duration;
+use vendue_wire::code::Reject;
+use vendue_wire::message::*;
+
+/// Journal records read for one page.
+const PAGE_RECORDS: u32 = 1024;
+/// Between two looks for new transactions.
+const FOLLOW: Duration = Duration::from_millis(500);
+
+/// Which part of the trail.
+#[derive(Debug, clap::Args)]
+pub struct AuditCommand {
+    /// First journal sequence wanted
+    #[arg(long, value_name = "SEQ", default_value_t = 1)]
+    from: u64,
+    /// At most this many transactions; all if left out
+    #[arg(long)]
+    limit: Option<u64>,
+    /// Wait for new transactions, until Ctrl-C
+    #[arg(long)]
+    follow: bool,
+}
+
+/// Prints the trail; [`Trouble::Refused`] if the daemon finds it broken.
+pub fn run(command: &AuditCommand, reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
+    let mut door = reach.reader()?;
+    let mut names = Directory::read(&mut door)?;
+    let mut list = out.list(&[
+        right("SEQUENCE").at_least(10),
+        left("TIME").at_least(30),
+        left("WHAT").at_least(16),
+        left("ACCOUNT").at_least(10),
+        left("INSTANCE").at_least(10),
+        left("WITH").at_least(20),
+        left("BOOK").at_least(14),
+        right("AMOUNT").at_least(12),
+        right("TICKS"),
+        right("FUNDS").at_least(12),
+        left("CHAIN").at_least(16),
+        left("REFUSED"),
+    ]);
+    let (mut from, mut left) = (command.from, command.limit.unwrap_or(u64::MAX));
+    loop {
+        let query =
+            QueryAudit { from: from.into(), limit: PAGE_RECORDS.into(), reserved: 0.into() };
+        let (mut rows, mut broken) = (Vec::new(), None);
+        let next = door.each(&query, |received| {
+            if let Some(row) = received.message::<AuditRow>() {
+                rows.push(*row);
+            } else if let Some(fault) = received.message::<FaultRow>() {
+                broken = Some(text(&fault.text).to_owned());
+            }
+        })?;
+        for row in rows.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+            line(row, &names, &mut list)?;
+        }
+        list.show()?;
+        left = left.saturating_sub(rows.len() as u64);
+        if left == 0 {
+            return Ok(());
+        }
+        if let Some(why) = broken {
+            return Err(Trouble::Refused(format!("the audit trail cannot be trusted: {why}")));
+        }
+        let seen = rows.last().map(|row| row.sequence.get() + 1);
+        match next {
+            Some(next) => from = next,
+            None if !command.follow => return Ok(()),
+            None => {
+                from = seen.unwrap_or(from);
+                door.client.recv(FOLLOW)?;
+            }
+        }
+        if seen.is_some() && command.follow {
+            names = Directory::read(&mut door)?;
+        }
+    }
+}
+
+fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Trouble> {
+    let number = |number: u32| Some(number).filter(|&number| number != ANY);
+    let refused = Reject::from_u8(row.code).map_or("", Reject::text);
+    list.object(&json!({
+        "sequence": row.sequence.get(),
+        "time": rfc3339(row.time_ns.get()),
+        "what": text(&row.what),
+        "session": row.session.get().to_string(),
+        "account": number(row.account.get()),
+        "instance": number(row.instance.get()),
+        "other_account": number(row.other_account.get()),
+        "other_instance": number(row.other_instance.get()),
+        "book": Some(row.book.get()).filter(|&book| book != ANY_BOOK),
+        "amount": row.amount.get(),
+        "price_ticks": row.price_ticks.get(),
+        "funds_micro": row.funds_micro.get(),
+        "code": row.code,
+        "refused": refused,
+        "chain": format!("{:016x}", row.chain.get()),
+    }))?;
+    let dash = |value: u64, shown: String| if value == 0 { "-".to_owned() } else { shown };
+    let with = match (number(row.other_account.get()), number(row.other_instance.get())) {
+        (None, None) => "-".to_owned(),
+        (Some(account), None) => names.account(account),
+        (None, Some(instance)) => names.instance(instance),
+        (Some(account), Some(instance)) => {
+            format!("{} ({})", names.instance(instance), names.account(account))
+        }
+    };
+    list.cells(vec![
+        row.sequence.to_string(),
+        rfc3339(row.time_ns.get()),
+        text(&row.what).to_owned(),
+        names.account(row.account.get()),
+        names.instance(row.instance.get()),
+        with,
+        names.book(row.book.get()),
+        dash(row.amount.get(), row.amount.to_string()),
+        dash(row.price_ticks.get().into(), row.price_ticks.to_string()),
+        dash(row.funds_micro.get(), funds(row.funds_micro.get())),
+        format!("{:016x}", row.chain.get()),
+        refused.to_owned(),
+    ]);
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The way to the daemon, and everything that can go wrong on it.
+
+use std::io;
+use std::path::Path;
+use vendue_wire::client::{Client, ClientError, Endpoint, Identity, Received, fresh_session};
+use vendue_wire::code::{Reject, Role};
+use vendue_wire::message::{ANY, Body, Done, SCHEMA};
+
+/// Bytes of the secret that TCP clients show.
+const TOKEN_BYTES: usize = 32;
+
+/// Why a command did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The daemon refused, or what was asked for does not exist.
+    #[error("{0}")]
+    Refused(String),
+    /// What was printed says that something is wrong.
+    #[error("something is wrong; see above")]
+    Unhealthy,
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The daemon cannot be reached, or is gone.
+    #[error("{0}")]
+    Connection(String),
+    /// The host refused something that `launch` needs.
+    #[error("{0}")]
+    Host(String),
+    /// Standard output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    /// A launched command ended with this exit code.
+    #[error("the command ended with {0}")]
+    Ended(u8),
+}
+
+impl From<ClientError> for Trouble {
+    fn from(error: ClientError) -> Trouble {
+        match error {
+            ClientError::Rejected { kind, code } | ClientError::Refused { kind, code, .. } => {
+                Trouble::Refused(refusal(kind, code))
+            }
+            other => Trouble::Connection(other.to_string()),
+        }
+    }
+}
+
+/// What was refused, why, and what to do about it.
+pub fn refusal(kind: u8, code: u8) -> String {
+    let what = SCHEMA.iter().find(|row| row.0 == kind).map_or("request", |row| row.1);
+    let Some(reject) = Reject::from_u8(code) else {
+        return format!("{what} refused with code {code}, which this hvctl does not know");
+    };
+    let hint = match reject {
+        Reject::BadCredentials => "; see [[access]] in vendued's configuration, or --token-file",
+        Reject::NotPermitted => "; ask with a --role that may",
+        Reject::Throttled | Reject::Busy => "; wait and try again",
+        Reject::JournalStopped => "; see `hvctl status`",
+        Reject::InsufficientFunds => "; see `hvctl account list` and `hvctl account deposit`",
+        Reject::InsufficientCredits => "; see `hvctl instance list`",
+        Reject::InsufficientCapacity => "; see `hvctl tier list`",
+        Reject::UnknownBook | Reject::BadPrice | Reject::WrongTier => "; see `hvctl book`",
+        Reject::UnknownOrder => "; see `hvctl orders INSTANCE`",
+        _ => "",
+    };
+    format!("{what} refused: {reject}{hint}")
+}
+
+/// Where the daemon is and what to show it.
+#[derive(Debug)]
+pub struct Reach {
+    endpoint: Endpoint,
+    token: [u8; TOKEN_BYTES],
+}
+
+/// Whom a session acts for.
+#[derive(Clone, Copy, Debug)]
+pub struct Who {
+    /// Role.
+    pub role: Role,
+    /// Account, or [`ANY`].
+    pub account: u32,
+    /// Instance, or [`ANY`].
+    pub instance: u32,
+}
+
+impl Who {
+    /// An operator.
+    pub const OPERATOR: Who = Who { role: Role::Operator, account: ANY, instance: ANY };
+}
+
+impl Reach {
+    /// Checks the endpoint and reads the token.
+    ///
+    /// # Errors
+    /// [`Trouble::Usage`] if either makes no sense.
+    pub fn new(endpoint: &str, token_file: Option<&Path>) -> Result<Reach, Trouble> {
+        let usage = |why: String| Trouble::Usage(why);
+        let endpoint =
+            endpoint.parse::<Endpoint>().map_err(|error| usage(format!("--connect: {error}")))?;
+        let token = match token_file {
+            None => [0; TOKEN_BYTES],
+            Some(path) => {
+                let shown = path.display();
+                let bytes = std::fs::read(path)
+                    .map_err(|error| usage(format!("--token-file {shown}: {error}")))?;
+                let token = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+                <[u8; TOKEN_BYTES]>::try_from(token).map_err(|_| {
+                    usage(format!(
+                        "--token-file {shown}: holds {} bytes, not {TOKEN_BYTES}",
+                        token.len()
+                    ))
+                })?
+            }
+        };
+        Ok(Reach { endpoint, token })
+    }
+
+    /// An anonymous session that only reads.
+    pub fn reader(&self) -> Result<Door, Trouble> {
+        self.connect(Identity::observer())
+    }
+
+    /// A session of its own that may change things.
+    pub fn acting(&self, who: Who) -> Result<Door, Trouble> {
+        let Who { role, account, instance } = who;
+        let session = fresh_session();
+        self.connect(Identity { session, role, account, instance, ..Identity::observer() })
+    }
+
+    fn connect(&self, identity: Identity) -> Result<Door, Trouble> {
+        let identity = Identity { token: self.token, ..identity };
+        Ok(Door { client: Client::connect(&self.endpoint, &identity)? })
+    }
+}
+
+/// An open session with the daemon.
+#[derive(Debug)]
+pub struct Door {
+    /// The session itself.
+    pub client: Client,
+}
+
+impl Door {
+    /// The rows of kind `R` in a query's answer of one page.
+    pub fn rows<R: Body>(&mut self, query: &impl Body) -> Result<Vec<R>, Trouble> {
+        Ok(self.client.ask(query)?)
+    }
+
+    /// The rows of kind `R` in all pages of a query's answer.
+    pub fn pages<R: Body, Q: Body>(&mut self, query: impl Fn(u32) -> Q) -> Result<Vec<R>, Trouble> {
+        // Pages of these queries start at numbers of 32 bits.
+        Ok(self.client.ask_all(|from| query(u32::try_from(from).unwrap_or(u32::MAX)))?)
+    }
+
+    /// Every row of a query's answer; returns where the next page starts, if there is one.
+    pub fn each(
+        &mut self,
+        query: &impl Body,
+        row: impl FnMut(&Received),
+    ) -> Result<Option<u64>, Trouble> {
+        Ok(self.client.ask_each(query, row)?)
+    }
+
+    /// Sends a request and waits until it is carried out.
+    pub fn call(&mut self, message: &impl Body) -> Result<Done, Trouble> {
+        Ok(self.client.call(message)?)
+    }
+
+    /// The next unused id of a request.
+    pub fn next_client_id(&mut self) -> u64 {
+        self.client.next_client_id()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vendue_wire::message::Deposit;
+
+    #[test]
+    fn refusals_name_the_request_the_reason_and_the_next_step() {
+        let shown = refusal(Deposit::KIND, Reject::UnknownAccount as u8);
+        assert_eq!(shown, "Deposit refused: unknown account");
+        let shown = refusal(0x10, Reject::InsufficientFunds as u8);
+        assert!(shown.starts_with("NewOrder refused: insufficient funds; see `hvctl"), "{shown}");
+        assert!(refusal(0x10, 250).contains("code 250"));
+    }
+
+    #[test]
+    fn a_token_is_32_bytes_and_may_end_in_a_newline() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&file, bytes).unwrap();
+            Reach::new("tcp:127.0.0.1:1", Some(&file))
+        };
+        assert_eq!(read(&[b'x'; 32]).unwrap().token, [b'x'; 32]);
+        let mut line = [b'y'; 33];
+        line[32] = b'\n';
+        assert_eq!(read(&line).unwrap().token, [b'y'; 32]);
+        for wrong in [&[][..], &[1; 31], &[1; 33]] {
+            assert!(matches!(read(wrong), Err(Trouble::Usage(_))));
+        }
+        let missing = Reach::new("x", Some(Path::new("/nonexistent/token")));
+        assert!(missing.unwrap_err().to_string().contains("/nonexistent/token"));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_none_is_a_usage_error() {
+        for wrong in ["", "unix:", "tcp:here", "tcp:127.0.0.1"] {
+            assert!(matches!(Reach::new(wrong, None), Err(Trouble::Usage(_))), "{wrong:?}");
+        }
+    }
+}

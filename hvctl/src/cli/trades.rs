@@ -1,0 +1,67 @@
+//! `hvctl trades`: the newest trades.
+
+use super::door::{Reach, Trouble};
+use super::names::Directory;
+use super::output::Output;
+use super::table::{left, right};
+use super::time::rfc3339;
+use serde_json::json;
+use vendue_wire::code::Side;
+use vendue_wire::message::*;
+
+/// Which trades.
+#[derive(Debug, clap::Args)]
+pub struct TradesCommand {
+    /// Only this book's, by number
+    #[arg(long)]
+    book: Option<u16>,
+    /// At most this many; the daemon may keep and answer fewer
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+/// Runs the command.
+pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
+    let mut door = reach.reader()?;
+    let names = Directory::read(&mut door)?;
+    let query = QueryTrades {
+        limit: command.limit.into(),
+        book: command.book.unwrap_or(ANY_BOOK).into(),
+        reserved: 0.into(),
+    };
+    let mut list = out.list(&[
+        left("TIME"),
+        right("TRADE"),
+        left("BOOK"),
+        left("SELLER"),
+        left("BUYER"),
+        right("CREDITS"),
+        right("TICKS"),
+        left("TAKER"),
+    ]);
+    for row in door.rows::<TradeRow>(&query)? {
+        let taker_side = Side::from_u8(row.taker_side).map_or("?", Side::text);
+        list.object(&json!({
+            "trade": row.trade.get(),
+            "sequence": row.sequence.get(),
+            "time": rfc3339(row.time_ns.get()),
+            "book": row.book.get(),
+            "seller": row.seller.get(),
+            "buyer": row.buyer.get(),
+            "quantity_credits": row.quantity.get(),
+            "price_ticks": row.price_ticks.get(),
+            "taker_side": taker_side,
+        }))?;
+        list.cells(vec![
+            rfc3339(row.time_ns.get()),
+            row.trade.to_string(),
+            names.book(row.book.get()),
+            names.instance(row.seller.get()),
+            names.instance(row.buyer.get()),
+            row.quantity.to_string(),
+            row.price_ticks.to_string(),
+            taker_side.to_owned(),
+        ]);
+    }
+    Ok(list.show()?)
+}

@@ -1,0 +1,663 @@
+//! All instances of one host: what each may use, and when that is written.
+
+use crate::cgroup::{CgroupHost, CgroupPlace, PlaceError};
+use crate::dry_run::{DryRunError, DryRunPlace};
+use crate::lever::{Failure, Lever, Standing, State, Verdict};
+use crate::limit::{Device, Knob, Setting};
+use crate::meter::{MeterError, Usage};
+use nix::errno::Errno;
+use nix::unistd::{SysconfVar, sysconf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use vendue_wire::code::Resource;
+use vendue_wire::message::{LimitRow, field_cut};
+
+/// Where limits go.
+#[derive(Debug)]
+pub enum Backend {
+    /// Into the kernel.
+    Cgroup(CgroupHost),
+    /// Into memory; every limit's state says so.
+    DryRun,
+}
+
+/// Bounds and pace.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Least time between two writes of one limit, nanoseconds.
+    pub quantum_ns: u64,
+    /// Instances that may be held.
+    pub instances_max: usize,
+    /// Block devices of one instance.
+    pub devices_max: usize,
+    /// Writes that one [`Host::turn`] tries.
+    pub writes_per_turn_max: u32,
+    /// Faults that [`Host::faults`] lists.
+    pub faults_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            quantum_ns: 250_000_000,
+            instances_max: 16_384,
+            devices_max: 8,
+            writes_per_turn_max: 256,
+            faults_max: 64,
+        }
+    }
+}
+
+/// Why an instance was not taken in, changed or let go.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// As many instances are held as may be.
+    #[error("{0} instances are held, as many as host.instances_max allows; raise it")]
+    Full(usize),
+    /// The number is taken.
+    #[error("instance {0} is already held")]
+    Held(u32),
+    /// The number is not known.
+    #[error("instance {0} is not held")]
+    UnknownInstance(u32),
+    /// Two instances would write one group's limits.
+    #[error("{place:?} is already held for instance {instance}; one group, one instance")]
+    PlaceTaken {
+        /// The place.
+        place: String,
+        /// Who has it.
+        instance: u32,
+    },
+    /// Too many block devices.
+    #[error("{0} block devices are more than host.devices_max allows; raise it")]
+    TooManyDevices(usize),
+    /// The place is not one for an instance.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The place is not one for a dry run.
+    #[error(transparent)]
+    DryRun(#[from] DryRunError),
+    /// Let go, but a limit could not be lifted.
+    #[error("instance {instance} was let go, but its {file} could not be lifted: {failure}")]
+    NotLifted {
+        /// The instance.
+        instance: u32,
+        /// The file.
+        file: &'static str,
+        /// Why.
+        failure: Failure,
+    },
+    /// Let go with its limits lifted, but its group could not be removed.
+    #[error(
+        "instance {instance} was let go, but its group {path} stays ({errno}): end what runs in it, then rmdir it"
+    )]
+    NotRemoved {
+        /// The instance.
+        instance: u32,
+        /// The group.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Limits that the kernel took.
+    pub written: u64,
+    /// Changes that needed no write: unchanged, or overtaken.
+    pub spared: u64,
+    /// Writes and read-backs that failed.
+    pub failed: u64,
+    /// Read-backs that differed from what was written.
+    pub drifted: u64,
+}
+
+/// A fault that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whose limit.
+    pub instance: u32,
+    /// When it was first seen, nanoseconds.
+    pub since_ns: u64,
+    /// How often it was seen.
+    pub count: u64,
+    /// What is wrong.
+    pub failure: Failure,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
+#[derive(Debug)]
+enum Place {
+    Cgroup(CgroupPlace),
+    DryRun(DryRunPlace),
+}
+
+impl Place {
+    fn write(&mut self, knob: Knob, setting: &Setting) -> Result<(), Failure> {
+        match self {
+            Place::Cgroup(place) => place.write(knob, setting),
+            Place::DryRun(place) => {
+                place.write(knob, setting);
+                Ok(())
+            }
+        }
+    }
+
+    fn read(&mut self, knob: Knob) -> Result<Setting, Failure> {
+        match self {
+            Place::Cgroup(place) => place.read(knob),
+            Place::DryRun(place) => Ok(place.read(knob)),
+        }
+    }
+
+    /// Memory held now, bytes; nothing in a dry run, where no limit can hurt.
+    fn memory_bytes(&self) -> Result<u64, Failure> {
+        match self {
+            Place::Cgroup(place) => place.memory_bytes(),
+            Place::DryRun(_) => Ok(0),
+        }
+    }
+
+    fn sample(&mut self) -> Result<Usage, MeterError> {
+        let (meter, without) = match self {
+            // A group whose counters cannot be opened is one that has gone.
+            Place::Cgroup(place) => (place.meter(), MeterError::Gone),
+            Place::DryRun(place) => (place.meter(), MeterError::NotMetered),
+        };
+        meter.ok_or(without)?.sample()
+    }
+}
+
+#[derive(Debug)]
+struct Instance {
+    place: Place,
+    /// As adopted; unique unless empty.
+    name: String,
+    levers: Vec<Lever>,
+    /// The group has gone; a verification looks whether it is back.
+    lost: bool,
+    /// Its entry in the host's schedule.
+    due_ns: Option<u64>,
+}
+
+/// Whether a lever may be pulled now.
+enum Gate {
+    Open,
+    /// Its turn has not come: look again a quantum later.
+    Later,
+    Failed(Failure),
+}
+
+impl Instance {
+    fn lever(&self, knob: Knob) -> Option<&Lever> {
+        self.levers.iter().find(|lever| lever.knob() == knob)
+    }
+
+    /// Memory grows from the backstop down and shrinks from the level up: `memory.high` is
+    /// raised only below `memory.max`, and `memory.max` lowered only once `memory.high` has made
+    /// the kernel reclaim, since a backstop below use kills.
+    fn gate(&self, lever: &Lever) -> Gate {
+        let (Some(max), Some(high)) = (self.lever(Knob::MemoryMax), self.lever(Knob::MemoryHigh))
+        else {
+            return Gate::Open;
+        };
+        match lever.knob() {
+            Knob::MemoryHigh if max.pending() && rises(max) && rises(high) => Gate::Later,
+            Knob::MemoryMax if !rises(max) => {
+                if high.pending() {
+                    return Gate::Later;
+                }
+                let Some(wanted) = max.wanted() else { return Gate::Open };
+                match self.place.memory_bytes() {
+                    Ok(used_bytes) if used_bytes < wanted.bytes() => Gate::Open,
+                    Ok(_) => Gate::Later,
+                    Err(failure) => Gate::Failed(failure),
+                }
+            }
+            _ => Gate::Open,
+        }
+    }
+
+    /// Writes what lever `index` wants and reads it back: whether the kernel took it, and what
+    /// it says now.
+    fn pull(&mut self, index: usize) -> (bool, Result<Setting, Failure>) {
+        let knob = self.levers[index].knob();
+        let Some(setting) = self.levers[index].wanted() else {
+            unreachable!("a due lever has a goal")
+        };
+        match self.place.write(knob, &setting) {
+            Ok(()) => (true, self.place.read(knob)),
+            Err(failure) => (false, Err(failure)),
+        }
+    }
+
+    /// The group has gone.
+    fn lose(&mut self, now_ns: u64) {
+        self.lost = true;
+        if let Place::Cgroup(place) = &mut self.place {
+            place.close();
+        }
+        for lever in &mut self.levers {
+            lever.moved(now_ns, None);
+        }
+    }
+
+    /// Looks whether a lost group is back, and takes it up again if so.
+    fn find(&mut self, now_ns: u64) -> bool {
+        assert!(self.lost, "looked for a group that was not lost");
+        if let Place::Cgroup(place) = &mut self.place
+            && place.reopen().is_err()
+        {
+            return false;
+        }
+        self.lost = false;
+        for lever in &mut self.levers {
+            if let Ok(says) = self.place.read(lever.knob()) {
+                lever.moved(now_ns, Some(says));
+            }
+        }
+        true
+    }
+}
+
+/// True if the lever's goal is above what the kernel holds. An unknown hold is taken for `max`.
+fn rises(lever: &Lever) -> bool {
+    let held = lever.held().map_or(u64::MAX, Setting::bytes);
+    lever.wanted().is_some_and(|wanted| wanted.bytes() > held)
+}
+
+/// The limits of one host. Owned by one thread.
+#[derive(Debug)]
+pub struct Host {
+    backend: Backend,
+    /// Resources that are limited here.
+    resources: Vec<Resource>,
+    options: Options,
+    page_bytes: u64,
+    instances: BTreeMap<u32, Instance>,
+    /// Who has which place; places without a name are nobody's.
+    places: BTreeMap<String, u32>,
+    /// When each instance with pending limits is to be served.
+    schedule: BTreeSet<(u64, u32)>,
+    /// Where the next verification starts: instance, and index of its lever.
+    cursor: (u32, usize),
+    counters: Counters,
+}
+
+impl Host {
+    /// An empty host that limits `resources`.
+    pub fn new(backend: Backend, resources: &[Resource], options: Options) -> Host {
+        let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        let mut resources = resources.to_vec();
+        resources.sort_unstable();
+        resources.dedup();
+        Host {
+            backend,
+            resources,
+            // A turn ends because what was tried or put off is due later, not now.
+            options: Options { quantum_ns: options.quantum_ns.max(1), ..options },
+            page_bytes: page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096),
+            instances: BTreeMap::new(),
+            places: BTreeMap::new(),
+            schedule: BTreeSet::new(),
+            cursor: (0, 0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// True if nothing is written to the kernel.
+    pub fn is_dry_run(&self) -> bool {
+        matches!(self.backend, Backend::DryRun)
+    }
+
+    /// Takes instance `instance` in at `place`: on cgroup v2 the absolute path of a group, or
+    /// empty for a group of its own; in a dry run `pid:N`, or any label. `devices` are the block
+    /// devices its tier's `io.max` covers. Nothing is written until something is wanted.
+    ///
+    /// # Errors
+    /// A bound is reached, the number or the place is taken, or the place is not one.
+    pub fn adopt(
+        &mut self,
+        instance: u32,
+        place: &str,
+        devices: &[Device],
+    ) -> Result<(), HostError> {
+        if self.instances.contains_key(&instance) {
+            return Err(HostError::Held(instance));
+        }
+        if self.instances.len() >= self.options.instances_max {
+            return Err(HostError::Full(self.instances.len()));
+        }
+        if devices.len() > self.options.devices_max {
+            return Err(HostError::TooManyDevices(devices.len()));
+        }
+        let (mut opened, name) = match &self.backend {
+            Backend::Cgroup(host) => {
+                let opened = host.open(instance, place)?;
+                let name = opened.dir().to_string_lossy().into_owned();
+                (Place::Cgroup(opened), name)
+            }
+            Backend::DryRun => (Place::DryRun(DryRunPlace::open(place)?), place.to_string()),
+        };
+        if let Some(&instance) = self.places.get(&name) {
+            return Err(HostError::PlaceTaken { place: name, instance });
+        }
+        if !name.is_empty() {
+            self.places.insert(name.clone(), instance);
+        }
+        let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
+        let levers =
+            knobs.map(|knob| Lever::new(knob, self.page_bytes, opened.read(knob).ok())).collect();
+        let held = Instance { place: opened, name, levers, lost: false, due_ns: None };
+        self.instances.insert(instance, held);
+        Ok(())
+    }
+
+    /// Lifts the limits of `instance` that Vendue set, at once, and lets it go. A group that
+    /// Vendue made is removed; one that has gone already is no error.
+    ///
+    /// # Errors
+    /// [`HostError::UnknownInstance`]. After the other errors it *is* let go, and the error says
+    /// what was left behind.
+    pub fn release(&mut self, instance: u32) -> Result<(), HostError> {
+        let held = self.instances.remove(&instance).ok_or(HostError::UnknownInstance(instance))?;
+        if let Some(due_ns) = held.due_ns {
+            assert!(self.schedule.remove(&(due_ns, instance)), "a due instance has its entry");
+        }
+        let Instance { mut place, levers, name, .. } = held;
+        if !name.is_empty() {
+            assert_eq!(self.places.remove(&name), Some(instance), "a held place has its entry");
+        }
+        let mut left_behind = None;
+        // The backstop is lifted before the level below it, as levers are ordered.
+        for lever in levers.iter().filter(|lever| lever.wanted().is_some()) {
+            let lifted = lever.knob().lifted();
+            if lever.written().is_none() && lever.held() == Some(lifted) {
+                continue;
+            }
+            match place.write(lever.knob(), &lifted) {
+                Ok(()) => self.counters.written += 1,
+                Err(Failure::Gone) => break,
+                // What was never there was never limited.
+                Err(Failure::Missing | Failure::NoDevice) if lever.written().is_none() => {}
+                Err(failure) => {
+                    self.counters.failed += 1;
+                    let file = lever.knob().file();
+                    left_behind = Some(HostError::NotLifted { instance, file, failure });
+                }
+            }
+        }
+        if let Place::Cgroup(place) = &mut place
+            && let Err(errno) = place.remove()
+        {
+            let path = place.dir().to_path_buf();
+            left_behind.get_or_insert(HostError::NotRemoved { instance, path, errno });
+        }
+        left_behind.map_or(Ok(()), Err)
+    }
+
+    /// Sets what `instance` may use of `resource`: `vrus`, each of `vru_size` (millicores,
+    /// bytes, bytes/s). A resource without a file here changes nothing. Nothing is written
+    /// before [`Host::turn`].
+    ///
+    /// # Errors
+    /// [`HostError::UnknownInstance`].
+    pub fn want(
+        &mut self,
+        instance: u32,
+        resource: Resource,
+        vrus: u64,
+        vru_size: u64,
+        now_ns: u64,
+    ) -> Result<(), HostError> {
+        let held = self.instances.get_mut(&instance).ok_or(HostError::UnknownInstance(instance))?;
+        for lever in held.levers.iter_mut().filter(|lever| lever.knob().resource() == resource) {
+            let setting = lever.knob().setting(vrus, vru_size, self.page_bytes);
+            self.counters.spared += lever.want(setting, vrus);
+        }
+        self.reschedule(instance, now_ns);
+        Ok(())
+    }
+
+    /// Writes what is due at `now_ns`, longest due first, up to the bound of one turn. Returns
+    /// when the next write is due, nanoseconds (not after `now_ns` if the bound was reached), or
+    /// `None` if nothing is pending.
+    pub fn turn(&mut self, now_ns: u64) -> Option<u64> {
+        let mut budget = self.options.writes_per_turn_max.max(1);
+        while let Some(&(due_ns, instance)) = self.schedule.first() {
+            if due_ns > now_ns || budget == 0 {
+                return Some(due_ns);
+            }
+            self.serve(instance, now_ns, &mut budget);
+            self.reschedule(instance, now_ns);
+        }
+        None
+    }
+
+    /// Tries the due limits of one instance.
+    fn serve(&mut self, instance: u32, now_ns: u64, budget: &mut u32) {
+        let Some(held) = self.instances.get_mut(&instance) else {
+            unreachable!("a scheduled instance is held")
+        };
+        if held.lost {
+            held.find(now_ns);
+        }
+        let quantum_ns = self.options.quantum_ns;
+        for index in 0..held.levers.len() {
+            if *budget == 0 {
+                return;
+            }
+            let due = held.levers[index].due_ns().is_some_and(|due_ns| due_ns <= now_ns);
+            if !due {
+                continue;
+            }
+            let gate = if held.lost {
+                Gate::Failed(Failure::Gone)
+            } else {
+                held.gate(&held.levers[index])
+            };
+            let (taken, says) = match gate {
+                Gate::Open => held.pull(index),
+                Gate::Failed(failure) => (false, Err(failure)),
+                Gate::Later => {
+                    held.levers[index].defer(now_ns.saturating_add(quantum_ns));
+                    continue;
+                }
+            };
+            *budget -= 1;
+            let lever = &mut held.levers[index];
+            lever.tried(now_ns, quantum_ns, taken, says);
+            self.counters.written += u64::from(taken);
+            self.counters.failed += u64::from(says.is_err());
+            self.counters.drifted += u64::from(says.is_ok() && lever.state() == State::Drifted);
+            if says == Err(Failure::Gone) && !held.lost {
+                held.lose(now_ns);
+            }
+        }
+    }
+
+    /// Reads up to `reads_max` limits back, going round all instances from call to call. A value
+    /// that somebody else changed is counted, reported as a fault and due again; so is what
+    /// failed before, and a group that is back. Returns how many were found changed.
+    pub fn verify(&mut self, now_ns: u64, reads_max: u32) -> u32 {
+        let (mut reads, mut drifted) = (0, 0);
+        for _ in 0..self.instances.len() {
+            let from = self.cursor.0;
+            let next = self.instances.range(from..).next().or(self.instances.iter().next());
+            let Some((&instance, _)) = next else { break };
+            if instance != from {
+                self.cursor = (instance, 0);
+            }
+            if reads >= reads_max {
+                break;
+            }
+            drifted += self.verify_instance(instance, now_ns, reads_max, &mut reads);
+            self.reschedule(instance, now_ns);
+        }
+        self.counters.drifted += u64::from(drifted);
+        drifted
+    }
+
+    /// Goes on from the cursor through one instance's limits, and moves the cursor.
+    fn verify_instance(
+        &mut self,
+        instance: u32,
+        now_ns: u64,
+        reads_max: u32,
+        reads: &mut u32,
+    ) -> u32 {
+        let Some(held) = self.instances.get_mut(&instance) else {
+            unreachable!("the cursor stands at a held instance")
+        };
+        let mut drifted = 0;
+        if held.lost {
+            *reads += 1;
+            if !held.find(now_ns) {
+                held.lose(now_ns);
+            }
+            self.cursor = (instance.wrapping_add(1), 0);
+            return 0;
+        }
+        for index in self.cursor.1..held.levers.len() {
+            if *reads >= reads_max {
+                self.cursor = (instance, index);
+                return drifted;
+            }
+            let knob = held.levers[index].knob();
+            if held.levers[index].wanted().is_none() {
+                continue;
+            }
+            *reads += 1;
+            let says = held.place.read(knob);
+            match held.levers[index].verified(now_ns, says) {
+                Verdict::Settled => {}
+                Verdict::Drifted => drifted += 1,
+                Verdict::Failed => self.counters.failed += 1,
+            }
+            if says == Err(Failure::Gone) {
+                held.lose(now_ns);
+                break;
+            }
+        }
+        self.cursor = (instance.wrapping_add(1), 0);
+        drifted
+    }
+
+    /// Brings the schedule in line with the instance's levers.
+    fn reschedule(&mut self, instance: u32, now_ns: u64) {
+        let Some(held) = self.instances.get_mut(&instance) else { return };
+        let due_ns = held.levers.iter().filter_map(Lever::due_ns).min();
+        // What was due all along keeps its place, so that those who wait longest come first.
+        let due_ns = match (due_ns, held.due_ns) {
+            (Some(due_ns), Some(before_ns)) if due_ns <= before_ns && before_ns <= now_ns => {
+                Some(before_ns)
+            }
+            (Some(due_ns), _) => Some(due_ns.max(now_ns)),
+            (None, _) => None,
+        };
+        if due_ns == held.due_ns {
+            return;
+        }
+        if let Some(before_ns) = held.due_ns {
+            assert!(self.schedule.remove(&(before_ns, instance)), "a due instance has its entry");
+        }
+        if let Some(due_ns) = due_ns {
+            assert!(self.schedule.insert((due_ns, instance)), "one entry an instance");
+        }
+        held.due_ns = due_ns;
+    }
+
+    /// Where `instance` is: its group's path, or the dry run's label.
+    pub fn place(&self, instance: u32) -> Option<&str> {
+        self.instances.get(&instance).map(|held| held.name.as_str())
+    }
+
+    /// What `instance` used since its last sample (the first: since it was adopted).
+    ///
+    /// # Errors
+    /// The instance is unknown, has no counters, or has gone; a group that is back is metered
+    /// again after the next [`Host::verify`].
+    pub fn sample(&mut self, instance: u32, now_ns: u64) -> Result<Usage, MeterError> {
+        let held = self.instances.get_mut(&instance).ok_or(MeterError::UnknownInstance)?;
+        let sample = held.place.sample();
+        let is_group = matches!(held.place, Place::Cgroup(_));
+        if sample == Err(MeterError::Gone) && is_group && !held.lost {
+            held.lose(now_ns);
+            self.reschedule(instance, now_ns);
+        }
+        sample
+    }
+
+    /// The limits of `instance`: what is wanted, written and read back. Empty until something is
+    /// wanted, and for an unknown instance.
+    pub fn limits(&self, instance: u32) -> Vec<LimitRow> {
+        let levers = self.instances.get(&instance).into_iter().flat_map(|held| &held.levers);
+        levers.filter_map(|lever| self.row(instance, lever)).collect()
+    }
+
+    fn row(&self, instance: u32, lever: &Lever) -> Option<LimitRow> {
+        let wanted = lever.wanted()?;
+        let state = if self.is_dry_run() { State::DryRun } else { lever.state() };
+        let shown = |setting: Option<Setting>| {
+            let text = setting.map(|setting| setting.to_string()).unwrap_or_default();
+            // The device of an `io.max` line stands beside the file's name.
+            let rates = text.split_once(" rbps=").map(|(device, _)| device.len() + 1);
+            field_cut(&text[rates.unwrap_or(0)..])
+        };
+        let file = match lever.knob() {
+            Knob::IoMax(device) => format!("{} {device}", lever.knob().file()),
+            knob => knob.file().to_string(),
+        };
+        Some(LimitRow {
+            wanted_vru: lever.wanted_vru().into(),
+            writes: lever.writes().into(),
+            written_at_ns: lever.written_at_ns().into(),
+            instance: instance.into(),
+            resource: lever.knob().resource() as u8,
+            state: state as u8,
+            reserved: [0; 2],
+            file: field_cut(&file),
+            wanted: shown(Some(wanted)),
+            written: shown(lever.written()),
+            read_back: shown(lever.held()),
+        })
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The faults that stand, in order of instance, up to the bound.
+    pub fn faults(&self) -> Vec<Fault> {
+        let standing = self.standing().take(self.options.faults_max);
+        let fault = |(instance, lever, place, fault): (u32, &Lever, &str, Standing)| Fault {
+            instance,
+            since_ns: fault.since_ns,
+            count: fault.count,
+            failure: fault.failure,
+            text: format!(
+                "instance {instance}: {} in {place}: {}",
+                lever.knob().file(),
+                fault.failure
+            ),
+        };
+        standing.map(fault).collect()
+    }
+
+    /// How many faults stand, beyond the bound too.
+    pub fn faults_standing(&self) -> usize {
+        self.standing().count()
+    }
+
+    fn standing(&self) -> impl Iterator<Item = (u32, &Lever, &str, Standing)> {
+        self.instances.iter().flat_map(|(&instance, held)| {
+            let faulty =
+                move |lever| Some((instance, lever, held.name.as_str(), Lever::fault(lever)?));
+            held.levers.iter().filter_map(faulty)
+        })
+    }
+}
