@@ -140,6 +140,12 @@ pub enum Asked {
     MassCancel,
 }
 
+impl Asked {
+    fn rests(self) -> bool {
+        matches!(self, Asked::Order { rests: true, .. })
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Request {
     sequence: u64,
@@ -216,6 +222,8 @@ pub struct Checker {
     /// In order of sequence; answered ones leave from the front.
     requests: VecDeque<Request>,
     unanswered: usize,
+    /// Orders among those that are to rest.
+    unanswered_resting: usize,
     last_sent: u64,
     orders: HashMap<u64, Order>,
     /// Ids of resting orders that no cancel was sent for.
@@ -234,6 +242,11 @@ impl Checker {
     /// Orders open, as far as reported.
     pub fn open(&self) -> usize {
         self.orders.len()
+    }
+
+    /// Orders that rest, or will if they are accepted.
+    pub fn resting_at_most(&self) -> usize {
+        self.orders.len() + self.unanswered_resting
     }
 
     /// Resting orders that could be cancelled.
@@ -258,6 +271,7 @@ impl Checker {
             Asked::MassCancel => self.mass_cancelled = 0,
         }
         self.last_sent = sequence;
+        self.unanswered_resting += usize::from(asked.rests());
         self.unanswered += 1;
         self.requests.push_back(Request { sequence, asked, intended_ns, answered: false });
     }
@@ -418,6 +432,7 @@ impl Checker {
         self.requests[at].answered = true;
         self.unanswered -= 1;
         let Request { asked, intended_ns, .. } = self.requests[at];
+        self.unanswered_resting -= usize::from(asked.rests());
         while self.requests.front().is_some_and(|request| request.answered) {
             self.requests.pop_front();
         }

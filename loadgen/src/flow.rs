@@ -107,7 +107,7 @@ impl Flow {
         }
     }
 
-    /// The next step, given how many orders rest and how many of them can be cancelled. Both
+    /// The next step, given how many orders rest (or soon may) and how many of them can be cancelled. Both
     /// decide only what a step becomes, not the random numbers behind the later ones.
     pub fn next(&mut self, resting: usize, cancellable: usize) -> Step {
         self.steps += 1;

@@ -156,7 +156,7 @@ impl Session {
 
     fn send_step(&mut self, intended_ns: u64) -> Result<(), Stop> {
         self.step += 1;
-        match self.flow.next(self.checker.open(), self.checker.cancellable()) {
+        match self.flow.next(self.checker.resting_at_most(), self.checker.cancellable()) {
             Step::Cancel { pick } => {
                 let Some((client_id, handle)) = self.checker.take_cancellable(pick) else {
                     unreachable!("a cancel is chosen only if there is something to cancel")
@@ -260,6 +260,7 @@ impl<'a> Worker<'a> {
         // Sleeps end within microseconds of when they should, not within the default fifty.
         nix::sys::prctl::set_timerslack(1)?;
         self.start = start;
+        std::thread::sleep(start.saturating_duration_since(Instant::now()));
         let result = self.load().and_then(|()| self.settle());
         self.count();
         if result.is_err() {

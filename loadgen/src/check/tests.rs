@@ -76,6 +76,7 @@ fn cancelling() -> Checker {
 fn a_life_of_orders_is_counted() {
     let mut checker = cancelling();
     assert_eq!((checker.open(), checker.cancellable(), checker.unanswered()), (2, 1, 1));
+    assert_eq!((checker.resting_at_most(), asked(3).resting_at_most()), (2, 3));
     assert_eq!(checker.received(&frame(&fill(2, 4, 6))), Ok(None));
     assert_eq!(checker.received(&frame(&Filled { maker: 1, ..fill(1, 3, 7) })), Ok(None));
     let answer = checker.received(&frame(&gone(1, 7, 20))).unwrap().unwrap();
