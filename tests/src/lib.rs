@@ -1,11 +1,6 @@
-<<<<<<< HEAD
-//! What the whole-system tests stand on.
-
-pub mod vm;
-=======
-//! What the whole-system tests share: a naive model of the market, and a room to drive the real
-//! machine in.
+//! What the whole-system tests stand on: a naive model of the market, a room to drive the real
+//! machine in, and a virtual machine with a real kernel.
 
 pub mod oracle;
 pub mod room;
->>>>>>> oracle
+pub mod vm;
