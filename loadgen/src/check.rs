@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use vendue_wire::client::Received;
 use vendue_wire::code::{Reject, Side};
-use vendue_wire::message::{Accepted, Cancelled, Done, Filled, Refused, Rejected};
+use vendue_wire::message::{Accepted, Cancelled, Filled, Refused, Rejected};
 
 /// What a reply did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,15 +81,7 @@ pub enum Violation {
         /// The first one's sequence.
         first: u64,
     },
-    /// A mass cancel's number is not that of the orders it reported cancelled.
-    #[error("a mass cancel of {reported} orders is done, but {seen} were reported cancelled")]
-    MassCancel {
-        /// Number in the answer.
-        reported: u64,
-        /// Cancels seen.
-        seen: u64,
-    },
-    /// Orders that survived a mass cancel.
+    /// Orders that survived their cancels.
     #[error("{count} orders are still open after all were cancelled, one of them {client_id}")]
     StillOpen {
         /// How many.
@@ -135,9 +127,9 @@ pub enum Asked {
         client_id: u64,
         /// Its handle.
         handle: u64,
+        /// Sent after the run to leave nothing behind: neither counted nor timed.
+        closing: bool,
     },
-    /// The cancel of every order of the session.
-    MassCancel,
 }
 
 impl Asked {
@@ -228,7 +220,6 @@ pub struct Checker {
     orders: HashMap<u64, Order>,
     /// Ids of resting orders that no cancel was sent for.
     cancellable: Vec<u64>,
-    mass_cancelled: u64,
     /// What was counted so far.
     pub counts: Counts,
 }
@@ -267,8 +258,7 @@ impl Checker {
         assert!(sequence > self.last_sent, "requests are numbered upwards");
         match asked {
             Asked::Order { .. } => self.counts.orders += 1,
-            Asked::Cancel { .. } => self.counts.cancels += 1,
-            Asked::MassCancel => self.mass_cancelled = 0,
+            Asked::Cancel { closing, .. } => self.counts.cancels += u64::from(!closing),
         }
         self.last_sent = sequence;
         self.unanswered_resting += usize::from(asked.rests());
@@ -295,9 +285,6 @@ impl Checker {
         }
         if let Some(m) = frame.message() {
             return self.refused(m).map(Some);
-        }
-        if let Some(m) = frame.message() {
-            return self.done(m).map(Some);
         }
         Err(Violation::Unasked { kind: frame.kind() })
     }
@@ -359,17 +346,13 @@ impl Checker {
         }
         self.close(client_id);
         self.counts.cancelled += 1;
-        // The request may also be an order whose rest was not matched, or a mass cancel.
+        // The request may also be an order whose rest was not matched.
         let cause = self.position(request).map(|at| self.requests[at]);
         match cause.map(|cause| cause.asked) {
             Some(Asked::Cancel { handle: asked, .. }) if asked == handle => {
                 self.answer(request, true).map(Some)
             }
             Some(Asked::Cancel { .. }) => Err(Violation::Mismatch { request, kind: 0x92 }),
-            Some(Asked::MassCancel) => {
-                self.mass_cancelled += 1;
-                Ok(None)
-            }
             Some(Asked::Order { .. }) => Ok(None),
             None if request <= self.last_sent => Ok(None),
             None => Err(Violation::NeverAsked { request }),
@@ -394,19 +377,6 @@ impl Checker {
         *self.counts.refused.entry(m.code).or_default() += 1;
         if let Asked::Cancel { client_id, .. } = answer.asked {
             self.cancellable_again(client_id);
-        }
-        Ok(answer)
-    }
-
-    fn done(&mut self, m: &Done) -> Result<Answer, Violation> {
-        let request = m.request.get();
-        let answer = self.answer(request, true)?;
-        if answer.asked != Asked::MassCancel {
-            return Err(Violation::Mismatch { request, kind: 0x95 });
-        }
-        let (reported, seen) = (m.value.get(), self.mass_cancelled);
-        if reported != seen {
-            return Err(Violation::MassCancel { reported, seen });
         }
         Ok(answer)
     }

@@ -14,12 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vendue_wire::client::{Client, ClientError, Identity};
 use vendue_wire::code::{OrderType, TimeInForce};
-use vendue_wire::message::{ANY_BOOK, Cancel, MassCancel, NewOrder};
+use vendue_wire::message::{Cancel, NewOrder};
 
 /// Requests a session leaves unanswered at most; what is due beyond waits, and its clock runs.
 const UNANSWERED_MAX: usize = 1 << 14;
 /// How long the last replies may take after the last request.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often the last cancels are tried.
+const CLOSING_ROUNDS_MAX: usize = 100;
 /// How often a thread looks at every session, so that heartbeats go out, and tells how it goes.
 const SWEEP_NS: u64 = 250_000_000;
 
@@ -162,7 +164,8 @@ impl Session {
                     unreachable!("a cancel is chosen only if there is something to cancel")
                 };
                 let sequence = self.client.send(&Cancel { handle: handle.into() })?;
-                self.checker.sent(sequence, Asked::Cancel { client_id, handle }, intended_ns);
+                let asked = Asked::Cancel { client_id, handle, closing: false };
+                self.checker.sent(sequence, asked, intended_ns);
             }
             Step::Order { side, price_ticks, quantity, rests } => {
                 let client_id = self.client.next_client_id();
@@ -186,15 +189,13 @@ impl Session {
         Ok(())
     }
 
+    /// Cancels every resting order: one by one, since others may trade for this instance too.
     fn cancel_all(&mut self, now_ns: u64) -> Result<(), Stop> {
-        let message = MassCancel {
-            instance: self.instance.into(),
-            book: ANY_BOOK.into(),
-            side: 2,
-            reserved: 0,
-        };
-        let sequence = self.client.send(&message)?;
-        self.checker.sent(sequence, Asked::MassCancel, now_ns);
+        while let Some((client_id, handle)) = self.checker.take_cancellable(0) {
+            let sequence = self.client.send(&Cancel { handle: handle.into() })?;
+            let asked = Asked::Cancel { client_id, handle, closing: true };
+            self.checker.sent(sequence, asked, now_ns);
+        }
         Ok(self.client.flush()?)
     }
 }
@@ -251,7 +252,7 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Sends from `start` to the end, waits for what is unanswered, cancels what is open, and
+    /// Sends from `start` to the end, waits for what is unanswered, cancels what rests, and
     /// checks all of it. A failed check stops every thread.
     ///
     /// # Errors
@@ -312,17 +313,23 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Waits for the last replies, then for those to a mass cancel, and checks what is left.
+    /// Waits for the last replies, cancels what rests, and checks that nothing is left.
     fn settle(&mut self) -> Result<(), Failure> {
         self.await_answers()?;
-        if self.stopped() {
-            return Ok(());
+        for _ in 0..CLOSING_ROUNDS_MAX {
+            if self.stopped() {
+                return Ok(());
+            }
+            let now_ns = self.now_ns();
+            for session in &mut self.sessions {
+                session.cancel_all(now_ns).map_err(at(session.number))?;
+            }
+            self.await_answers()?;
+            // A cancel that was refused (a full queue) is tried again.
+            if self.sessions.iter().all(|session| session.checker.cancellable() == 0) {
+                break;
+            }
         }
-        let now_ns = self.now_ns();
-        for session in &mut self.sessions {
-            session.cancel_all(now_ns).map_err(at(session.number))?;
-        }
-        self.await_answers()?;
         if self.stopped() {
             return Ok(());
         }
@@ -400,10 +407,10 @@ impl<'a> Worker<'a> {
                             self.outcome.order_ack_ns.saturating_record(latency_ns);
                             self.recent.saturating_record(latency_ns);
                         }
-                        Asked::Cancel { .. } => {
+                        Asked::Cancel { closing: false, .. } => {
                             self.outcome.cancel_ack_ns.saturating_record(latency_ns);
                         }
-                        Asked::MassCancel => {}
+                        Asked::Cancel { closing: true, .. } => {}
                     }
                 }
                 Ok(())

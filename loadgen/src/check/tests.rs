@@ -68,7 +68,7 @@ fn cancelling() -> Checker {
     checker.received(&frame(&accept(1))).unwrap();
     checker.received(&frame(&accept(2))).unwrap();
     assert_eq!(checker.take_cancellable(4), Some((1, 1001)));
-    checker.sent(20, Asked::Cancel { client_id: 1, handle: 1001 }, 900);
+    checker.sent(20, Asked::Cancel { client_id: 1, handle: 1001, closing: false }, 900);
     checker
 }
 
@@ -155,9 +155,23 @@ fn an_acceptance_of_other_terms_is_found() {
         let mismatch = Err(Violation::Mismatch { request: 11, kind: 0x90 });
         assert_eq!(asked(1).received(&frame(&message)), mismatch);
     }
-    let done = Done { request: 11.into(), ..Done::zeroed() };
-    let mismatch = Err(Violation::Mismatch { request: 11, kind: 0x95 });
-    assert_eq!(asked(1).received(&frame(&done)), mismatch);
+}
+
+#[test]
+fn an_acceptance_of_a_cancel_is_found() {
+    let accepted = Accepted { request: 20.into(), ..accept(1) };
+    let mismatch = Err(Violation::Mismatch { request: 20, kind: 0x90 });
+    assert_eq!(cancelling().received(&frame(&accepted)), mismatch);
+}
+
+#[test]
+fn cancels_after_the_run_are_checked_but_not_counted() {
+    let mut checker = cancelling();
+    let (client_id, handle) = checker.take_cancellable(0).unwrap();
+    checker.sent(21, Asked::Cancel { client_id, handle, closing: true }, 0);
+    assert_eq!((checker.counts.cancels, checker.unanswered()), (1, 2));
+    let early = Violation::OutOfOrder { request: 21, waiting: 20 };
+    assert_eq!(checker.received(&frame(&gone(2, 10, 21))), Err(early));
 }
 
 #[test]
@@ -240,24 +254,4 @@ fn a_refused_cancel_may_be_tried_again() {
     again.sort_unstable();
     assert_eq!(again, [Some((1, 1001)), Some((2, 1002))]);
     assert_eq!(checker.take_cancellable(0), None);
-}
-
-#[test]
-fn a_mass_cancel_is_counted() {
-    let mut checker = asked(3);
-    for order in 1..=3 {
-        checker.received(&frame(&accept(order))).unwrap();
-    }
-    checker.sent(30, Asked::MassCancel, 0);
-    checker.received(&frame(&gone(1, 10, 30))).unwrap();
-    // Not of the mass cancel: its time had come.
-    checker.received(&frame(&gone(2, 10, 0))).unwrap();
-    checker.received(&frame(&gone(3, 10, 30))).unwrap();
-    let done =
-        |value: u64| frame(&Done { request: 30.into(), value: value.into(), ..Done::zeroed() });
-    let wrong = Err(Violation::MassCancel { reported: 3, seen: 2 });
-    assert_eq!(checker.clone().received(&done(3)), wrong);
-    checker.received(&done(2)).unwrap();
-    checker.check_all_answered().unwrap();
-    checker.check_none_open().unwrap();
 }
