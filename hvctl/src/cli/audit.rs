@@ -1,6 +1,6 @@
 //! `hvctl audit`: every transaction, the chain verified by the daemon on the way.
 
-use super::amount::funds;
+use super::amount::{credits, funds};
 use super::door::{Reach, Trouble};
 use super::names::Directory;
 use super::output::{List, Output};
@@ -39,13 +39,13 @@ pub fn run(command: &AuditCommand, reach: &Reach, out: &mut Output) -> Result<()
         left("TIME").at_least(30),
         left("WHAT").at_least(16),
         left("ACCOUNT").at_least(10),
-        left("INSTANCE").at_least(10),
-        left("WITH").at_least(20),
+        right("INSTANCE"),
+        left("WITH (INSTANCE)").at_least(16),
         left("BOOK").at_least(14),
         right("AMOUNT").at_least(12),
         right("TICKS"),
         right("FUNDS").at_least(12),
-        left("CHAIN").at_least(16),
+        right("SESSION").at_least(20),
         left("REFUSED"),
     ]);
     let (mut from, mut left) = (command.from, command.limit.unwrap_or(u64::MAX));
@@ -86,10 +86,30 @@ pub fn run(command: &AuditCommand, reach: &Reach, out: &mut Output) -> Result<()
     }
 }
 
+/// What `amount` counts; `None` if the transaction has none.
+fn amount_key(what: &str) -> Option<&'static str> {
+    match what {
+        "usage" | "grant" => Some("amount_millicredits"),
+        "trade" | "order buy" | "order sell" | "cancelled" | "replaced" => Some("amount_credits"),
+        "account" | "instance" | "remove" => Some("number"),
+        "mass cancel" => Some("count"),
+        _ => None,
+    }
+}
+
+/// The amount for people: credits, or a number as `what` says.
+fn amount(row: &AuditRow) -> String {
+    match amount_key(text(&row.what)) {
+        None => "-".to_owned(),
+        Some("amount_millicredits") => credits(row.amount.get()),
+        Some(_) => row.amount.to_string(),
+    }
+}
+
 fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Trouble> {
     let number = |number: u32| Some(number).filter(|&number| number != ANY);
     let refused = Reject::from_u8(row.code).map_or("", Reject::text);
-    list.object(&json!({
+    let mut object = json!({
         "sequence": row.sequence.get(),
         "time": rfc3339(row.time_ns.get()),
         "what": text(&row.what),
@@ -99,34 +119,36 @@ fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Tr
         "other_account": number(row.other_account.get()),
         "other_instance": number(row.other_instance.get()),
         "book": Some(row.book.get()).filter(|&book| book != ANY_BOOK),
-        "amount": row.amount.get(),
         "price_ticks": row.price_ticks.get(),
         "funds_micro": row.funds_micro.get(),
         "code": row.code,
         "refused": refused,
         "chain": format!("{:016x}", row.chain.get()),
-    }))?;
+    });
+    if let Some(key) = amount_key(text(&row.what)) {
+        object[key] = row.amount.get().into();
+    }
+    list.object(&object)?;
+    // Instances by number: a name of today may have been another instance's then.
     let dash = |value: u64, shown: String| if value == 0 { "-".to_owned() } else { shown };
     let with = match (number(row.other_account.get()), number(row.other_instance.get())) {
         (None, None) => "-".to_owned(),
         (Some(account), None) => names.account(account),
-        (None, Some(instance)) => names.instance(instance),
-        (Some(account), Some(instance)) => {
-            format!("{} ({})", names.instance(instance), names.account(account))
-        }
+        (None, Some(instance)) => instance.to_string(),
+        (Some(account), Some(instance)) => format!("{} ({instance})", names.account(account)),
     };
     list.cells(vec![
         row.sequence.to_string(),
         rfc3339(row.time_ns.get()),
         text(&row.what).to_owned(),
         names.account(row.account.get()),
-        names.instance(row.instance.get()),
+        number(row.instance.get()).map_or("-".to_owned(), |instance| instance.to_string()),
         with,
         names.book(row.book.get()),
-        dash(row.amount.get(), row.amount.to_string()),
+        amount(row),
         dash(row.price_ticks.get().into(), row.price_ticks.to_string()),
         dash(row.funds_micro.get(), funds(row.funds_micro.get())),
-        format!("{:016x}", row.chain.get()),
+        dash(row.session.get(), row.session.to_string()),
         refused.to_owned(),
     ]);
     Ok(())
