@@ -1,7 +1,7 @@
 //! `hvctl audit`: every transaction, the chain verified by the daemon on the way.
 
 use super::amount::{credits, funds};
-use super::door::{Reach, Trouble};
+use super::door::{Door, Reach, Trouble};
 use super::names::Directory;
 use super::output::{List, Output};
 use super::table::{left, right};
@@ -49,13 +49,17 @@ pub fn run(command: &AuditCommand, reach: &Reach, out: &mut Output) -> Result<()
         left("REFUSED"),
     ]);
     let (mut from, mut left) = (command.from, command.limit.unwrap_or(u64::MAX));
+    let mut seen = 0;
     loop {
+        // A last page holds at least everything that was durable before it was asked for. To go
+        // on from there lets the daemon go on too, instead of reading its journal anew.
+        let durable = if command.follow { durable(&mut door)? } else { 0 };
         let query =
             QueryAudit { from: from.into(), limit: PAGE_RECORDS.into(), reserved: 0.into() };
         let (mut rows, mut broken) = (Vec::new(), None);
         let next = door.each(&query, |received| {
             if let Some(row) = received.message::<AuditRow>() {
-                rows.push(*row);
+                rows.extend(Some(*row).filter(|row| row.sequence.get() > seen));
             } else if let Some(fault) = received.message::<FaultRow>() {
                 broken = Some(text(&fault.text).to_owned());
             }
@@ -71,19 +75,25 @@ pub fn run(command: &AuditCommand, reach: &Reach, out: &mut Output) -> Result<()
         if let Some(why) = broken {
             return Err(Trouble::Refused(format!("the audit trail cannot be trusted: {why}")));
         }
-        let seen = rows.last().map(|row| row.sequence.get() + 1);
+        seen = rows.last().map_or(seen, |row| row.sequence.get());
         match next {
             Some(next) => from = next,
             None if !command.follow => return Ok(()),
             None => {
-                from = seen.unwrap_or(from);
+                from = from.max(durable + 1);
                 door.client.recv(FOLLOW)?;
             }
         }
-        if seen.is_some() && command.follow {
+        if !rows.is_empty() && command.follow {
             names = Directory::read(&mut door)?;
         }
     }
+}
+
+/// The last sequence number on stable storage.
+fn durable(door: &mut Door) -> Result<u64, Trouble> {
+    let status = door.rows::<StatusRow>(&QueryStatus {})?;
+    Ok(status.first().map_or(0, |status| status.durable.get()))
 }
 
 /// What `amount` counts; `None` if the transaction has none.
