@@ -1,26 +1,230 @@
-//! The real book, as the bench drives it. This file is the only one that knows the engine.
+//! The real machine, as the bench drives it. This file is the only one that knows the engine.
+//!
+//! Everything is on: sessions and roles, permission masks, self-trade prevention, funds and
+//! credits held and settled in double entry, both fees, bursts reassessed, every report and event
+//! written out. Sixteen accounts trade, eight that buy and eight that sell.
+
+use vendue_engine::machine::Machine;
+use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
+use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
+use vendue_wire::code::{Resource, Role, Side};
+use vendue_wire::message::{
+    ANY, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, NewOrder,
+    U32, U64, field_cut,
+};
+use zerocopy::IntoBytes;
 
 use crate::flow::{Fill, Record};
 use crate::run::Matcher;
 
-/// The real book with permissions, fees and reservations on.
-pub enum Ours {}
+/// Accounts a side.
+const ACCOUNTS: u32 = 8;
+/// Books of one tier: one a resource.
+const PER_TIER: usize = Resource::ALL.len();
+/// Milli-credits granted to each seller in each book.
+const GRANT_MILLICREDITS: u64 = 1 << 50;
+/// Micro-units deposited for each account.
+const DEPOSIT_MICRO: u64 = 1 << 57;
+
+/// The real machine with permissions, fees and reservations on.
+pub struct Ours {
+    machine: Machine,
+    outbox: Outbox,
+    sequence: u64,
+}
 
 impl Ours {
-    /// Empty books with room for `capacity` resting orders in all; `None` while this build has no
-    /// book to measure.
+    /// Empty books with room for `capacity` resting orders in all.
     #[must_use]
-    pub fn new(_books: usize, _capacity: usize) -> Option<Self> {
-        None
+    pub fn new(books: usize, capacity: usize) -> Self {
+        let tiers = books.div_ceil(PER_TIER) as u32;
+        let orders = capacity as u32 + 1;
+        let genesis = Genesis {
+            accounts_max: (2 * ACCOUNTS).into(),
+            instances_max: (2 * ACCOUNTS * tiers).into(),
+            orders_max: orders.into(),
+            orders_per_instance_max: orders.into(),
+            sessions_max: 4.into(),
+            credit_cap_s: 86_400.into(),
+            burst_resume_ms: 1.into(),
+            maker_fee_bps: 5.into(),
+            taker_fee_bps: 10.into(),
+        };
+        let machine = Machine::new(&genesis).expect("the bench's bounds are valid");
+        let outbox = machine.outbox();
+        let mut ours = Ours { machine, outbox, sequence: 0 };
+        ours.tell(ANY, &genesis);
+        for book in 0..books {
+            ours.define(book);
+        }
+        ours.tell(ANY, &operator(1));
+        ours.populate(books, tiers);
+        ours
+    }
+
+    fn define(&mut self, book: usize) {
+        let tier = (book / PER_TIER) as u16;
+        self.tell(
+            ANY,
+            &DefineBook {
+                vru_size: 10.into(),
+                capacity_vru: 1_000_000.into(),
+                tick_micro: 1.into(),
+                price_ticks_max: 1000.into(),
+                quantity_max: u32::MAX.into(),
+                burst_percent: 400.into(),
+                tier: tier.into(),
+                resource: (book % PER_TIER) as u8,
+                reserved: 0,
+                name: field_cut(&format!("tier {tier}")),
+            },
+        );
+    }
+
+    /// Accounts with funds, and in each tier an instance of each; sellers get credits.
+    fn populate(&mut self, books: usize, tiers: u32) {
+        for account in 0..2 * ACCOUNTS {
+            let id = self.sequence;
+            self.tell(
+                0,
+                &CreateAccount {
+                    client_id: id.into(),
+                    sells_to: u64::MAX.into(),
+                    buys_from: u64::MAX.into(),
+                    name: field_cut(&format!("account {account}")),
+                    group: account as u8,
+                    reserved: [0; 7],
+                },
+            );
+            let id = self.sequence;
+            let deposit = Deposit { account: account.into(), ..Deposit::zeroed() };
+            let amount_micro = DEPOSIT_MICRO.into();
+            self.tell(0, &Deposit { client_id: id.into(), amount_micro, ..deposit });
+        }
+        for tier in 0..tiers {
+            let present = |resource: usize| tier as usize * PER_TIER + resource < books;
+            for account in 0..2 * ACCOUNTS {
+                let id = self.sequence;
+                let mut baseline_vru = [U32::ZERO; PER_TIER];
+                for (resource, vru) in baseline_vru.iter_mut().enumerate() {
+                    *vru = u32::from(present(resource)).into();
+                }
+                self.tell(
+                    0,
+                    &CreateInstance {
+                        client_id: id.into(),
+                        account: account.into(),
+                        tier: (tier as u16).into(),
+                        baseline_vru,
+                        name: field_cut(&format!("{tier}-{account}")),
+                        ..CreateInstance::zeroed()
+                    },
+                );
+                let seller = account >= ACCOUNTS;
+                for resource in (0..PER_TIER).filter(|&resource| seller && present(resource)) {
+                    let id = self.sequence;
+                    let grant = GrantCredits {
+                        client_id: id.into(),
+                        amount_millicredits: GRANT_MILLICREDITS.into(),
+                        instance: (tier * 2 * ACCOUNTS + account).into(),
+                        resource: resource as u8,
+                        reserved: [0; 3],
+                    };
+                    self.tell(0, &grant);
+                }
+            }
+        }
+        // Orders number their ids from 1: the set-up used its own session.
+        self.tell(ANY, &operator(2));
+    }
+
+    /// Applies a command that must succeed.
+    fn tell<M: Body>(&mut self, session: u32, body: &M) {
+        self.sequence += 1;
+        let env = Envelope {
+            sequence: self.sequence,
+            time_ns: 1,
+            request: self.sequence,
+            session,
+            connection: ANY,
+        };
+        let command = Command::parse(M::KIND, body.as_bytes()).expect("a well-formed command");
+        self.machine.apply(&env, &command, &mut self.outbox).expect("a command in order");
+        let refused = self.outbox.events().any(|event| event.kind == 0x94);
+        assert!(!refused, "{} was rejected", M::NAME);
+        self.outbox.clear();
+    }
+
+    #[inline]
+    fn envelope(&mut self) -> Envelope {
+        self.sequence += 1;
+        Envelope {
+            sequence: self.sequence,
+            time_ns: 1,
+            request: self.sequence,
+            session: 1,
+            connection: ANY,
+        }
+    }
+}
+
+/// The logon of an operator's session.
+fn operator(session: u64) -> OpenSession {
+    OpenSession {
+        session: session.into(),
+        account: ANY.into(),
+        instance: ANY.into(),
+        role: Role::Operator as u8,
+        ..OpenSession::zeroed()
     }
 }
 
 impl Matcher for Ours {
-    fn add(&mut self, _order: &Record, _on_fill: impl FnMut(Fill)) -> u64 {
-        match *self {}
+    #[inline]
+    fn add(&mut self, order: &Record, mut on_fill: impl FnMut(Fill)) -> u64 {
+        let env = self.envelope();
+        let tier = u32::from(order.book) / PER_TIER as u32;
+        let sells = u32::from(order.side == Side::Sell as u8);
+        let account = sells * ACCOUNTS + order.id % ACCOUNTS;
+        let message = NewOrder {
+            client_id: u64::from(order.id).into(),
+            expires_at_ms: U64::ZERO,
+            instance: (tier * 2 * ACCOUNTS + account).into(),
+            price_ticks: u32::from(order.price).into(),
+            quantity: order.quantity.into(),
+            book: order.book.into(),
+            side: order.side,
+            order_type: 0,
+            time_in_force: 0,
+            post_only: 0,
+            self_trade: 0,
+            reserved: 0,
+        };
+        let command = Command::parse(NewOrder::KIND, message.as_bytes()).expect("a valid order");
+        self.machine.apply(&env, &command, &mut self.outbox).expect("a command in order");
+        let mut handle = 0;
+        for event in self.outbox.events() {
+            if let Some(fill) = event.read::<FillEvent>() {
+                on_fill(Fill {
+                    taker: fill.taker_client_id.get() as u32,
+                    maker: fill.maker_client_id.get() as u32,
+                    price: fill.price_ticks.get() as u16,
+                    quantity: fill.quantity.get(),
+                });
+            } else if let Some(accepted) = event.read::<Accepted>() {
+                handle = accepted.handle.get();
+            }
+        }
+        self.outbox.clear();
+        handle
     }
 
-    fn cancel(&mut self, _handle: u64) {
-        match *self {}
+    #[inline]
+    fn cancel(&mut self, handle: u64) {
+        let env = self.envelope();
+        let message = Cancel { handle: handle.into() };
+        let command = Command::parse(Cancel::KIND, message.as_bytes()).expect("a valid cancel");
+        self.machine.apply(&env, &command, &mut self.outbox).expect("a command in order");
+        self.outbox.clear();
     }
 }

@@ -45,13 +45,13 @@ pub struct Comparison {
     /// Interleaved runs.
     pub runs: usize,
     /// What is measured; `None` while there is nothing to measure.
-    pub ours: Option<Row>,
+    pub ours: Row,
     /// The least it could cost.
     pub floor: Row,
     /// What the measurement itself costs.
     pub empty: Row,
     /// Median over the runs of ours / floor of the same run.
-    pub ratio: Option<f64>,
+    pub ratio: f64,
     /// Median over the runs of floor / empty loop of the same run.
     pub floor_to_empty: f64,
     /// What else was found.
@@ -66,17 +66,17 @@ struct Line<'a> {
     name: &'a str,
     unit: &'a str,
     #[serde(serialize_with = "rounded")]
-    ours: Option<f64>,
+    ours: f64,
     #[serde(serialize_with = "rounded")]
-    floor: Option<f64>,
+    floor: f64,
     #[serde(serialize_with = "rounded")]
-    ratio: Option<f64>,
+    ratio: f64,
     runs: usize,
     #[serde(serialize_with = "rounded")]
-    empty: Option<f64>,
+    empty: f64,
     #[serde(serialize_with = "rounded")]
-    floor_to_empty: Option<f64>,
-    ours_detail: Option<&'a Row>,
+    floor_to_empty: f64,
+    ours_detail: &'a Row,
     floor_detail: &'a Row,
     empty_detail: &'a Row,
     #[serde(flatten)]
@@ -85,8 +85,8 @@ struct Line<'a> {
 }
 
 /// Three decimals: more would be noise.
-fn rounded<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-    value.map(|value| (value * 1000.0).round() / 1000.0).serialize(serializer)
+fn rounded<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((value * 1000.0).round() / 1000.0)
 }
 
 impl Comparison {
@@ -96,13 +96,13 @@ impl Comparison {
         let line = Line {
             name: &self.name,
             unit: self.unit,
-            ours: self.ours.as_ref().map(|row| row.median),
-            floor: Some(self.floor.median),
+            ours: self.ours.median,
+            floor: self.floor.median,
             ratio: self.ratio,
             runs: self.runs,
-            empty: Some(self.empty.median),
-            floor_to_empty: Some(self.floor_to_empty),
-            ours_detail: self.ours.as_ref(),
+            empty: self.empty.median,
+            floor_to_empty: self.floor_to_empty,
+            ours_detail: &self.ours,
             floor_detail: &self.floor,
             empty_detail: &self.empty,
             facts: &self.facts,
@@ -135,26 +135,20 @@ impl fmt::Display for Comparison {
             "max ns",
             "memory KiB"
         )?;
-        let floor_ratio = Some(1.0);
-        let empty_ratio = Some(1.0 / self.floor_to_empty);
-        show_row(out, &self.empty, empty_ratio)?;
-        show_row(out, &self.floor, floor_ratio)?;
-        match &self.ours {
-            Some(row) => show_row(out, row, self.ratio)?,
-            None => writeln!(out, "  ours: nothing to measure in this build")?,
-        }
+        show_row(out, &self.empty, 1.0 / self.floor_to_empty)?;
+        show_row(out, &self.floor, 1.0)?;
+        show_row(out, &self.ours, self.ratio)?;
         writeln!(out, "  {}", self.method)
     }
 }
 
-fn show_row(out: &mut fmt::Formatter<'_>, row: &Row, ratio: Option<f64>) -> fmt::Result {
+fn show_row(out: &mut fmt::Formatter<'_>, row: &Row, ratio: f64) -> fmt::Result {
     let Row { label, median, min, latency, memory_bytes } = row;
-    let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
     let memory = memory_bytes / 1024;
     let Latency { p50, p99, p999, max } = latency;
     writeln!(
         out,
-        "  {label:<12}{median:>9.1} {min:>9.1} {ratio:>8}{p50:>9.0}{p99:>9.0}{p999:>9.0}{max:>11.0}{memory:>11}"
+        "  {label:<12}{median:>9.1} {min:>9.1} {ratio:>8.2}{p50:>9.0}{p99:>9.0}{p999:>9.0}{max:>11.0}{memory:>11}"
     )
 }
 
@@ -172,10 +166,10 @@ mod tests {
             name: "book.flow-a".to_owned(),
             unit: "ns/op",
             runs: 5,
-            ours: Some(row("ours", 22.0)),
+            ours: row("ours", 22.0),
             floor: row("floor", 11.0),
             empty: row("empty loop", 2.5),
-            ratio: Some(2.000_04),
+            ratio: 2.000_04,
             floor_to_empty: 4.4,
             facts,
             method: "how".to_owned(),
@@ -204,15 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn the_table_shows_every_contender_and_says_when_ours_is_missing() {
-        let mut comparison = comparison();
+    fn the_table_shows_every_contender() {
+        let comparison = comparison();
         let table = comparison.to_string();
         let row = table.lines().find(|line| line.trim_start().starts_with("ours")).expect("a row");
         assert_eq!(
             row.split_whitespace().collect::<Vec<_>>(),
             ["ours", "22.0", "21.0", "2.00", "20", "80", "130", "700", "2"]
         );
-        comparison.ours = None;
-        assert!(comparison.to_string().contains("ours: nothing to measure in this build"));
     }
 }

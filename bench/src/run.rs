@@ -189,31 +189,21 @@ pub fn book(name: &str, flow: &Flow, runs: usize) -> Result<Comparison, RunError
     let cpu = pin()?;
     let ns_per_tick = calibrate();
     let (books, capacity) = (flow.books, flow.expected.live_max + 1);
-    let new_ours = || Ours::new(books, capacity).expect("it was there before");
     let mut empty = Contender::new("empty loop", flow, false, || Empty)?;
     let mut floor = Contender::new("floor", flow, true, || Floor::new(books, capacity))?;
-    let mut ours = match Ours::new(books, capacity) {
-        Some(_) => Some(Contender::new("ours", flow, true, new_ours)?),
-        None => None,
-    };
+    let mut ours = Contender::new("ours", flow, true, || Ours::new(books, capacity))?;
     for _ in 0..runs {
         empty.time(name)?;
         floor.time(name)?;
-        if let Some(ours) = &mut ours {
-            ours.time(name)?;
-        }
+        ours.time(name)?;
     }
-    let ours_row = match &ours {
-        Some(ours) => Some(ours.row(ours.latency(name, ns_per_tick)?)),
-        None => None,
-    };
     Ok(Comparison {
         name: name.to_owned(),
         unit: "ns/op",
         runs,
-        ratio: ours.as_ref().map(|ours| ratio(&ours.run_ns, &floor.run_ns)),
+        ratio: ratio(&ours.run_ns, &floor.run_ns),
         floor_to_empty: ratio(&floor.run_ns, &empty.run_ns),
-        ours: ours_row,
+        ours: ours.row(ours.latency(name, ns_per_tick)?),
         floor: floor.row(floor.latency(name, ns_per_tick)?),
         empty: empty.row(empty.latency(name, ns_per_tick)?),
         facts: facts(flow)?,

@@ -121,17 +121,17 @@ pub enum PlaceError {
 
 /// A mounted cgroup filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
-    point: PathBuf,
+pub(crate) struct Mount {
+    pub(crate) point: PathBuf,
     /// 1 or 2.
-    version: u8,
+    pub(crate) version: u8,
     read_only: bool,
     /// v1: the controllers bound to it, among other options.
     options: String,
 }
 
 /// The cgroup mounts that a `mountinfo` text names. Lines that make no sense are passed over.
-fn mounts(mountinfo: &str) -> Vec<Mount> {
+pub(crate) fn mounts(mountinfo: &str) -> Vec<Mount> {
     mountinfo.lines().filter_map(parse_mount).collect()
 }
 
@@ -196,7 +196,7 @@ impl FileNames {
 /// A cgroup2 filesystem with a subtree of Vendue's own in it.
 #[derive(Debug)]
 pub struct CgroupHost {
-    mount: PathBuf,
+    pub(crate) mount: PathBuf,
     subtree: PathBuf,
     pub(crate) names: FileNames,
 }
@@ -485,5 +485,54 @@ fn failure(errno: Errno) -> Failure {
         Errno::EROFS | Errno::EACCES | Errno::EPERM => Failure::Denied(errno),
         Errno::EINVAL | Errno::ERANGE | Errno::EOVERFLOW => Failure::OutOfRange(errno),
         _ => Failure::Other(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_read_with_their_blanks_and_bindings() {
+        let text = "\
+            27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+            32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct\n\
+            41 31 0:38 / /sys/fs/cgroup/a\\040b ro,relatime - cgroup2 cgroup2 rw,nsdelegate\n\
+            nonsense\n";
+        let [v1, v2] = &mounts(text)[..] else { panic!("two cgroup mounts") };
+        assert_eq!((v1.version, v1.read_only, v1.options.as_str()), (1, false, "rw,cpu,cpuacct"));
+        assert_eq!((v2.version, v2.read_only), (2, true));
+        assert_eq!(v2.point, Path::new("/sys/fs/cgroup/a b"));
+        assert_eq!(unescape("\\134x\\04"), Path::new("\\x\\04"));
+    }
+
+    /// A plain directory instead of cgroup2: no machine has every kind of mount.
+    fn refusal(controllers: &str, options: &str, v1: &str, parent: &str) -> DetectError {
+        let dir = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(dir.path()).unwrap();
+        fs::write(real.join("cgroup.controllers"), controllers).unwrap();
+        let point = real.to_str().unwrap();
+        let text = format!("41 31 0:38 / {point} {options} - cgroup2 cgroup2 rw\n{v1}\n");
+        CgroupHost::with_controllers(parent, &["cpu", "memory", "io"], &text).unwrap_err()
+    }
+
+    #[test]
+    fn detection_says_why_and_offers_the_dry_run() {
+        let none = CgroupHost::with_controllers("", &["cpu"], "").unwrap_err();
+        assert!(matches!(none, DetectError::NotMounted));
+        let read_only = refusal("cpu memory io\n", "ro,relatime", "", "");
+        assert!(matches!(read_only, DetectError::ReadOnly(_)));
+        let v1 = "1 2 0:1 / /c rw - cgroup cgroup rw,cpu\n3 2 0:2 / /b rw - cgroup cgroup rw,blkio";
+        let bound = refusal("memory hugetlb\n", "rw", v1, "");
+        let DetectError::BoundToV1 { controllers, .. } = &bound else { panic!("{bound}") };
+        assert_eq!(controllers, &["cpu", "io"], "io is blkio in v1");
+        let not_delegated = refusal("memory\n", "rw", "", "");
+        let DetectError::NotDelegated { controllers, .. } = &not_delegated else { panic!() };
+        assert_eq!(controllers, &["cpu", "io"]);
+        let outside = refusal("cpu memory io\n", "rw", "", "/nowhere");
+        assert!(matches!(outside, DetectError::Parent(PlaceError::Outside { .. })));
+        for error in [none, read_only, bound, not_delegated, outside] {
+            assert!(error.to_string().contains("--host dry-run"), "{error}");
+        }
     }
 }

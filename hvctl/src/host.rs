@@ -196,23 +196,22 @@ impl Instance {
         self.levers.iter().find(|lever| lever.knob() == knob)
     }
 
-    /// Memory grows from the backstop down and shrinks from the level up: `memory.high` is
-    /// raised only below `memory.max`, and `memory.max` lowered only once `memory.high` has made
-    /// the kernel reclaim, since a backstop below use kills.
+    /// Memory grows from the backstop down and shrinks from the level up: `memory.high` is not
+    /// raised above a `memory.max` that is still to rise, and `memory.max` is lowered only once
+    /// `memory.high` has made the kernel reclaim, since a backstop below use kills.
     fn gate(&self, lever: &Lever) -> Gate {
         let (Some(max), Some(high)) = (self.lever(Knob::MemoryMax), self.lever(Knob::MemoryHigh))
         else {
             return Gate::Open;
         };
         match lever.knob() {
-            Knob::MemoryHigh if max.pending() && rises(max) && rises(high) => Gate::Later,
-            Knob::MemoryMax if !rises(max) => {
+            Knob::MemoryHigh if max.pending() && goal_bytes(high) > held_bytes(max) => Gate::Later,
+            Knob::MemoryMax if goal_bytes(max) < held_bytes(max) => {
                 if high.pending() {
                     return Gate::Later;
                 }
-                let Some(wanted) = max.wanted() else { return Gate::Open };
                 match self.place.memory_bytes() {
-                    Ok(used_bytes) if used_bytes < wanted.bytes() => Gate::Open,
+                    Ok(used_bytes) if used_bytes < goal_bytes(max) => Gate::Open,
                     Ok(_) => Gate::Later,
                     Err(failure) => Gate::Failed(failure),
                 }
@@ -263,10 +262,14 @@ impl Instance {
     }
 }
 
-/// True if the lever's goal is above what the kernel holds. An unknown hold is taken for `max`.
-fn rises(lever: &Lever) -> bool {
-    let held = lever.held().map_or(u64::MAX, Setting::bytes);
-    lever.wanted().is_some_and(|wanted| wanted.bytes() > held)
+/// What a memory lever wants, bytes.
+fn goal_bytes(lever: &Lever) -> u64 {
+    lever.wanted().map_or(u64::MAX, Setting::bytes)
+}
+
+/// What the kernel holds, bytes. The unknown is taken for no limit.
+fn held_bytes(lever: &Lever) -> u64 {
+    lever.held().map_or(u64::MAX, Setting::bytes)
 }
 
 /// The limits of one host. Owned by one thread.
@@ -661,3 +664,6 @@ impl Host {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

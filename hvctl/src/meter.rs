@@ -214,7 +214,7 @@ fn parse_process_stat(text: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use std::process::{Child, Command, Stdio};
 
     #[test]
     fn counter_files_are_understood() {
@@ -231,39 +231,58 @@ mod tests {
         assert_eq!(parse_process_stat(""), None);
     }
 
+    /// A child process that ends with the test, also when that fails.
+    struct Running(Child);
+
+    impl Running {
+        fn shell(script: &str) -> Running {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            Running(shell.spawn().unwrap())
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     #[test]
     fn a_process_is_metered_from_now_on_and_its_end_is_noticed() {
-        let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
-        let mut meter = Meter::process(child.id()).unwrap();
+        let child = Running::shell("while :; do :; done");
+        let pid = child.0.id();
+        let mut meter = Meter::process(pid).unwrap();
         let mut used_us = 0;
         while used_us < 50_000 {
             let usage = meter.sample().unwrap();
             assert_eq!(usage.cpu_us % 10_000, 0, "whole ticks");
-            assert!(usage.memory_bytes > 0);
             used_us += usage.cpu_us;
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let late = Meter::process(pid).unwrap();
+        assert!(late.cpu_us >= 50_000, "a late meter starts at the counter, not at 0");
+        drop(child);
         assert_eq!(meter.sample(), Err(MeterError::Gone));
-        assert_eq!(Meter::process(child.id()).unwrap_err(), MeterError::Gone);
+        assert_eq!(Meter::process(pid).unwrap_err(), MeterError::Gone);
+    }
+
+    #[test]
+    fn memory_is_what_the_process_holds() {
+        let held = std::hint::black_box(vec![1u8; 64 << 20]);
+        let usage = Meter::process(std::process::id()).unwrap().sample().unwrap();
+        assert!(usage.memory_bytes > 32 << 20, "{usage:?} while holding {} bytes", held.len());
     }
 
     #[test]
     fn reaped_children_count() {
-        // The child spins in a grandchild, reaps it, and then waits for its input to end.
+        // The child spins in a grandchild, reaps it, says so, and waits for its input to end.
         let spin = "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; echo; read x";
-        let mut child = Command::new("sh")
-            .args(["-c", spin])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut meter = Meter::process(child.id()).unwrap();
-        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-        let usage = meter.sample();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(usage.unwrap().cpu_us >= 20_000, "the grandchild's use is missing: {usage:?}");
+        let mut child = Running::shell(spin);
+        let mut meter = Meter::process(child.0.id()).unwrap();
+        io::Read::read_exact(child.0.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let usage = meter.sample().unwrap();
+        assert!(usage.cpu_us >= 20_000, "the grandchild's use is missing: {usage:?}");
     }
 
     #[test]

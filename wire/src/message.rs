@@ -86,7 +86,8 @@ messages! {
     // ---- session -------------------------------------------------------------------------
     /// Opens or resumes a session. The first message on a connection, with sequence 0.
     0x01 Logon {
-        /// The session's own number, chosen by the client, not zero; the same number resumes it.
+        /// The session's own number, chosen by the client; the same number resumes it.
+        /// 0: anonymous; only queries are answered and nothing can be resumed.
         session: U64,
         /// Secret that TCP clients show (zero on the Unix socket, where the kernel vouches).
         token: [u8; 32],
@@ -114,7 +115,7 @@ messages! {
         /// First report wanted.
         from: U64,
     }
-    /// Asks for shared memory over the Unix socket; answered by [`Attached`] with descriptors.
+    /// Asks for shared memory over the Unix socket. Answered by [`Attached`], with descriptors.
     0x05 Attach {
         /// 0: a ring pair that carries this session from now on; 1: the board (read-only).
         what: u8,
@@ -355,8 +356,8 @@ messages! {
         reserved: [u8; 7],
     }
     /// Descriptors come with this frame. Ring pair: the request ring's memory, the report
-    /// ring's memory, the event descriptor that wakes the daemon, the one that wakes the client.
-    /// Board: its memory.
+    /// ring's memory, the bell (writing end of a pipe) that wakes the daemon, the doorbell
+    /// (reading end of another) that wakes the client. Board: its memory.
     0x84 Attached {
         /// As asked.
         what: u8,

@@ -11,11 +11,6 @@ use vendue_wire::message::{
     text,
 };
 
-/// Milli-credits an operator may grant at once: leaves head room in every 64-bit sum.
-const GRANT_MAX: u64 = 1 << 52;
-/// Milli-credits a balance may reach by grants.
-const BALANCE_MAX: u64 = 1 << 60;
-
 impl Machine {
     fn operator(&self, env: &Envelope) -> Result<(), Reject> {
         match self.sessions[env.session as usize].role() {
@@ -200,7 +195,7 @@ impl Machine {
         }
         let instance = m.instance.get() as u16;
         let amount = m.amount_millicredits.get();
-        if amount > GRANT_MAX || self.ledger.credit(instance, resource).free > BALANCE_MAX {
+        if amount > self.ledger.credit_room(usize::from(book)) {
             return Err(Reject::Overflow);
         }
         self.use_client_id(env, client_id);

@@ -12,6 +12,9 @@ pub const MILLI: u64 = 1000;
 /// All funds together, micro-units: leaves head room in every 64-bit sum.
 pub const FUNDS_MAX_MICRO: u64 = 1 << 62;
 
+/// All credits of a book together, milli-credits: whoever ends up with them, no balance overflows.
+pub const CREDITS_MAX_MILLI: u64 = 1 << 62;
+
 /// An order's largest notional, micro-units: times 10,000 basis points it fits 64 bits.
 pub const NOTIONAL_MAX_MICRO: u64 = u64::MAX / 20_000;
 
@@ -68,6 +71,8 @@ impl Genesis {
         range("orders_max", self.orders_max.get().into(), 1, 1 << 24)?;
         let per_instance = u64::from(self.orders_per_instance_max.get());
         range("orders_per_instance_max", per_instance, 1, self.orders_max.get().into())?;
+        let slots = per_instance * u64::from(self.instances_max.get());
+        range("orders_per_instance_max x instances_max", slots, 1, 1 << 30)?;
         range("sessions_max", self.sessions_max.get().into(), 1, 65_535)?;
         range("credit_cap_s", self.credit_cap_s.get().into(), 1, 31 * 86_400)?;
         range("burst_resume_ms", self.burst_resume_ms.get().into(), 1, 3_600_000)?;

@@ -40,6 +40,7 @@ impl Machine {
             let cap = baseline * u64::from(self.genesis.credit_cap_s.get()) * MILLI;
             let balance = self.ledger.credit(instance, resource);
             let room = cap.saturating_sub(balance.free.saturating_add(balance.held));
+            let room = room.min(self.ledger.credit_room(usize::from(book)));
             let earned = baseline.saturating_mul(elapsed_ms).min(room);
             if earned > 0 {
                 self.ledger.issue(usize::from(book), instance, resource, earned);

@@ -3,6 +3,7 @@
 //! Reports are the protocol's own messages, addressed to a session's slot. What later stages
 //! need besides (trades, levels, entitlements) has layouts of its own, below.
 
+use super::config::RESOURCES;
 use vendue_wire::message::*;
 use vendue_wire::messages;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -191,13 +192,15 @@ impl Outbox {
     }
 
     /// Bytes that the largest answer to one command can take on a machine of these bounds: a
-    /// sweep or a mass cancel of every open order, or a change of every instance's entitlement.
+    /// sweep or a mass cancel of every open order, or what start-up says of every instance.
     pub fn capacity_for(orders_max: u32, instances_max: u32) -> usize {
         let per_order = size_of::<Fill>()
             + size_of::<LevelChanged>()
             + size_of::<Cancelled>()
             + 3 * HEADER_BYTES;
-        let per_instance = 5 * (size_of::<Entitled>() + HEADER_BYTES);
+        let per_instance = size_of::<InstanceCreated>()
+            + HEADER_BYTES
+            + RESOURCES * (size_of::<Entitled>() + HEADER_BYTES);
         64 * 1024 + per_order * orders_max as usize + per_instance * instances_max as usize
     }
 

@@ -5,7 +5,7 @@
 //! be zero when it ends: [`Ledger::assert_balanced`] is called after every command, in release
 //! builds too. [`Ledger::check`] compares the whole against the house's totals.
 
-use super::config::{FUNDS_MAX_MICRO, RESOURCES};
+use super::config::{CREDITS_MAX_MILLI, FUNDS_MAX_MICRO, RESOURCES};
 use vendue_wire::code::{Reject, Resource};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -192,8 +192,15 @@ impl Ledger {
         self.credit_mut(buyer, resource).free += milli;
     }
 
-    /// Issues credits to an instance.
+    /// Milli-credits that a book may still issue.
+    pub fn credit_room(&self, book: usize) -> u64 {
+        let house = &self.house[book];
+        CREDITS_MAX_MILLI - (house.issued - house.burned) as u64
+    }
+
+    /// Issues credits to an instance; at most [`Ledger::credit_room`].
     pub fn issue(&mut self, book: usize, instance: u16, resource: Resource, milli: u64) {
+        assert!(milli <= self.credit_room(book), "book {book} issues more than it may");
         self.house[book].issued += u128::from(milli);
         self.credits_gap = self.credits_gap.wrapping_sub(milli as i64);
         self.credit_mut(instance, resource).free += milli;

@@ -34,6 +34,70 @@ struct Taker {
     cancel_maker: bool,
 }
 
+/// The order an incoming one meets, before the trade.
+struct Resting<'a> {
+    node: &'a Node,
+    handle: u64,
+    account: u16,
+}
+
+/// The funds side of a trade; `fees` are the maker's and the taker's.
+#[inline]
+fn funds_of(taker: &Taker, maker: u16, notional: u64, fees: (u64, u64)) -> FundsOfTrade {
+    let (maker_fee, taker_fee) = fees;
+    match taker.side {
+        Side::Buy => FundsOfTrade {
+            buyer: taker.account,
+            seller: maker,
+            notional,
+            buyer_fee: taker_fee,
+            seller_fee: maker_fee,
+            buyer_held: false,
+        },
+        Side::Sell => FundsOfTrade {
+            buyer: maker,
+            seller: taker.account,
+            notional,
+            buyer_fee: maker_fee,
+            seller_fee: taker_fee,
+            buyer_held: true,
+        },
+    }
+}
+
+/// What is said of a trade; `taker` is as the trade left it, `fees` the maker's and the taker's.
+#[inline]
+fn fill_event(
+    trade: u64,
+    taker: &Taker,
+    maker: &Resting<'_>,
+    quantity: u32,
+    fees: (u64, u64),
+) -> Fill {
+    Fill {
+        trade: trade.into(),
+        maker_client_id: maker.node.client_id.into(),
+        taker_client_id: taker.client_id.into(),
+        maker_handle: maker.handle.into(),
+        taker_handle: taker.handle.into(),
+        maker_fee_micro: fees.0.into(),
+        taker_fee_micro: fees.1.into(),
+        maker_session: u32::from(maker.node.session).into(),
+        taker_session: taker.session.into(),
+        maker: u32::from(maker.node.instance).into(),
+        taker: u32::from(taker.instance).into(),
+        maker_account: u32::from(maker.account).into(),
+        taker_account: u32::from(taker.account).into(),
+        price_ticks: u32::from(maker.node.price).into(),
+        quantity: quantity.into(),
+        maker_remaining: (maker.node.quantity - quantity).into(),
+        taker_remaining: taker.remaining.into(),
+        book: taker.book.into(),
+        taker_side: taker.side as u8,
+        reserved: [0; 5],
+    }
+}
+
 /// Fee on `notional`, rounded toward the house.
 #[inline]
 fn fee(notional: u64, bps: u64) -> u64 {
@@ -386,25 +450,7 @@ impl Machine {
         let level = book.sides[taker.side.opposite() as usize].level_mut(maker.price);
         level.quantity -= u64::from(quantity);
         let buying = taker.side == Side::Buy;
-        let funds = if buying {
-            FundsOfTrade {
-                buyer: taker.account,
-                seller: maker_account,
-                notional: amount,
-                buyer_fee: taker_fee,
-                seller_fee: maker_fee,
-                buyer_held: false,
-            }
-        } else {
-            FundsOfTrade {
-                buyer: maker_account,
-                seller: taker.account,
-                notional: amount,
-                buyer_fee: maker_fee,
-                seller_fee: taker_fee,
-                buyer_held: true,
-            }
-        };
+        let funds = funds_of(taker, maker_account, amount, (maker_fee, taker_fee));
         self.ledger.settle_funds(&funds);
         let (seller, buyer) = if buying {
             ((maker.instance, true), taker.instance)
@@ -414,28 +460,9 @@ impl Machine {
         self.ledger.settle_credits(seller, buyer, resource, milli(quantity));
         self.trades += 1;
         self.fold(self.trades ^ u64::from(slot) << 32 ^ u64::from(quantity));
-        let event = Fill {
-            trade: self.trades.into(),
-            maker_client_id: maker.client_id.into(),
-            taker_client_id: taker.client_id.into(),
-            maker_handle: self.slab.handle(slot).into(),
-            taker_handle: taker.handle.into(),
-            maker_fee_micro: maker_fee.into(),
-            taker_fee_micro: taker_fee.into(),
-            maker_session: u32::from(maker.session).into(),
-            taker_session: taker.session.into(),
-            maker: u32::from(maker.instance).into(),
-            taker: u32::from(taker.instance).into(),
-            maker_account: u32::from(maker_account).into(),
-            taker_account: u32::from(taker.account).into(),
-            price_ticks: u32::from(maker.price).into(),
-            quantity: quantity.into(),
-            maker_remaining: (maker.quantity - quantity).into(),
-            taker_remaining: taker.remaining.into(),
-            book: taker.book.into(),
-            taker_side: taker.side as u8,
-            reserved: [0; 5],
-        };
+        let handle = self.slab.handle(slot);
+        let resting = Resting { node: maker, handle, account: maker_account };
+        let event = fill_event(self.trades, taker, &resting, quantity, (maker_fee, taker_fee));
         out.push(ANY, &event);
         if quantity == maker.quantity {
             self.unlink(slot, maker);
@@ -728,7 +755,7 @@ impl Machine {
         out.push(env.session, &report);
     }
 
-    /// Reports a cancel to the order's session and, if another one asked, to that one too.
+    /// Reports a cancel to the order's session and, if another one asked for it, to that one too.
     fn report_cancelled(&self, env: &Envelope, slot: u32, reason: CancelReason, out: &mut Outbox) {
         let node = &self.slab.nodes[slot as usize];
         let own = u32::from(node.session) == env.session;
@@ -745,7 +772,7 @@ impl Machine {
             reserved: 0.into(),
         };
         out.push(node.session.into(), &report);
-        if !own && reason == CancelReason::Requested {
+        if !own && matches!(reason, CancelReason::Requested | CancelReason::MassCancel) {
             report.request = env.request.into();
             out.push(env.session, &report);
         }

@@ -56,6 +56,10 @@ impl Machine {
     /// The row of this session: its own, a free one, or that of the longest gone session that
     /// has no open orders. The second part says that it starts afresh.
     fn session_slot(&self, m: &OpenSession, role: Role) -> Result<(u32, bool), Reject> {
+        if m.session.get() == 0 {
+            // Zero marks unused rows.
+            return Err(Reject::BadField);
+        }
         let account = m.account.get();
         if account != ANY && account >= self.accounts_used {
             return Err(Reject::UnknownAccount);

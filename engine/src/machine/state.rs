@@ -146,6 +146,11 @@ impl Machine {
     pub fn decode(bytes: &[u8]) -> Result<Machine, StateError> {
         let mut r = Reader(bytes);
         let genesis: Genesis = r.body("genesis")?;
+        // Before tables are made that the bytes could never fill.
+        let row = size_of::<Node>() + size_of::<u32>() + size_of::<Dated>();
+        if genesis.orders_max.get() as usize > r.0.len() / row {
+            return Err(StateError::Length("orders"));
+        }
         let mut machine = Machine::new(&genesis)?;
         machine.decode_books(&mut r)?;
         let accounts: Vec<Account> = r.rows(machine.accounts.len(), "accounts")?;

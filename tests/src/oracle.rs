@@ -1,0 +1,1071 @@
+//! A naive model of the market: what the machine must do, said as simply as possible.
+//!
+//! Written from the design and the protocol's messages, not from the machine: one list of open
+//! orders in order of arrival, linear searches, 128-bit arithmetic, what is held computed from
+//! the open orders each time. It shares nothing with the machine but messages and codes.
+//!
+//! Handles are the machine's affair; the model numbers orders 1, 2, 3... and is told which
+//! handle stands for which order ([`Market::learn`]).
+
+use std::collections::BTreeMap;
+use vendue_wire::code::{CancelReason, OrderType, RESOURCES, Reject, Role, Side, TimeInForce};
+use vendue_wire::message::{
+    ANY, ANY_BOOK, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
+    NewOrder, RemoveInstance, Replace, Withdraw,
+};
+
+/// All funds together, micro-units.
+const FUNDS_MAX: i128 = 1 << 62;
+/// All credits of a book together, milli-credits.
+const CREDITS_MAX: i128 = 1 << 62;
+
+/// The market's bounds and rules.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names of the start-up record")]
+pub struct Rules {
+    pub accounts_max: usize,
+    pub instances_max: usize,
+    pub orders_max: usize,
+    pub orders_per_instance_max: usize,
+    pub sessions_max: usize,
+    pub credit_cap_s: i128,
+    pub burst_resume_ms: i128,
+    pub maker_fee_bps: i128,
+    pub taker_fee_bps: i128,
+}
+
+/// A book and what its tier says of the resource.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names of the start-up record")]
+pub struct Book {
+    pub tier: u16,
+    pub resource: usize,
+    pub capacity_vru: i128,
+    pub burst_percent: i128,
+    pub tick_micro: i128,
+    pub price_max: i128,
+    pub quantity_max: i128,
+    /// Milli-credits issued.
+    pub issued: i128,
+    /// Milli-credits burned.
+    pub burned: i128,
+    pub trades: u64,
+    pub volume: i128,
+    pub last: i128,
+}
+
+/// A tenant.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "as in the protocol")]
+pub struct Account {
+    pub group: u8,
+    pub sells_to: u64,
+    pub buys_from: u64,
+    pub name: [u8; 32],
+    /// Micro-units not held for orders.
+    pub free: i128,
+}
+
+/// A VM or container.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "as in the protocol")]
+pub struct Instance {
+    pub account: usize,
+    pub tier: u16,
+    pub name: [u8; 32],
+    pub baseline: [i128; RESOURCES],
+    /// Milli-credits not held for orders.
+    pub free: [i128; RESOURCES],
+    pub bursting: [bool; RESOURCES],
+}
+
+/// A session's row; number 0 is unused.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "as in the protocol")]
+pub struct Session {
+    pub number: u64,
+    pub account: u32,
+    pub instance: u32,
+    pub role: Role,
+    pub connected: bool,
+    pub cancel_on_disconnect: bool,
+    pub last_request: u64,
+    pub last_client_id: u64,
+    pub closed_at_ns: u64,
+}
+
+const UNUSED: Session = Session {
+    number: 0,
+    account: ANY,
+    instance: ANY,
+    role: Role::Observer,
+    connected: false,
+    cancel_on_disconnect: false,
+    last_request: 0,
+    last_client_id: 0,
+    closed_at_ns: 0,
+};
+
+/// An order, open or on its way in.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "as in the protocol")]
+pub struct Order {
+    pub number: u64,
+    pub client_id: u64,
+    pub session: u32,
+    pub instance: u32,
+    pub book: usize,
+    pub side: Side,
+    pub price: i128,
+    pub quantity: i128,
+    pub expires_at_ms: Option<u64>,
+}
+
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Session's slot, or [`ANY`] for the daemon.
+    pub session: u32,
+    /// The request's number.
+    pub request: u64,
+    /// Now, nanoseconds.
+    pub time_ns: u64,
+}
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the messages of the same names")]
+#[allow(clippy::large_enum_variant, reason = "lives on a test's stack")]
+pub enum Request {
+    NewOrder(NewOrder),
+    Cancel(Cancel),
+    Replace(Replace),
+    MassCancel(MassCancel),
+    CreateAccount(CreateAccount),
+    Deposit(Deposit),
+    Withdraw(Withdraw),
+    CreateInstance(CreateInstance),
+    RemoveInstance(RemoveInstance),
+    GrantCredits(GrantCredits),
+    Tick,
+    Usage { instance: u32, resource: usize, used: u64 },
+    Open { number: u64, account: u32, instance: u32, role: Role, cancel_on_disconnect: bool },
+    Close { slot: u32 },
+}
+
+/// What the market says, in order. `order` is the model's number of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the messages of the same names")]
+pub enum Said {
+    Accepted {
+        to: u32,
+        request: u64,
+        client_id: u64,
+        order: u64,
+        time_ns: u64,
+        instance: u32,
+        price: i128,
+        quantity: i128,
+        book: usize,
+        side: Side,
+    },
+    Traded(Trade),
+    Cancelled {
+        to: u32,
+        request: u64,
+        client_id: u64,
+        order: u64,
+        time_ns: u64,
+        instance: u32,
+        quantity: i128,
+        book: usize,
+        side: Side,
+        reason: CancelReason,
+    },
+    Replaced {
+        to: u32,
+        request: u64,
+        client_id: u64,
+        old: u64,
+        order: u64,
+        time_ns: u64,
+        price: i128,
+        quantity: i128,
+    },
+    Rejected {
+        to: u32,
+        request: u64,
+        client_id: u64,
+        time_ns: u64,
+        kind: u8,
+        code: Reject,
+    },
+    Done {
+        to: u32,
+        request: u64,
+        client_id: u64,
+        time_ns: u64,
+        kind: u8,
+        value: i128,
+    },
+    Created {
+        instance: u32,
+        tier: u16,
+    },
+    Removed {
+        instance: u32,
+    },
+    Opened {
+        to: u32,
+        number: u64,
+        last_request: u64,
+        last_client_id: u64,
+        fresh: bool,
+    },
+    Refused {
+        code: Reject,
+    },
+}
+
+/// A trade; fees in micro-units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "as in the event of the machine")]
+pub struct Trade {
+    pub trade: u64,
+    pub book: usize,
+    pub price: i128,
+    pub quantity: i128,
+    pub taker_side: Side,
+    pub maker: Party,
+    pub taker: Party,
+}
+
+/// One side of a trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "as in the event of the machine")]
+pub struct Party {
+    pub order: u64,
+    pub client_id: u64,
+    pub session: u32,
+    pub instance: u32,
+    pub account: usize,
+    pub fee: i128,
+    pub remaining: i128,
+}
+
+/// The whole market.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "what the names say")]
+pub struct Market {
+    pub rules: Rules,
+    pub books: Vec<Book>,
+    pub accounts: Vec<Account>,
+    pub instances: BTreeMap<u32, Instance>,
+    pub sessions: Vec<Session>,
+    /// Open orders in order of arrival in their queues.
+    pub orders: Vec<Order>,
+    /// Micro-units paid in and not out again.
+    pub funds_issued: i128,
+    /// Micro-units of fees taken.
+    pub fees: i128,
+    handles: BTreeMap<u64, u64>,
+    orders_numbered: u64,
+    trades: u64,
+    accrued_ms: u64,
+    said: Vec<Said>,
+}
+
+fn fee(notional: i128, bps: i128) -> i128 {
+    (notional * bps + 9_999) / 10_000
+}
+
+fn crosses(taker: Side, limit: i128, price: i128) -> bool {
+    if taker == Side::Buy { price <= limit } else { price >= limit }
+}
+
+impl Market {
+    /// An empty market.
+    pub fn new(rules: Rules, books: Vec<Book>) -> Market {
+        Market {
+            rules,
+            books,
+            accounts: Vec::new(),
+            instances: BTreeMap::new(),
+            sessions: vec![UNUSED; rules.sessions_max],
+            orders: Vec::new(),
+            funds_issued: 0,
+            fees: 0,
+            handles: BTreeMap::new(),
+            orders_numbered: 0,
+            trades: 0,
+            accrued_ms: 0,
+            said: Vec::new(),
+        }
+    }
+
+    /// Remembers that `handle` stands for order `number`; false if it stood for one before.
+    pub fn learn(&mut self, handle: u64, number: u64) -> bool {
+        self.handles.insert(handle, number).is_none()
+    }
+
+    /// The order that `handle` stood for, if any.
+    pub fn order_of(&self, handle: u64) -> Option<u64> {
+        self.handles.get(&handle).copied()
+    }
+
+    /// Every handle ever given out.
+    pub fn handles(&self) -> &BTreeMap<u64, u64> {
+        &self.handles
+    }
+
+    /// Carries out a request, or refuses it, and says what happened.
+    pub fn ask(&mut self, who: &Caller, request: &Request) -> Vec<Said> {
+        match request {
+            Request::Tick => self.tick(who),
+            Request::Usage { instance, resource, used } => self.usage(*instance, *resource, *used),
+            Request::Open { .. } => self.open(request),
+            Request::Close { slot } => self.close(who, *slot),
+            _ => self.session_request(who, request),
+        }
+        self.settle_bursts();
+        std::mem::take(&mut self.said)
+    }
+
+    fn session_request(&mut self, who: &Caller, request: &Request) {
+        let Some(session) = self.sessions.get_mut(who.session as usize) else { return };
+        session.last_request = session.last_request.max(who.request);
+        let (kind, client_id, result) = match request {
+            Request::NewOrder(m) => (NewOrder::KIND, m.client_id.get(), self.new_order(who, m)),
+            Request::Cancel(m) => (Cancel::KIND, m.handle.get(), self.cancel(who, m)),
+            Request::Replace(m) => (Replace::KIND, m.client_id.get(), self.replace(who, m)),
+            Request::MassCancel(m) => (MassCancel::KIND, 0, self.mass_cancel(who, m)),
+            _ => self.operator_request(who, request),
+        };
+        if let Err(code) = result {
+            let (to, request, time_ns) = (who.session, who.request, who.time_ns);
+            self.said.push(Said::Rejected { to, request, client_id, time_ns, kind, code });
+        }
+    }
+
+    fn operator_request(
+        &mut self,
+        who: &Caller,
+        request: &Request,
+    ) -> (u8, u64, Result<(), Reject>) {
+        let (kind, client_id) = match request {
+            Request::CreateAccount(m) => (CreateAccount::KIND, m.client_id.get()),
+            Request::Deposit(m) => (Deposit::KIND, m.client_id.get()),
+            Request::Withdraw(m) => (Withdraw::KIND, m.client_id.get()),
+            Request::CreateInstance(m) => (CreateInstance::KIND, m.client_id.get()),
+            Request::RemoveInstance(m) => (RemoveInstance::KIND, m.client_id.get()),
+            Request::GrantCredits(m) => (GrantCredits::KIND, m.client_id.get()),
+            _ => unreachable!("not a session's request"),
+        };
+        if self.sessions[who.session as usize].role != Role::Operator {
+            return (kind, client_id, Err(Reject::NotPermitted));
+        }
+        if let Err(code) = self.fresh(who, client_id) {
+            return (kind, client_id, Err(code));
+        }
+        let result = match request {
+            Request::CreateAccount(m) => self.create_account(m),
+            Request::Deposit(m) => self.deposit(m.account.get(), m.amount_micro.get().into()),
+            Request::Withdraw(m) => self.withdraw(m.account.get(), m.amount_micro.get().into()),
+            Request::CreateInstance(m) => self.create_instance(m),
+            Request::RemoveInstance(m) => self.remove_instance(who, m.instance.get()),
+            Request::GrantCredits(m) => self.grant(m),
+            _ => unreachable!("matched above"),
+        };
+        let result = result.map(|value| {
+            self.use_id(who, client_id);
+            self.done(who, kind, client_id, value);
+        });
+        (kind, client_id, result)
+    }
+
+    fn done(&mut self, who: &Caller, kind: u8, client_id: u64, value: i128) {
+        let (to, request, time_ns) = (who.session, who.request, who.time_ns);
+        self.said.push(Said::Done { to, request, client_id, time_ns, kind, value });
+    }
+
+    fn fresh(&self, who: &Caller, client_id: u64) -> Result<(), Reject> {
+        let last = self.sessions[who.session as usize].last_client_id;
+        if client_id > last { Ok(()) } else { Err(Reject::DuplicateClientId) }
+    }
+
+    fn use_id(&mut self, who: &Caller, client_id: u64) {
+        self.sessions[who.session as usize].last_client_id = client_id;
+    }
+
+    fn may_act(&self, who: &Caller, instance: u32) -> Result<(), Reject> {
+        let session = &self.sessions[who.session as usize];
+        let row = self.instances.get(&instance).ok_or(Reject::UnknownInstance)?;
+        let may = match session.role {
+            Role::Operator => true,
+            Role::Tenant => session.account == row.account as u32,
+            Role::Agent => session.instance == instance,
+            Role::Observer => false,
+        };
+        if may { Ok(()) } else { Err(Reject::NotPermitted) }
+    }
+}
+
+/// Accounts, instances, credits.
+impl Market {
+    fn create_account(&mut self, m: &CreateAccount) -> Result<i128, Reject> {
+        if !good_name(&m.name) || self.accounts.iter().any(|row| row.name == m.name) {
+            return Err(Reject::BadName);
+        }
+        if self.accounts.len() >= self.rules.accounts_max {
+            return Err(Reject::AccountsFull);
+        }
+        self.accounts.push(Account {
+            group: m.group,
+            sells_to: m.sells_to.get(),
+            buys_from: m.buys_from.get(),
+            name: m.name,
+            free: 0,
+        });
+        Ok(self.accounts.len() as i128 - 1)
+    }
+
+    fn deposit(&mut self, account: u32, amount: i128) -> Result<i128, Reject> {
+        let row = self.accounts.get_mut(account as usize).ok_or(Reject::UnknownAccount)?;
+        if self.funds_issued + amount > FUNDS_MAX {
+            return Err(Reject::Overflow);
+        }
+        self.funds_issued += amount;
+        row.free += amount;
+        Ok(row.free)
+    }
+
+    fn withdraw(&mut self, account: u32, amount: i128) -> Result<i128, Reject> {
+        let row = self.accounts.get_mut(account as usize).ok_or(Reject::UnknownAccount)?;
+        if row.free < amount {
+            return Err(Reject::InsufficientFunds);
+        }
+        self.funds_issued -= amount;
+        row.free -= amount;
+        Ok(row.free)
+    }
+
+    fn book_of(&self, tier: u16, resource: usize) -> Option<usize> {
+        self.books.iter().position(|book| book.tier == tier && book.resource == resource)
+    }
+
+    /// VRUs of a resource that the tier's instances have reserved.
+    pub fn reserved(&self, tier: u16, resource: usize) -> i128 {
+        let of_tier = self.instances.values().filter(|row| row.tier == tier);
+        of_tier.map(|row| row.baseline[resource]).sum()
+    }
+
+    fn create_instance(&mut self, m: &CreateInstance) -> Result<i128, Reject> {
+        let account = m.account.get() as usize;
+        if account >= self.accounts.len() {
+            return Err(Reject::UnknownAccount);
+        }
+        let tier = m.tier.get();
+        if !self.books.iter().any(|book| book.tier == tier) {
+            return Err(Reject::UnknownTier);
+        }
+        if !good_name(&m.name) || self.instances.values().any(|row| row.name == m.name) {
+            return Err(Reject::BadName);
+        }
+        let baseline = m.baseline_vru.map(|vru| i128::from(vru.get()));
+        for (resource, &vru) in baseline.iter().enumerate() {
+            let at = self.book_of(tier, resource);
+            let capacity = at.map_or(0, |at| self.books[at].capacity_vru);
+            if self.reserved(tier, resource) + vru > capacity {
+                return Err(Reject::InsufficientCapacity);
+            }
+        }
+        let number = (0..self.rules.instances_max as u32)
+            .find(|number| !self.instances.contains_key(number))
+            .ok_or(Reject::InstancesFull)?;
+        let (free, bursting) = ([0; RESOURCES], [false; RESOURCES]);
+        let row = Instance { account, tier, name: m.name, baseline, free, bursting };
+        self.instances.insert(number, row);
+        self.said.push(Said::Created { instance: number, tier });
+        Ok(number.into())
+    }
+
+    fn remove_instance(&mut self, who: &Caller, number: u32) -> Result<i128, Reject> {
+        let tier = self.instances.get(&number).ok_or(Reject::UnknownInstance)?.tier;
+        self.cancel_all(who, CancelReason::InstanceRemoved, |order| order.instance == number);
+        for resource in 0..RESOURCES {
+            if let Some(book) = self.book_of(tier, resource) {
+                self.books[book].burned += self.instances[&number].free[resource];
+            }
+        }
+        self.instances.remove(&number);
+        for session in self.sessions.iter_mut().filter(|session| session.instance == number) {
+            session.instance = ANY;
+        }
+        self.said.push(Said::Removed { instance: number });
+        Ok(number.into())
+    }
+
+    /// Milli-credits a book may still issue.
+    fn room(&self, book: usize) -> i128 {
+        CREDITS_MAX - (self.books[book].issued - self.books[book].burned)
+    }
+
+    fn grant(&mut self, m: &GrantCredits) -> Result<i128, Reject> {
+        let (number, resource) = (m.instance.get(), usize::from(m.resource));
+        let tier = self.instances.get(&number).ok_or(Reject::UnknownInstance)?.tier;
+        let book = self.book_of(tier, resource).ok_or(Reject::UnknownBook)?;
+        let amount = i128::from(m.amount_millicredits.get());
+        if amount > self.room(book) {
+            return Err(Reject::Overflow);
+        }
+        self.books[book].issued += amount;
+        self.move_credits(number, resource, amount);
+        Ok(self.instances[&number].free[resource])
+    }
+
+    fn tick(&mut self, who: &Caller) {
+        let now_ms = who.time_ns / 1_000_000;
+        let elapsed = if self.accrued_ms == 0 { 0 } else { now_ms - self.accrued_ms };
+        self.accrued_ms = now_ms;
+        for number in self.instances.keys().copied().collect::<Vec<_>>() {
+            for resource in 0..RESOURCES {
+                let row = &self.instances[&number];
+                let (baseline, tier, free) = (row.baseline[resource], row.tier, row.free[resource]);
+                let Some(book) = self.book_of(tier, resource) else { continue };
+                let cap = baseline * self.rules.credit_cap_s * 1000;
+                let has = free + self.held_credits(number, resource);
+                let earned = (baseline * i128::from(elapsed)).min(cap - has).max(0);
+                let earned = earned.min(self.room(book));
+                self.books[book].issued += earned;
+                self.move_credits(number, resource, earned);
+            }
+        }
+        self.cancel_all(who, CancelReason::Expired, |order| {
+            order.expires_at_ms.is_some_and(|at| at <= now_ms)
+        });
+    }
+
+    fn usage(&mut self, number: u32, resource: usize, used: u64) {
+        let Some(row) = self.instances.get(&number) else { return };
+        let paid = i128::from(used).min(row.free[resource]);
+        let Some(book) = self.book_of(row.tier, resource) else { return };
+        self.books[book].burned += paid;
+        self.move_credits(number, resource, -paid);
+    }
+
+    /// Adds to an instance's free credits, or takes from them.
+    fn move_credits(&mut self, number: u32, resource: usize, amount: i128) {
+        let Some(row) = self.instances.get_mut(&number) else { panic!("no instance {number}") };
+        row.free[resource] += amount;
+        assert!(row.free[resource] >= 0, "credits of {number} went negative");
+    }
+
+    /// Starts and ends bursts as the free credits say once a command is done.
+    fn settle_bursts(&mut self) {
+        for row in self.instances.values_mut() {
+            for (resource, &free) in row.free.iter().enumerate() {
+                if free == 0 {
+                    row.bursting[resource] = false;
+                } else if free >= row.baseline[resource] * self.rules.burst_resume_ms {
+                    row.bursting[resource] = true;
+                }
+            }
+        }
+    }
+
+    /// VRUs an instance may use now, if its tier has the resource.
+    pub fn entitled(&self, number: u32, resource: usize) -> Option<i128> {
+        let row = self.instances.get(&number)?;
+        let book = &self.books[self.book_of(row.tier, resource)?];
+        let baseline = row.baseline[resource];
+        let ceiling = (baseline * book.burst_percent / 100).min(book.capacity_vru);
+        Some(if row.bursting[resource] { ceiling } else { baseline })
+    }
+
+    /// Micro-units held for an account's orders.
+    pub fn held_funds(&self, account: usize) -> i128 {
+        let own = |order: &&Order| self.instances[&order.instance].account == account;
+        let buys = self.orders.iter().filter(|order| order.side == Side::Buy);
+        buys.filter(own).map(|order| self.hold_of_buy(order)).sum()
+    }
+
+    /// Milli-credits held for an instance's orders.
+    pub fn held_credits(&self, instance: u32, resource: usize) -> i128 {
+        let sells = self.orders.iter().filter(|order| order.side == Side::Sell);
+        sells
+            .filter(|order| order.instance == instance)
+            .filter(|order| self.books[order.book].resource == resource)
+            .map(|order| order.quantity * 1000)
+            .sum()
+    }
+
+    fn hold_of_buy(&self, order: &Order) -> i128 {
+        let notional = order.price * self.books[order.book].tick_micro * order.quantity;
+        notional + fee(notional, self.rules.maker_fee_bps)
+    }
+}
+
+/// Orders.
+impl Market {
+    fn check_terms(&self, book: usize, price: i128, quantity: i128) -> Result<(), Reject> {
+        let book = self.books.get(book).ok_or(Reject::UnknownBook)?;
+        if price < 1 || price > book.price_max {
+            return Err(Reject::BadPrice);
+        }
+        if quantity < 1 || quantity > book.quantity_max {
+            return Err(Reject::BadQuantity);
+        }
+        Ok(())
+    }
+
+    /// Checks that an order can be paid for whatever happens to it; `released` is what would
+    /// become free first.
+    fn check_cover(&self, order: &Order, released: i128) -> Result<(), Reject> {
+        let row = &self.instances[&order.instance];
+        match order.side {
+            Side::Buy => {
+                let notional = order.price * self.books[order.book].tick_micro * order.quantity;
+                let bps = self.rules.maker_fee_bps.max(self.rules.taker_fee_bps);
+                let cost = notional + fee(notional, bps) + i128::from(bps > 0);
+                let free = self.accounts[row.account].free + released;
+                if free < cost { Err(Reject::InsufficientFunds) } else { Ok(()) }
+            }
+            Side::Sell => {
+                let free = row.free[self.books[order.book].resource] + released;
+                if free < order.quantity * 1000 { Err(Reject::InsufficientCredits) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn new_order(&mut self, who: &Caller, m: &NewOrder) -> Result<(), Reject> {
+        self.fresh(who, m.client_id.get())?;
+        self.may_act(who, m.instance.get())?;
+        let market = m.order_type == OrderType::Market as u8;
+        let side = Side::from_u8(m.side).unwrap_or(Side::Buy);
+        let any_price = market && side == Side::Sell;
+        let dated = m.time_in_force == TimeInForce::Gtd as u8;
+        let order = Order {
+            number: self.orders_numbered + 1,
+            client_id: m.client_id.get(),
+            session: who.session,
+            instance: m.instance.get(),
+            book: m.book.get().into(),
+            side,
+            price: if any_price { 1 } else { m.price_ticks.get().into() },
+            quantity: m.quantity.get().into(),
+            expires_at_ms: dated.then_some(m.expires_at_ms.get()),
+        };
+        self.check_terms(order.book, order.price, order.quantity)?;
+        if self.instances[&order.instance].tier != self.books[order.book].tier {
+            return Err(Reject::WrongTier);
+        }
+        if order.expires_at_ms.is_some_and(|at| at <= who.time_ns / 1_000_000) {
+            return Err(Reject::BadExpiry);
+        }
+        if self.orders.len() >= self.rules.orders_max {
+            return Err(Reject::OrdersFull);
+        }
+        let own = self.orders.iter().filter(|open| open.instance == order.instance).count();
+        if own >= self.rules.orders_per_instance_max {
+            return Err(Reject::InstanceOrdersFull);
+        }
+        self.check_cover(&order, 0)?;
+        if m.post_only == 1 && self.would_trade(&order) {
+            return Err(Reject::WouldCross);
+        }
+        self.use_id(who, order.client_id);
+        self.orders_numbered += 1;
+        self.said.push(Said::Accepted {
+            to: who.session,
+            request: who.request,
+            client_id: order.client_id,
+            order: order.number,
+            time_ns: who.time_ns,
+            instance: order.instance,
+            price: order.price,
+            quantity: order.quantity,
+            book: order.book,
+            side,
+        });
+        let cancels_resting = m.self_trade == 1;
+        let whole = m.time_in_force == TimeInForce::Fok as u8;
+        if whole && !self.fills_whole(&order, cancels_resting) {
+            self.say_cancelled(who, &order, CancelReason::Unmatched);
+            return Ok(());
+        }
+        let rests = !market && (dated || m.time_in_force == TimeInForce::Gtc as u8);
+        self.enter(who, order, cancels_resting, rests);
+        Ok(())
+    }
+
+    /// Positions of the open orders that `order` crosses, best price first, then oldest.
+    fn crossed(&self, order: &Order) -> Vec<Order> {
+        let mut found: Vec<Order> = self
+            .orders
+            .iter()
+            .filter(|open| open.book == order.book && open.side != order.side)
+            .filter(|open| crosses(order.side, order.price, open.price))
+            .copied()
+            .collect();
+        // A stable sort keeps the order of arrival within a price.
+        found.sort_by_key(|open| if order.side == Side::Buy { open.price } else { -open.price });
+        found
+    }
+
+    fn account_of(&self, order: &Order) -> usize {
+        self.instances[&order.instance].account
+    }
+
+    fn allowed(&self, a: &Order, b: &Order) -> bool {
+        let (seller, buyer) = if a.side == Side::Sell { (a, b) } else { (b, a) };
+        let seller = &self.accounts[self.account_of(seller)];
+        let buyer = &self.accounts[self.account_of(buyer)];
+        seller.sells_to & (1 << buyer.group) != 0 && buyer.buys_from & (1 << seller.group) != 0
+    }
+
+    fn would_trade(&self, order: &Order) -> bool {
+        let account = self.account_of(order);
+        let crossed = self.crossed(order);
+        crossed.iter().any(|open| self.account_of(open) == account || self.allowed(order, open))
+    }
+
+    fn fills_whole(&self, order: &Order, cancels_resting: bool) -> bool {
+        let mut found = 0;
+        for open in self.crossed(order) {
+            if self.account_of(&open) == self.account_of(order) {
+                if !cancels_resting {
+                    break;
+                }
+            } else if self.allowed(order, &open) {
+                found += open.quantity;
+            }
+            if found >= order.quantity {
+                break;
+            }
+        }
+        found >= order.quantity
+    }
+
+    /// Trades an order against the book; what is left rests or is cancelled.
+    fn enter(&mut self, who: &Caller, mut order: Order, cancels_resting: bool, rests: bool) {
+        let mut traded = 0;
+        let mut gone = if rests { None } else { Some(CancelReason::Unmatched) };
+        for open in self.crossed(&order) {
+            if order.quantity == 0 {
+                break;
+            }
+            if self.account_of(&open) == self.account_of(&order) {
+                if cancels_resting {
+                    self.take_out(who, open.number, CancelReason::SelfTrade);
+                } else {
+                    gone = Some(CancelReason::SelfTrade);
+                    break;
+                }
+            } else if self.allowed(&order, &open) {
+                self.trade(&mut order, &open, &mut traded);
+            }
+        }
+        if order.quantity == 0 {
+            return;
+        }
+        match gone {
+            Some(reason) => self.say_cancelled(who, &order, reason),
+            None => {
+                self.hold(&order, 1);
+                self.orders.push(order);
+            }
+        }
+    }
+
+    /// Takes what an order holds from the free balance (`sign` 1) or gives it back (-1).
+    fn hold(&mut self, order: &Order, sign: i128) {
+        match order.side {
+            Side::Buy => {
+                let (account, hold) = (self.account_of(order), self.hold_of_buy(order));
+                self.accounts[account].free -= sign * hold;
+                assert!(self.accounts[account].free >= 0, "funds of {account} went negative");
+            }
+            Side::Sell => {
+                let resource = self.books[order.book].resource;
+                self.move_credits(order.instance, resource, -sign * order.quantity * 1000);
+            }
+        }
+    }
+
+    fn trade(&mut self, taker: &mut Order, open: &Order, traded: &mut i128) {
+        let book = taker.book;
+        let unit = open.price * self.books[book].tick_micro;
+        let quantity = taker.quantity.min(open.quantity);
+        let amount = unit * quantity;
+        let (before, after) = (unit * open.quantity, unit * (open.quantity - quantity));
+        let bps = self.rules.maker_fee_bps;
+        let maker_fee = fee(before, bps) - fee(after, bps);
+        let bps = self.rules.taker_fee_bps;
+        let taker_fee = fee(*traded + amount, bps) - fee(*traded, bps);
+        *traded += amount;
+        taker.quantity -= quantity;
+        let mut maker = *open;
+        maker.quantity -= quantity;
+
+        // What the maker holds is freed, the trade is paid from free balances, the rest held.
+        let resource = self.books[book].resource;
+        let (buyer, seller) =
+            if taker.side == Side::Buy { (&*taker, open) } else { (open, &*taker) };
+        let (buyer_fee, seller_fee) =
+            if taker.side == Side::Buy { (taker_fee, maker_fee) } else { (maker_fee, taker_fee) };
+        let (paying, paid) = (self.account_of(buyer), self.account_of(seller));
+        if open.side == Side::Buy {
+            let freed = self.hold_of_buy(open) - self.hold_of_buy(&maker);
+            self.accounts[paying].free += freed;
+            self.move_credits(seller.instance, resource, -quantity * 1000);
+        }
+        self.accounts[paying].free -= amount + buyer_fee;
+        self.accounts[paid].free += amount - seller_fee;
+        self.fees += buyer_fee + seller_fee;
+        assert!(self.accounts[paying].free >= 0, "funds of {paying} went negative");
+        self.move_credits(buyer.instance, resource, quantity * 1000);
+        self.book_trade(taker, &maker, quantity, (maker_fee, taker_fee));
+    }
+
+    /// Counts and reports a trade; takes the maker out of the book or leaves its rest there.
+    fn book_trade(&mut self, taker: &Order, maker: &Order, quantity: i128, fees: (i128, i128)) {
+        self.trades += 1;
+        let book = &mut self.books[taker.book];
+        book.trades += 1;
+        book.volume += quantity;
+        book.last = maker.price;
+        let party = |order: &Order, fee| Party {
+            order: order.number,
+            client_id: order.client_id,
+            session: order.session,
+            instance: order.instance,
+            account: self.account_of(order),
+            fee,
+            remaining: order.quantity,
+        };
+        self.said.push(Said::Traded(Trade {
+            trade: self.trades,
+            book: taker.book,
+            price: maker.price,
+            quantity,
+            taker_side: taker.side,
+            maker: party(maker, fees.0),
+            taker: party(taker, fees.1),
+        }));
+        let at = self.orders.iter().position(|order| order.number == maker.number);
+        let Some(at) = at else { panic!("maker {} is not open", maker.number) };
+        if maker.quantity == 0 {
+            self.orders.remove(at);
+        } else {
+            self.orders[at].quantity = maker.quantity;
+        }
+    }
+
+    fn say_cancelled(&mut self, who: &Caller, order: &Order, reason: CancelReason) {
+        let mut tell = |to, request| {
+            self.said.push(Said::Cancelled {
+                to,
+                request,
+                client_id: order.client_id,
+                order: order.number,
+                time_ns: who.time_ns,
+                instance: order.instance,
+                quantity: order.quantity,
+                book: order.book,
+                side: order.side,
+                reason,
+            });
+        };
+        if order.session == who.session {
+            tell(who.session, who.request);
+            return;
+        }
+        tell(order.session, 0);
+        // Who asked for a cancel gets the answer, whoever entered the order.
+        if matches!(reason, CancelReason::Requested | CancelReason::MassCancel) {
+            tell(who.session, who.request);
+        }
+    }
+
+    /// Cancels an open order.
+    fn take_out(&mut self, who: &Caller, number: u64, reason: CancelReason) {
+        let at = self.orders.iter().position(|order| order.number == number);
+        let Some(at) = at else { panic!("order {number} is not open") };
+        let order = self.orders.remove(at);
+        self.hold(&order, -1);
+        self.say_cancelled(who, &order, reason);
+    }
+
+    fn cancel_all(
+        &mut self,
+        who: &Caller,
+        reason: CancelReason,
+        wanted: impl Fn(&Order) -> bool,
+    ) -> i128 {
+        let all: Vec<u64> =
+            self.orders.iter().filter(|order| wanted(order)).map(|order| order.number).collect();
+        for &number in &all {
+            self.take_out(who, number, reason);
+        }
+        all.len() as i128
+    }
+
+    fn own_order(&self, who: &Caller, handle: u64) -> Result<Order, Reject> {
+        let number = self.order_of(handle).ok_or(Reject::UnknownOrder)?;
+        let order = self.orders.iter().find(|order| order.number == number);
+        let order = order.ok_or(Reject::UnknownOrder)?;
+        self.may_act(who, order.instance).map_err(|_| Reject::UnknownOrder)?;
+        Ok(*order)
+    }
+
+    fn cancel(&mut self, who: &Caller, m: &Cancel) -> Result<(), Reject> {
+        let order = self.own_order(who, m.handle.get())?;
+        self.take_out(who, order.number, CancelReason::Requested);
+        Ok(())
+    }
+
+    fn replace(&mut self, who: &Caller, m: &Replace) -> Result<(), Reject> {
+        self.fresh(who, m.client_id.get())?;
+        let old = self.own_order(who, m.handle.get())?;
+        let mut new = old;
+        (new.client_id, new.session) = (m.client_id.get(), who.session);
+        (new.price, new.quantity) = (m.price_ticks.get().into(), m.quantity.get().into());
+        self.check_terms(old.book, new.price, new.quantity)?;
+        let keeps_place = new.price == old.price && new.quantity <= old.quantity;
+        if !keeps_place {
+            let released = match old.side {
+                Side::Buy => self.hold_of_buy(&old),
+                Side::Sell => old.quantity * 1000,
+            };
+            self.check_cover(&new, released)?;
+            self.orders_numbered += 1;
+            new.number = self.orders_numbered;
+        }
+        self.use_id(who, new.client_id);
+        self.said.push(Said::Replaced {
+            to: who.session,
+            request: who.request,
+            client_id: new.client_id,
+            old: old.number,
+            order: new.number,
+            time_ns: who.time_ns,
+            price: new.price,
+            quantity: new.quantity,
+        });
+        let at = self.orders.iter().position(|order| order.number == old.number);
+        let Some(at) = at else { panic!("order {} is not open", old.number) };
+        self.hold(&old, -1);
+        if keeps_place {
+            self.hold(&new, 1);
+            self.orders[at] = new;
+        } else {
+            self.orders.remove(at);
+            self.enter(who, new, false, true);
+        }
+        Ok(())
+    }
+
+    fn mass_cancel(&mut self, who: &Caller, m: &MassCancel) -> Result<(), Reject> {
+        let (book, instance) = (m.book.get(), m.instance.get());
+        if book != ANY_BOOK && usize::from(book) >= self.books.len() {
+            return Err(Reject::UnknownBook);
+        }
+        if self.sessions[who.session as usize].role == Role::Observer {
+            return Err(Reject::NotPermitted);
+        }
+        if instance != ANY {
+            self.may_act(who, instance)?;
+        }
+        let all = self.instances.keys().copied();
+        let own: Vec<u32> = all.filter(|&number| self.may_act(who, number).is_ok()).collect();
+        let count = self.cancel_all(who, CancelReason::MassCancel, |order| {
+            (instance == ANY || order.instance == instance)
+                && own.contains(&order.instance)
+                && (book == ANY_BOOK || order.book == usize::from(book))
+                && (m.side == 2 || order.side as u8 == m.side)
+        });
+        self.done(who, MassCancel::KIND, 0, count);
+        Ok(())
+    }
+}
+
+/// Sessions.
+impl Market {
+    fn open(&mut self, request: &Request) {
+        let Request::Open { number, account, instance, role, cancel_on_disconnect } = *request
+        else {
+            unreachable!("only called for a logon");
+        };
+        match self.slot_for(number, account, instance, role) {
+            Ok((slot, fresh)) => {
+                let row = &mut self.sessions[slot];
+                if fresh {
+                    *row = Session { number, ..UNUSED };
+                }
+                (row.account, row.instance, row.role) = (account, instance, role);
+                (row.connected, row.cancel_on_disconnect) = (true, cancel_on_disconnect);
+                self.said.push(Said::Opened {
+                    to: slot as u32,
+                    number,
+                    last_request: row.last_request,
+                    last_client_id: row.last_client_id,
+                    fresh,
+                });
+            }
+            Err(code) => self.said.push(Said::Refused { code }),
+        }
+    }
+
+    /// The session's own row, the first unused one, or that of the longest gone session without
+    /// open orders.
+    fn slot_for(
+        &self,
+        number: u64,
+        account: u32,
+        instance: u32,
+        role: Role,
+    ) -> Result<(usize, bool), Reject> {
+        if number == 0 {
+            return Err(Reject::BadField);
+        }
+        if account != ANY && account as usize >= self.accounts.len() {
+            return Err(Reject::UnknownAccount);
+        }
+        if role == Role::Agent {
+            let row = self.instances.get(&instance).ok_or(Reject::UnknownInstance)?;
+            if account != ANY && row.account != account as usize {
+                return Err(Reject::UnknownInstance);
+            }
+        }
+        if let Some(slot) = self.sessions.iter().position(|row| row.number == number) {
+            let row = &self.sessions[slot];
+            let same = row.account == account && row.instance == instance && row.role == role;
+            return if same { Ok((slot, false)) } else { Err(Reject::BadCredentials) };
+        }
+        if let Some(slot) = self.sessions.iter().position(|row| row.number == 0) {
+            return Ok((slot, true));
+        }
+        let idle = |slot: &usize| {
+            !self.sessions[*slot].connected
+                && self.orders.iter().all(|order| order.session as usize != *slot)
+        };
+        let longest = (0..self.sessions.len())
+            .filter(idle)
+            .min_by_key(|&slot| self.sessions[slot].closed_at_ns);
+        longest.map(|slot| (slot, true)).ok_or(Reject::SessionsFull)
+    }
+
+    fn close(&mut self, who: &Caller, slot: u32) {
+        let Some(row) = self.sessions.get_mut(slot as usize) else { return };
+        row.connected = false;
+        row.closed_at_ns = who.time_ns;
+        if row.cancel_on_disconnect {
+            self.cancel_all(who, CancelReason::Disconnected, |order| order.session == slot);
+        }
+    }
+}
+
+fn good_name(name: &[u8; 32]) -> bool {
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    end > 0 && name[end..].iter().all(|&byte| byte == 0) && std::str::from_utf8(name).is_ok()
+}
