@@ -330,6 +330,53 @@ fn throttled(daemon: &Daemon, count: usize) -> usize {
     refused
 }
 
+/// SIGHUP takes over throttle and access, names what it does not, and refuses a wrong file whole.
+#[test]
+fn sighup_reloads_what_can_be() {
+    let setup = Setup::small();
+    let slow = setup.clone().key("throttle_per_s", "1").key("throttle_burst", "5");
+    let daemon = Daemon::start(&slow);
+    assert!(throttled(&daemon, 50) >= 40);
+    daemon.configure(&setup.clone().key("role", "\"observer\"").key("verify_ms", "4000"));
+    let said = daemon.reload();
+    assert!(said.contains("[host]") && !said.contains("[gateway]"), "{said}");
+    eventually("the new throttle", || (throttled(&daemon, 50) == 0).then_some(()));
+    let code = Reject::BadCredentials as u8;
+    let refused = Client::connect(&daemon.unix(), &Identity::operator());
+    assert!(
+        matches!(refused, Err(ClientError::Refused { code: c, .. }) if c == code),
+        "{refused:?}"
+    );
+
+    let no_token = setup.clone().with("[[access]]\ntoken_file = \"{dir}/none\"\nrole = \"tenant\"");
+    let wrong = [
+        (setup.clone().key("tick_ms", "0"), "tick_ms"),
+        (no_token, "none"),
+        (setup.clone().key("log", "\"a=b=c\""), "a=b=c"),
+    ];
+    for (wrong, named) in wrong {
+        daemon.configure(&wrong);
+        let said = daemon.reload();
+        assert!(said.contains("stays") && said.contains(named), "{said}");
+        assert!(Client::connect(&daemon.unix(), &Identity::operator()).is_err());
+    }
+    daemon.configure(&setup);
+    daemon.reload();
+    eventually("the operator", || Client::connect(&daemon.unix(), &Identity::operator()).ok());
+}
+
+/// The last of two reloads in a row holds.
+#[test]
+fn the_last_reload_holds() {
+    let observers = Setup::small().key("role", "\"observer\"");
+    let daemon = Daemon::start(&observers);
+    // Without connections the gateway looks for reloads once a second.
+    daemon.reload();
+    daemon.configure(&Setup::small());
+    daemon.reload();
+    eventually("the operator", || Client::connect(&daemon.unix(), &Identity::operator()).ok());
+}
+
 #[test]
 fn heartbeats_go_both_ways() {
     let daemon = Daemon::start(&Setup::small());
