@@ -311,6 +311,35 @@ fn a_second_logon_supersedes_the_first() {
     assert_eq!(instance_row(&mut second, seller.instance).orders.get(), 2);
 }
 
+/// A client that reconnects before the daemon has noticed the end of its former connection keeps
+/// its session, whichever of the two the daemon looks at first.
+#[test]
+fn a_late_end_does_not_end_the_next_connection() {
+    let daemon = Daemon::start(&Setup::small());
+    let market = Market::open(&daemon);
+    let seller = market.seller;
+    let socket = daemon.path("socket");
+    let identity = Identity { cancel_on_disconnect: true, ..Identity::tenant(seller.account) };
+    // The next connection is looked at before the former one: its place is an earlier one.
+    let mut next_connection = Raw::connect(&socket);
+    eventually("the connection", || (daemon.status().0.connections.get() == 3).then_some(()));
+    let mut former = daemon.client(&identity);
+    enter(&mut former, seller, Side::Sell, 10, 5);
+    daemon.signal(Signal::SIGSTOP);
+    next_connection.send(0, &logon(&identity));
+    drop(former);
+    daemon.signal(Signal::SIGCONT);
+    let ack = next_connection.next_said().expect("an answer").message::<LogonAck>();
+    let sequence = ack.expect("a logon's answer").last_request.get() + 1;
+    for at in 0..3 {
+        let instance = seller.instance.into();
+        next_connection.send(sequence + at, &QueryOrders { instance, from: 0.into() });
+        let row = next_connection.next_said().expect("an order").message::<OrderRow>();
+        assert!(row.is_some(), "the order went with a connection that had gone before");
+        assert!(next_connection.next_said().expect("the end").message::<QueryEnd>().is_some());
+    }
+}
+
 /// Sends `count` questions at once and counts the throttled ones.
 fn throttled(daemon: &Daemon, count: usize) -> usize {
     let mut client = daemon.client(&Identity::observer());
@@ -393,6 +422,60 @@ fn heartbeats_go_both_ways() {
     assert_eq!(half_open.farewell(), Goodbye::HeartbeatLost);
 }
 
+/// A reader that does not read is cut off; nobody else notices.
+#[test]
+fn a_slow_reader_is_cut_off() {
+    let daemon = Daemon::start(&Setup::small().key("outbound_bytes_max", "65536"));
+    let market = Market::open(&daemon);
+    for kind in [QueryLedger::KIND, QueryStatus::KIND, NewOrder::KIND] {
+        let mut slow = Raw::logged_on(&daemon.path("socket"), &Identity::observer());
+        let mut sequence = 0;
+        // Blocks while the daemon reads slowly; fails when it has closed the connection.
+        eventually("the slow reader's end", || {
+            (0..50)
+                .any(|_| {
+                    sequence += 1;
+                    !slow.send_raw(kind, sequence, &[])
+                })
+                .then_some(())
+        });
+        check_alive(&daemon, &market, &daemon.unix());
+    }
+}
+
+/// A stop refuses what comes, also from a peer that never stops asking, and leaves a snapshot from
+/// which the next start begins.
+#[test]
+fn sigterm_ends_a_busy_daemon_with_a_snapshot() {
+    let mut daemon = Daemon::start(&Setup::small());
+    let market = Market::open(&daemon);
+    let asking = Raw::logged_on(&daemon.path("socket"), &Identity::observer());
+    let answers = asking.stream.try_clone().unwrap();
+    let asker = std::thread::spawn(move || {
+        let mut asking = asking;
+        let mut sequence = 0;
+        let mut ask = || {
+            sequence += 1;
+            asking.send_raw(QueryAccounts::KIND, sequence, &[0; 4])
+        };
+        while ask() {}
+    });
+    let reader = std::thread::spawn(move || {
+        let mut raw = Raw::over(answers);
+        raw.farewell()
+    });
+    eventually("a busy daemon", || (daemon.status().0.executed.get() > 0).then_some(()));
+    assert!(daemon.terminate().success());
+    asker.join().unwrap();
+    assert_eq!(reader.join().unwrap(), Goodbye::ShuttingDown);
+    assert!(!daemon.path("socket").exists());
+    daemon.launch();
+    let (status, faults) = daemon.status();
+    assert!(status.snapshot.get() > 0 && faults.is_empty(), "{faults:?}");
+    assert!(daemon.log().contains("state recovered"));
+    check_alive(&daemon, &market, &daemon.unix());
+}
+
 /// What a journal began with stays: another configuration is refused, and so is a second daemon.
 #[test]
 fn what_does_not_fit_the_journal_is_refused() {
@@ -468,4 +551,74 @@ impl Drop for Tmpfs {
         // Lazily: a daemon that a failed test leaves may still be in it.
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// A full disk stops what changes state, cleanly; what was acknowledged is there afterwards.
+#[test]
+fn a_full_disk_stops_the_journal_and_nothing_else() {
+    let setup = Setup::small().key("segment_bytes", "65536").key("buffer_bytes", "16384");
+    let mut daemon = Daemon::prepare(&setup);
+    let disk = Tmpfs::mount(daemon.path("disk"), "4m");
+    daemon.keep_data_in(&disk.0.join("data"));
+    daemon.launch();
+    let mut market = Market::open(&daemon);
+    let filler = disk.0.join("filler");
+    let mut filling = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut filling, &[1; 4096]).is_ok() {}
+    drop(filling);
+
+    let account = market.buyer.account.into();
+    let mut acknowledged = FUNDS_MICRO;
+    let operator = &mut market.operator;
+    eventually("the journal's stop", || {
+        for _ in 0..100 {
+            let client_id = operator.next_client_id().into();
+            let reserved = 0.into();
+            operator
+                .send(&Deposit { client_id, amount_micro: 1.into(), account, reserved })
+                .unwrap();
+        }
+        operator.flush().unwrap();
+        while let Some(frame) = operator.try_recv().unwrap() {
+            let done = frame.message::<Done>().map_or(0, |done| done.value.get());
+            acknowledged = acknowledged.max(done);
+        }
+        (daemon.status().0.accepting == 0).then_some(())
+    });
+    let stopped = Reject::JournalStopped as u8;
+    let client_id = operator.next_client_id().into();
+    let deposit = Deposit { client_id, amount_micro: 1.into(), account, reserved: 0.into() };
+    let refused = operator.call(&deposit);
+    assert!(
+        matches!(refused, Err(ClientError::Refused { code, .. }) if code == stopped),
+        "{refused:?}"
+    );
+    let refused = Client::connect(&daemon.unix(), &Identity::operator());
+    assert!(
+        matches!(refused, Err(ClientError::Refused { code, .. }) if code == stopped),
+        "{refused:?}"
+    );
+    // What the machine holds may never become durable: it is not shown.
+    let mut observer = daemon.client(&Identity::observer());
+    let refused = observer.ask::<AccountRow, _>(&QueryAccounts { from: 0.into() });
+    assert!(
+        matches!(refused, Err(ClientError::Refused { code, .. }) if code == stopped),
+        "{refused:?}"
+    );
+    let (status, faults) = daemon.status();
+    assert_eq!((status.accepting, status.faults.get() as usize), (0, faults.len()));
+    assert!(
+        faults.iter().any(|fault| fault.starts_with("journal: ") && fault.contains("stopped")),
+        "{faults:?}"
+    );
+    assert_eq!(daemon.terminate().code(), Some(1));
+
+    std::fs::remove_file(&filler).unwrap();
+    daemon.launch();
+    let mut observer = daemon.client(&Identity::observer());
+    let free = account_row(&mut observer, market.buyer.account).free_micro.get();
+    assert!(free >= acknowledged && acknowledged > FUNDS_MICRO, "{free} of {acknowledged}");
+    check_alive(&daemon, &market, &daemon.unix());
+    daemon.kill_9();
+    drop(disk);
 }
