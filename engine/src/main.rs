@@ -119,7 +119,7 @@ type Load<'a> = &'a dyn Fn() -> Result<Config, vendue_engine::config::ConfigErro
 
 /// Serves until a signal says stop.
 fn run(load: Load<'_>) -> Result<(), Failure> {
-    let mut config = load()?;
+    let config = load()?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log)?;
     let (filter, level) = tracing_subscriber::reload::Layer::new(filter);
     {
@@ -138,16 +138,14 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
     tracing::info!(socket = %config.gateway.unix.display(), host = ?config.host.kind, "serving");
     loop {
         match signals.wait()? {
-            Signal::SIGHUP => match load() {
-                Ok(new) => {
-                    let kept = daemon.reload(&config, &new)?;
-                    level.reload(tracing_subscriber::EnvFilter::try_new(&new.log)?)?;
+            Signal::SIGHUP => match reload(&daemon, &config, load) {
+                Ok((filter, kept)) => {
+                    level.reload(filter)?;
                     tracing::info!("reloaded access, throttle and log");
                     if !kept.is_empty() {
                         let names = kept.join(", ");
                         tracing::warn!("changed but not taken over before a restart: {names}");
                     }
-                    config.access = new.access;
                 }
                 Err(error) => tracing::error!("the old configuration stays: {error}"),
             },
@@ -160,4 +158,17 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
     daemon.stop()?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads the configuration again and takes over what can change while running. Returns the new
+/// filter of log lines, and what differs but needs a restart. Nothing is taken over on an error.
+fn reload(
+    daemon: &Daemon,
+    config: &Config,
+    load: Load<'_>,
+) -> Result<(tracing_subscriber::EnvFilter, Vec<String>), Failure> {
+    let new = load()?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&new.log)
+        .map_err(|error| format!("log = {:?}: {error}", new.log))?;
+    Ok((filter, daemon.reload(config, &new)?))
 }
