@@ -2,6 +2,9 @@
 //! machine in, the real daemon as a child process, and a virtual machine with a real kernel.
 
 pub mod daemon;
+pub mod journal;
+pub mod market;
 pub mod oracle;
+pub mod raw;
 pub mod room;
 pub mod vm;
