@@ -230,7 +230,8 @@ pub struct Received {
 }
 
 impl Received {
-    fn of(frame: &Frame<'_>) -> Received {
+    /// A copy of `frame`.
+    pub fn of(frame: &Frame<'_>) -> Received {
         let mut body = [0; FRAME_BYTES_MAX];
         body[..frame.body.len()].copy_from_slice(frame.body);
         Received { header: frame.header, body }

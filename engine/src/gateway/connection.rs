@@ -250,14 +250,22 @@ impl Connection {
             match self.socket.stream().write(&self.outbound[self.sent..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.outbound.clear();
-        self.sent = 0;
+        self.forget_sent();
         Ok(())
+    }
+
+    /// Gives back the room of what was sent, once that is half of it: a peer that never quite
+    /// catches up must not let the buffer grow.
+    fn forget_sent(&mut self) {
+        if 2 * self.sent >= self.outbound.len() {
+            self.outbound.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     fn flush_rings(&mut self) -> io::Result<()> {
@@ -271,11 +279,8 @@ impl Connection {
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
-        if self.sent == self.outbound.len() {
-            self.outbound.clear();
-            self.sent = 0;
-        }
         rings.reports.flush();
+        self.forget_sent();
         Ok(())
     }
 
@@ -316,5 +321,31 @@ impl Connection {
             reports: Producer::attach(reports, client_bell).map_err(attached)?,
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that reads as fast as it is written to, but is always a little behind.
+    #[test]
+    fn a_lagging_peer_does_not_let_the_buffer_grow() {
+        const FRAME: [u8; 512] = [7; 512];
+        const BYTES_MAX: usize = 1 << 20;
+        let (ours, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let socket = Socket::Unix(UnixStream::from_std(ours));
+        let mut connection = Connection::new(socket, 1, Instant::now()).unwrap();
+        while connection.is_flushed() {
+            assert!(connection.queue(&FRAME, BYTES_MAX));
+            connection.flush().unwrap();
+        }
+        for _ in 0..20_000 {
+            assert!(connection.queue(&FRAME, BYTES_MAX));
+            peer.read_exact(&mut [0; FRAME.len()]).unwrap();
+            connection.flush().unwrap();
+        }
+        assert!(connection.outbound.capacity() <= 2 * BYTES_MAX, "{}", connection.outbound.len());
     }
 }

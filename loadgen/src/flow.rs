@@ -1,0 +1,239 @@
+//! What a session sends and when it is due, decided by the seed alone.
+
+use vendue_wire::code::Side;
+
+/// Orders a session lets rest at most. Beyond it the flow cancels.
+pub const RESTING_MAX: usize = 256;
+/// Largest quantity of an order, in credits.
+pub const QUANTITY_MAX: u32 = 100;
+/// How far from the middle a resting order's price may be, in ticks.
+pub const DISTANCE_MAX: u32 = 16;
+/// How far across the middle an aggressive order reaches, in ticks.
+const REACH: u32 = 4;
+/// The middle moves by at most one tick in so many steps.
+const STEPS_PER_MOVE: u64 = 32;
+/// Lowest highest price a book must have for this flow, in ticks.
+pub const LADDER_MIN: u32 = 8 * DISTANCE_MAX;
+
+/// SplitMix64 (Steele, Lea, Flood 2014): one addition and a finaliser a number.
+#[derive(Clone, Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+}
+
+/// When requests are due, in nanoseconds from the start: all sessions together send `rate` a
+/// second, evenly spaced, taking turns.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// Requests a second over all sessions, at least 1.
+    pub rate: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Nothing is due at or after this, in nanoseconds.
+    pub end_ns: u64,
+}
+
+impl Schedule {
+    /// When step `step` (0, 1, 2...) of session `session` is due, or `None` after the end.
+    pub fn due_ns(&self, session: u64, step: u64) -> Option<u64> {
+        let turn = u128::from(step) * u128::from(self.sessions) + u128::from(session);
+        let due = turn * 1_000_000_000 / u128::from(self.rate);
+        u64::try_from(due).ok().filter(|&due| due < self.end_ns)
+    }
+
+    /// Steps of session `session` that are due before the end.
+    pub fn steps(&self, session: u64) -> u64 {
+        // Turn k is due before the end if k * 1e9 / rate, rounded down, is less than end_ns.
+        let turns = u128::from(self.end_ns) * u128::from(self.rate);
+        let turns = turns.div_ceil(1_000_000_000) as u64;
+        turns.saturating_sub(session).div_ceil(self.sessions)
+    }
+}
+
+/// What to send next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A new limit order.
+    Order {
+        /// Side.
+        side: Side,
+        /// Limit in ticks.
+        price_ticks: u32,
+        /// Credits.
+        quantity: u32,
+        /// True: rests beside the middle. False: reaches across it, the rest is cancelled.
+        rests: bool,
+    },
+    /// Cancel the resting order at `pick` modulo their number.
+    Cancel {
+        /// Any number.
+        pick: u64,
+    },
+}
+
+/// One session's flow: 45 in 100 steps rest an order, 30 cancel one, 25 take what others offer,
+/// around a middle that walks, the same for every session of a seed.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    own: Random,
+    walk: Random,
+    steps: u64,
+    middle_ticks: u32,
+    lowest_ticks: u32,
+    highest_ticks: u32,
+}
+
+impl Flow {
+    /// The flow of session `session` in a book with prices up to `price_ticks_max`, at least
+    /// [`LADDER_MIN`].
+    pub fn new(seed: u64, session: u64, price_ticks_max: u32) -> Flow {
+        assert!(price_ticks_max >= LADDER_MIN, "a ladder of {price_ticks_max} ticks is too short");
+        let mut own = Random(seed);
+        let stream = own.next() ^ session.wrapping_mul(0xd134_2543_de82_ef95);
+        Flow {
+            own: Random(stream),
+            walk: Random(!seed),
+            steps: 0,
+            middle_ticks: price_ticks_max / 2,
+            lowest_ticks: price_ticks_max / 4,
+            highest_ticks: price_ticks_max / 4 * 3,
+        }
+    }
+
+    /// The next step, given how many orders rest (or soon may) and how many of them can be cancelled. Both
+    /// decide only what a step becomes, not the random numbers behind the later ones.
+    pub fn next(&mut self, resting: usize, cancellable: usize) -> Step {
+        self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_PER_MOVE) {
+            self.middle_ticks = match self.walk.next() % 3 {
+                0 => (self.middle_ticks + 1).min(self.highest_ticks),
+                1 => (self.middle_ticks - 1).max(self.lowest_ticks),
+                _ => self.middle_ticks,
+            };
+        }
+        let (roll, detail) = (self.own.next() % 100, self.own.next());
+        let full = resting >= RESTING_MAX;
+        if cancellable > 0 && (full || (45..75).contains(&roll)) {
+            return Step::Cancel { pick: detail };
+        }
+        let side = if detail & 1 == 0 { Side::Buy } else { Side::Sell };
+        let quantity = 1 + (detail >> 8) as u32 % QUANTITY_MAX;
+        let rests = !full && roll < 75;
+        // Below the middle for a resting buy, across it for an aggressive one.
+        let (distance, below) = if rests {
+            (1 + (detail >> 40) as u32 % DISTANCE_MAX, side == Side::Buy)
+        } else {
+            (REACH, side == Side::Sell)
+        };
+        let price_ticks =
+            if below { self.middle_ticks - distance } else { self.middle_ticks + distance };
+        Step::Order { side, price_ticks, quantity, rests }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_evenly_spaced_and_all_fall_before_the_end() {
+        let schedule = Schedule { rate: 1_000, sessions: 3, end_ns: 10_000_000 };
+        let mut all: Vec<u64> = (0..3)
+            .flat_map(|session| (0..).map_while(move |step| schedule.due_ns(session, step)))
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..10).map(|turn| turn * 1_000_000).collect::<Vec<_>>());
+        assert_eq!([0, 1, 2].map(|session| schedule.steps(session)), [4, 3, 3]);
+    }
+
+    #[test]
+    fn the_number_of_steps_is_what_the_schedule_gives() {
+        for (rate, sessions, end_ns) in [(7, 2, 999_999_999), (3, 5, 1), (999_983, 64, 12_345_678)]
+        {
+            let schedule = Schedule { rate, sessions, end_ns };
+            for session in 0..sessions {
+                let steps = schedule.steps(session);
+                assert_eq!(schedule.due_ns(session, steps), None);
+                assert!(steps == 0 || schedule.due_ns(session, steps - 1).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn the_highest_rate_for_a_day_does_not_overflow() {
+        let (rate, end_ns) = (100_000_000, 86_400_000_000_000);
+        let schedule = Schedule { rate, sessions: 1024, end_ns };
+        let last = schedule.steps(1023) - 1;
+        assert_eq!(schedule.due_ns(1023, last), Some(end_ns - 10));
+    }
+
+    fn steps(seed: u64, session: u64) -> Vec<Step> {
+        let mut flow = Flow::new(seed, session, 4095);
+        (0..5_000).map(|_| flow.next(10, 10)).collect()
+    }
+
+    #[test]
+    fn a_seed_and_a_session_decide_the_flow() {
+        assert_eq!(steps(1, 0), steps(1, 0));
+        assert_ne!(steps(1, 0), steps(1, 1));
+        assert_ne!(steps(1, 0), steps(2, 0));
+    }
+
+    #[test]
+    fn a_step_that_could_not_be_does_not_change_the_later_ones() {
+        let (mut one, mut other) = (Flow::new(3, 0, 4095), Flow::new(3, 0, 4095));
+        for _ in 0..100 {
+            let _ = (one.next(10, 10), other.next(RESTING_MAX, 0));
+        }
+        (0..100).for_each(|_| assert_eq!(one.next(10, 10), other.next(10, 10)));
+    }
+
+    #[test]
+    fn the_mix_and_the_prices_are_as_described() {
+        let steps = steps(7, 3);
+        let share = |what: fn(&Step) -> bool| {
+            steps.iter().filter(|step| what(step)).count() * 100 / steps.len()
+        };
+        let rest = share(|step| matches!(step, Step::Order { rests: true, .. }));
+        let take = share(|step| matches!(step, Step::Order { rests: false, .. }));
+        assert!((42..49).contains(&rest) && (22..28).contains(&take), "{rest} {take}");
+        let buys = share(|step| matches!(step, Step::Order { side: Side::Buy, .. }));
+        assert!((30..40).contains(&buys), "{buys}");
+        for step in steps {
+            let Step::Order { price_ticks, quantity, .. } = step else { continue };
+            assert!((1..=QUANTITY_MAX).contains(&quantity));
+            // The middle cannot walk further than its moves.
+            assert!(price_ticks.abs_diff(2047) <= 5_000 / STEPS_PER_MOVE as u32 + DISTANCE_MAX);
+        }
+    }
+
+    #[test]
+    fn resting_buys_stay_below_resting_sells_and_takers_cross_them() {
+        let mut flow = Flow::new(9, 0, LADDER_MIN);
+        for _ in 0..100_000 {
+            let step = flow.next(0, 0);
+            let middle = flow.middle_ticks;
+            let Step::Order { side, price_ticks, rests, .. } = step else {
+                panic!("nothing rests, so nothing can be cancelled")
+            };
+            assert!((1..=LADDER_MIN).contains(&price_ticks));
+            assert_eq!(price_ticks < middle, (side == Side::Buy) == rests);
+        }
+    }
+
+    #[test]
+    fn a_full_session_rests_no_more() {
+        let mut flow = Flow::new(9, 0, 4095);
+        for _ in 0..1_000 {
+            assert!(matches!(flow.next(RESTING_MAX, 1), Step::Cancel { .. }));
+            assert!(matches!(flow.next(RESTING_MAX, 0), Step::Order { rests: false, .. }));
+        }
+    }
+}
