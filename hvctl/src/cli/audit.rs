@@ -6,7 +6,7 @@ use super::names::Directory;
 use super::output::{List, Output};
 use super::table::{left, right};
 use super::time::rfc3339;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 use vendue_wire::code::Reject;
 use vendue_wire::message::*;
@@ -116,32 +116,43 @@ fn amount(row: &AuditRow) -> String {
     }
 }
 
-fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Trouble> {
-    let number = |number: u32| Some(number).filter(|&number| number != ANY);
-    let refused = Reject::from_u8(row.code).map_or("", Reject::text);
+/// The number of an account or an instance, if there is one.
+fn number(number: U32) -> Option<u32> {
+    Some(number.get()).filter(|&number| number != ANY)
+}
+
+fn refused(row: &AuditRow) -> &'static str {
+    Reject::from_u8(row.code).map_or("", Reject::text)
+}
+
+fn object(row: &AuditRow) -> Value {
     let mut object = json!({
         "sequence": row.sequence.get(),
         "time": rfc3339(row.time_ns.get()),
         "what": text(&row.what),
         "session": row.session.get().to_string(),
-        "account": number(row.account.get()),
-        "instance": number(row.instance.get()),
-        "other_account": number(row.other_account.get()),
-        "other_instance": number(row.other_instance.get()),
+        "account": number(row.account),
+        "instance": number(row.instance),
+        "other_account": number(row.other_account),
+        "other_instance": number(row.other_instance),
         "book": Some(row.book.get()).filter(|&book| book != ANY_BOOK),
         "price_ticks": row.price_ticks.get(),
         "funds_micro": row.funds_micro.get(),
         "code": row.code,
-        "refused": refused,
+        "refused": refused(row),
         "chain": format!("{:016x}", row.chain.get()),
     });
     if let Some(key) = amount_key(text(&row.what)) {
         object[key] = row.amount.get().into();
     }
-    list.object(&object)?;
+    object
+}
+
+fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Trouble> {
+    list.object(&object(row))?;
     // Instances by number: a name of today may have been another instance's then.
     let dash = |value: u64, shown: String| if value == 0 { "-".to_owned() } else { shown };
-    let with = match (number(row.other_account.get()), number(row.other_instance.get())) {
+    let with = match (number(row.other_account), number(row.other_instance)) {
         (None, None) => "-".to_owned(),
         (Some(account), None) => names.account(account),
         (None, Some(instance)) => instance.to_string(),
@@ -152,14 +163,53 @@ fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Tr
         rfc3339(row.time_ns.get()),
         text(&row.what).to_owned(),
         names.account(row.account.get()),
-        number(row.instance.get()).map_or("-".to_owned(), |instance| instance.to_string()),
+        number(row.instance).map_or("-".to_owned(), |instance| instance.to_string()),
         with,
         names.book(row.book.get()),
         amount(row),
         dash(row.price_ticks.get().into(), row.price_ticks.to_string()),
         dash(row.funds_micro.get(), funds(row.funds_micro.get())),
         dash(row.session.get(), row.session.to_string()),
-        refused.to_owned(),
+        refused(row).to_owned(),
     ]);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(what: &str) -> AuditRow {
+        AuditRow {
+            sequence: 7.into(),
+            session: u64::MAX.into(),
+            chain: 0xabc.into(),
+            amount: 2500.into(),
+            account: 3.into(),
+            instance: ANY.into(),
+            book: ANY_BOOK.into(),
+            code: Reject::BadName as u8,
+            what: field(what).unwrap(),
+            ..AuditRow::zeroed()
+        }
+    }
+
+    #[test]
+    fn amounts_are_told_in_their_own_unit() {
+        assert_eq!((amount(&row("usage")), amount(&row("trade"))), ("2.500".into(), "2500".into()));
+        assert_eq!(amount(&row("logon")), "-");
+        assert_eq!(object(&row("grant"))["amount_millicredits"], 2500);
+        assert_eq!(object(&row("trade"))["amount_credits"], 2500);
+        assert_eq!(object(&row("account"))["number"], 2500);
+    }
+
+    #[test]
+    fn parties_that_there_are_none_of_are_null_and_long_numbers_are_text() {
+        let object = object(&row("rejected"));
+        assert_eq!((&object["account"], &object["instance"]), (&json!(3), &Value::Null));
+        assert_eq!(object["book"], Value::Null);
+        assert_eq!(object["session"], u64::MAX.to_string());
+        assert_eq!((&object["chain"], &object["code"]), (&json!("0000000000000abc"), &json!(25)));
+        assert_eq!(object["refused"], Reject::BadName.text());
+    }
 }

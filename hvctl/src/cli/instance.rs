@@ -282,6 +282,7 @@ mod tests {
         assert_eq!(cells(&row, 0, &directory())[5], "500m");
         assert_eq!(lines(&row, &directory()), [0, 1]);
         row.baseline_vru[0] = 0.into();
+        row.free_millicredits[1] = 0.into();
         assert_eq!(lines(&row, &directory()), [1]);
         assert_eq!(lines(&InstanceRow::zeroed(), &directory()), [0]);
     }
