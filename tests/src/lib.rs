@@ -1,5 +1,6 @@
 //! What the whole-system tests stand on.
 
+pub mod chance;
 pub mod daemon;
 pub mod journal;
 pub mod market;
