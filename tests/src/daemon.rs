@@ -183,6 +183,12 @@ impl Daemon {
             .expect("start setpriv")
     }
 
+    /// Starts it beside what this handle keeps, for a caller that ends it; its answer to anyone
+    /// may be a refusal.
+    pub fn launch_unready(&self) -> Child {
+        self.spawn(&self.path("socket"))
+    }
+
     /// Starts it and waits until it answers.
     ///
     /// # Panics

@@ -193,3 +193,24 @@ pub fn check_alive(daemon: &Daemon, market: &Market, endpoint: &Endpoint) {
     let (after, faults) = daemon.status();
     assert_eq!((after.trades.get(), &faults[..]), (before.trades.get() + 1, &[][..]));
 }
+
+/// The whole audit trail, whose chain the daemon verifies on the way.
+///
+/// # Panics
+/// If the trail cannot be read to its end.
+pub fn audit(client: &mut Client) -> Vec<AuditRow> {
+    let mut rows = Vec::new();
+    let mut from = 0;
+    loop {
+        let query = QueryAudit { from: from.into(), limit: 0.into(), reserved: 0.into() };
+        let page = client.ask_each(&query, |row| {
+            assert_ne!(row.kind(), FaultRow::KIND, "the trail cannot be read: {:?}", row.body());
+            rows.extend(row.message::<AuditRow>().copied());
+        });
+        match page.expect("a page of the audit trail") {
+            Some(next) if next > from => from = next,
+            Some(next) => panic!("page {next} after {from}"),
+            None => return rows,
+        }
+    }
+}

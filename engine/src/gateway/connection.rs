@@ -309,17 +309,22 @@ impl Connection {
         let requests = Memory::create(bytes as usize)?;
         let reports = Memory::create(bytes as usize)?;
         let (client_bell, client_doorbell): (Bell, Doorbell) = doorbell::pair()?;
+        let shared = [requests.as_fd(), reports.as_fd()].map(|fd| fd.try_clone_to_owned());
+        let [request_memory, report_memory] = shared;
+        let (request_memory, report_memory) = (request_memory?, report_memory?);
+        // Checked before the peer can write to it: what it does then ends the session, no more.
+        let rings = Rings {
+            requests: Consumer::attach(requests).map_err(attached)?,
+            reports: Producer::attach(reports, client_bell).map_err(attached)?,
+        };
         let fds = [
-            requests.as_fd().as_raw_fd(),
-            reports.as_fd().as_raw_fd(),
+            request_memory.as_raw_fd(),
+            report_memory.as_raw_fd(),
             bell.as_fd().as_raw_fd(),
             client_doorbell.as_fd().as_raw_fd(),
         ];
         self.send_with(frame, &fds)?;
-        self.rings = Some(Rings {
-            requests: Consumer::attach(requests).map_err(attached)?,
-            reports: Producer::attach(reports, client_bell).map_err(attached)?,
-        });
+        self.rings = Some(rings);
         Ok(())
     }
 }
