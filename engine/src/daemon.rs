@@ -18,19 +18,22 @@ use crate::storage::{
     Append, Log, LogConfig, LogError, RecoverError, Sync as LogSync, Verify, recover,
 };
 use crate::trail::{Clerk, Dirs, State, TrailError, start_records};
+use crossbeam::channel::{Receiver, Sender};
 use hvctl::cgroup::{CgroupHost, DetectError};
 use hvctl::host::{Backend, Host, Options};
 use hvctl::limit::Device;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::Resource;
+use vendue_wire::doorbell::{Bell, Doorbell};
 use vendue_wire::message::{ANY, Body};
+use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::IntoBytes;
 
 /// How long a stop waits for what is under way.
@@ -86,6 +89,9 @@ pub fn open_host(config: &Config) -> Result<Host, StartError> {
     };
     Ok(Host::new(backend, &resources, options))
 }
+
+/// Where reloads go in, and out again where one was not taken yet.
+type ReloadEnds = (Sender<Reload>, Receiver<Reload>);
 
 /// What recovery leaves for the pipeline.
 struct Recovered {
@@ -198,9 +204,9 @@ pub struct Daemon {
     journal: std::thread::JoinHandle<Vec<Stage>>,
     clerk: std::thread::JoinHandle<Clerk>,
     socket: PathBuf,
-    reload: crossbeam::channel::Sender<Reload>,
+    reload: Sender<Reload>,
     /// Takes back a reload that the gateway has not taken.
-    unread: crossbeam::channel::Receiver<Reload>,
+    unread: Receiver<Reload>,
 }
 
 impl Daemon {
@@ -318,19 +324,14 @@ fn wire_up(
     rings: Rings,
 ) -> Result<Daemon, StartError> {
     let Recovered { mut machine, state, log } = recovered;
-    let halted = Arc::new(AtomicBool::new(false));
-    let halted_last = Arc::new(AtomicBool::new(false));
-    let last = machine.sequence();
-    let time_ns = machine.time_ns();
-    let books = state.desk.books();
-    let board = BoardWriter::create(books).map_err(system("make the board"))?;
-    let board_fd = board.as_fd().try_clone_to_owned().map_err(system("share the board"))?;
-    let board_bytes = board.bytes() as u32;
-    health.sequenced.set(last);
-    health.durable.set(last);
-    health.executed.set(last);
+    let (last, time_ns) = (machine.sequence(), machine.time_ns());
+    tell_health(health, &machine);
     let [from_publish, from_actuate, from_clerk] = rings.replies;
-
+    let board = BoardWriter::create(state.desk.books()).map_err(system("make the board"))?;
+    let shown = (
+        board.as_fd().try_clone_to_owned().map_err(system("share the board"))?,
+        board.bytes() as u32,
+    );
     let mut outbox = machine.outbox();
     machine.announce_all(&mut outbox);
     let mut publish = Publish {
@@ -348,67 +349,122 @@ fn wire_up(
     };
     publish.begin(last, &outbox);
     outbox.clear();
+    let sequence = Sequence {
+        inputs: [rings.requests.1, rings.measured.1],
+        digests: rings.digests.1,
+        journal: rings.to_journal.0,
+        execute: rings.to_execute.0,
+        health: health.clone(),
+        sequence: last,
+        time_ns,
+        tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
+        next_tick_ns: 0,
+        digest: (0, 0),
+    };
+    let execute = Execute {
+        input: rings.to_execute.1,
+        events: rings.events.0,
+        digests: rings.digests.0,
+        machine,
+        outbox,
+        handed: 0,
+        outcome: Outcome { sequence: last.into(), time_ns: time_ns.into() },
+        health: health.clone(),
+    };
+    let journal = make_journal(rings.to_journal.1, rings.durable.0, log, health.clone());
+    let actuate = make_actuate(
+        config,
+        (rings.intents.1, rings.measured.0, from_actuate.0),
+        host,
+        health.clone(),
+    );
+    let clerk_ends = (rings.questions.1, from_clerk.0);
+    let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health);
+    let answers = [from_publish.1, from_actuate.1, from_clerk.1];
+    let ends = (rings.requests.0, answers);
+    let (ingress, reload) = make_ingress(config, ends, bells.gateway, access, shown, health)?;
+    let stages = Stages {
+        gateway: vec![Stage::Ingress(Box::new(ingress)), Stage::Publish(Box::new(publish))],
+        core: vec![Stage::Sequence(Box::new(sequence)), Stage::Execute(Box::new(execute))],
+        journal: vec![Stage::Journal(Box::new(journal))],
+        actuate: vec![Stage::Actuate(Box::new(actuate))],
+        clerk,
+    };
+    let doorbells = [bells.core.1, bells.journal.1, bells.actuate.1];
+    start_threads(config, health, stages, doorbells, reload)
+}
 
+/// Which stages share a thread.
+struct Stages {
+    gateway: Vec<Stage>,
+    core: Vec<Stage>,
+    journal: Vec<Stage>,
+    actuate: Vec<Stage>,
+    clerk: Clerk,
+}
+
+fn tell_health(health: &Health, machine: &Machine) {
+    let last = machine.sequence();
+    health.sequenced.set(last);
+    health.durable.set(last);
+    health.executed.set(last);
+    health.trades.set(machine.trades());
+    health.orders.set(machine.open_orders().into());
     let (accounts, instances) = machine.census();
     health.accounts.set(accounts.into());
     health.instances.set(instances.into());
-    let core = vec![
-        Stage::Sequence(Box::new(Sequence {
-            inputs: [rings.requests.1, rings.measured.1],
-            digests: rings.digests.1,
-            journal: rings.to_journal.0,
-            execute: rings.to_execute.0,
-            health: health.clone(),
-            sequence: last,
-            time_ns,
-            tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
-            next_tick_ns: 0,
-            digest: (0, 0),
-        })),
-        Stage::Execute(Box::new(Execute {
-            input: rings.to_execute.1,
-            events: rings.events.0,
-            digests: rings.digests.0,
-            machine,
-            outbox,
-            handed: 0,
-            outcome: Outcome { sequence: last.into(), time_ns: time_ns.into() },
-            health: health.clone(),
-        })),
-    ];
-    let journal = vec![Stage::Journal(Box::new(Journal {
-        input: rings.to_journal.1,
-        durable: rings.durable.0,
-        log: Some(log),
-        waiting: None,
-        health: health.clone(),
-        told: last,
-    }))];
+}
+
+fn make_journal(input: Consumer, durable: Producer, log: Log, health: Arc<Health>) -> Journal {
+    let told = log.last().sequence;
+    Journal { input, durable, log: Some(log), waiting: None, health, told }
+}
+
+fn make_actuate(
+    config: &Config,
+    ends: (Consumer, Producer, Producer),
+    host: Host,
+    health: Arc<Health>,
+) -> Actuate {
     let devices: Vec<Device> =
         config.host.devices.iter().filter_map(|text| Device::parse(text.get_ref())).collect();
     let meter_ns = *config.host.meter_ms.get_ref() * 1_000_000;
     let verify_ns = *config.host.verify_ms.get_ref() * 1_000_000;
-    let actuate = vec![Stage::Actuate(Box::new(Actuate::new(
-        (rings.intents.1, rings.measured.0, from_actuate.0),
-        host,
-        devices,
-        (meter_ns, verify_ns),
-        health.clone(),
-    )))];
-    let mut clerk = Clerk {
-        questions: rings.questions.1,
-        answers: from_clerk.0,
-        doorbell: bells.clerk.1,
+    Actuate::new(ends, host, devices, (meter_ns, verify_ns), health)
+}
+
+fn make_clerk(
+    config: &Config,
+    (questions, answers): (Consumer, Producer),
+    doorbell: Doorbell,
+    dirs: &Dirs,
+    health: &Arc<Health>,
+) -> Clerk {
+    let every_records = *config.snapshot.every_records.get_ref();
+    Clerk {
+        questions,
+        answers,
+        doorbell,
         dirs: dirs.clone(),
         health: health.clone(),
-        every_records: *config.snapshot.every_records.get_ref(),
+        every_records,
         replay_bytes: *config.gateway.replay_bytes_max.get_ref(),
-        due_at: health.snapshot.get() + *config.snapshot.every_records.get_ref(),
+        due_at: health.snapshot.get() + every_records,
         open: None,
-    };
+    }
+}
+
+/// Opens the gateway's sockets; also gives the two ends that reloads need.
+fn make_ingress(
+    config: &Config,
+    (requests, answers): (Producer, [Consumer; 3]),
+    (bell, doorbell): (Bell, Doorbell),
+    access: Access,
+    (board, board_bytes): (OwnedFd, u32),
+    health: &Arc<Health>,
+) -> Result<(Ingress, ReloadEnds), StartError> {
     let (reload, reloads) = crossbeam::channel::bounded(1);
     let unread = reloads.clone();
-    let (bell, doorbell) = bells.gateway;
     let sessions = *config.machine.sessions_max.get_ref() as usize;
     let ingress = open_gateway(config, |poll, unix, tcp| Ingress {
         poll,
@@ -417,11 +473,11 @@ fn wire_up(
         bell,
         unix,
         tcp,
-        requests: rings.requests.0,
-        answers: [from_publish.1, from_actuate.1, from_clerk.1],
+        requests,
+        answers,
         access,
         keys: config.gateway.clone(),
-        board: board_fd,
+        board,
         board_bytes,
         admitted: 0,
         connections: Vec::new(),
@@ -433,8 +489,21 @@ fn wire_up(
         reloads,
         health: health.clone(),
     })?;
-    let gateway = vec![Stage::Ingress(Box::new(ingress)), Stage::Publish(Box::new(publish))];
+    Ok((ingress, (reload, unread)))
+}
 
+/// Starts a thread for each group of stages.
+fn start_threads(
+    config: &Config,
+    health: &Arc<Health>,
+    stages: Stages,
+    doorbells: [Doorbell; 3],
+    (reload, unread): ReloadEnds,
+) -> Result<Daemon, StartError> {
+    let halted = Arc::new(AtomicBool::new(false));
+    let halted_last = Arc::new(AtomicBool::new(false));
+    let [core_bell, journal_bell, actuate_bell] = doorbells;
+    let mut clerk = stages.clerk;
     let keys = &config.pipeline;
     // The gateway waits in its poll: its doorbell is registered there, this one is never rung.
     let (_, unused) = vendue_wire::doorbell::pair().map_err(system("make a doorbell"))?;
@@ -443,14 +512,14 @@ fn wire_up(
     let clerk_halted = halted_last.clone();
     Ok(Daemon {
         health: health.clone(),
-        journal: start("journal", journal, bells.journal.1, &keys.journal, &halted_last)
+        journal: start("journal", stages.journal, journal_bell, &keys.journal, &halted_last)
             .map_err(started("journal"))?,
         others: vec![
-            start("core", core, bells.core.1, &keys.core, &halted).map_err(started("core"))?,
-            start("actuate", actuate, bells.actuate.1, &keys.actuate, &halted)
+            start("core", stages.core, core_bell, &keys.core, &halted).map_err(started("core"))?,
+            start("actuate", stages.actuate, actuate_bell, &keys.actuate, &halted)
                 .map_err(started("actuate"))?,
         ],
-        gateway: start("gateway", gateway, unused, &keys.gateway, &halted_last)
+        gateway: start("gateway", stages.gateway, unused, &keys.gateway, &halted_last)
             .map_err(started("gateway"))?,
         clerk: std::thread::Builder::new()
             .name("clerk".to_owned())
