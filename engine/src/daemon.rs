@@ -199,6 +199,8 @@ pub struct Daemon {
     clerk: std::thread::JoinHandle<Clerk>,
     socket: PathBuf,
     reload: crossbeam::channel::Sender<Reload>,
+    /// Takes back a reload that the gateway has not taken.
+    unread: crossbeam::channel::Receiver<Reload>,
 }
 
 impl Daemon {
@@ -233,7 +235,8 @@ impl Daemon {
     /// The new configuration is refused; the old one stays.
     pub fn reload(&self, old: &Config, new: &Config) -> Result<Vec<String>, ConfigError> {
         let access = Access::load(&new.access)?;
-        // The gateway takes it within a second; a full channel means one is on its way already.
+        // The gateway takes it within a second; what it has not taken by now is out of date.
+        let _ = self.unread.try_recv();
         let _ = self.reload.try_send(Reload { access, keys: new.gateway.clone() });
         Ok(needs_restart(old, new))
     }
@@ -404,6 +407,7 @@ fn wire_up(
         open: None,
     };
     let (reload, reloads) = crossbeam::channel::bounded(1);
+    let unread = reloads.clone();
     let (bell, doorbell) = bells.gateway;
     let sessions = *config.machine.sessions_max.get_ref() as usize;
     let ingress = open_gateway(config, |poll, unix, tcp| Ingress {
@@ -459,6 +463,7 @@ fn wire_up(
         halted_last,
         socket: config.gateway.unix.clone(),
         reload,
+        unread,
     })
 }
 

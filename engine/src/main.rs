@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use mimalloc::MiMalloc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +37,24 @@ enum Action {
         /// Overrides `host.kind`.
         #[arg(long)]
         host: Option<HostArgument>,
+    },
+    /// Run a daemon, real tenant processes and trading agents in a temporary directory, and watch.
+    Demo {
+        /// How long.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=86_400))]
+        seconds: u64,
+    },
+    /// A demo tenant's work.
+    #[command(hide = true)]
+    Tenant {
+        /// Percent of a CPU while busy.
+        busy_percent: u32,
+        /// Seconds busy.
+        busy_s: u64,
+        /// Seconds idle.
+        idle_s: u64,
+        /// Seconds into its first cycle.
+        offset_s: u64,
     },
     /// Check a configuration and say what is wrong with it.
     Check {
@@ -74,6 +93,12 @@ fn main() -> ExitCode {
             }
             Ok(loaded)
         }),
+        Action::Demo { seconds } => {
+            vendue_engine::demo::run(seconds).map_err(|error| error as Failure)
+        }
+        Action::Tenant { busy_percent, busy_s, idle_s, offset_s } => {
+            vendue_engine::demo::work(busy_percent, busy_s, idle_s, offset_s)
+        }
         Action::Check { config } => Config::read(&config).map(|_| ()).map_err(Into::into),
         Action::Defaults => {
             print!("{DEFAULT}");
@@ -94,7 +119,7 @@ type Load<'a> = &'a dyn Fn() -> Result<Config, vendue_engine::config::ConfigErro
 
 /// Serves until a signal says stop.
 fn run(load: Load<'_>) -> Result<(), Failure> {
-    let mut config = load()?;
+    let config = load()?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log)?;
     let (filter, level) = tracing_subscriber::reload::Layer::new(filter);
     {
@@ -106,20 +131,21 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
     // Blocked before any thread starts, so that all inherit it and only this one is told.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block()?;
+    // Limits are written through held descriptors: several an instance.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let daemon = Daemon::start(&config)?;
     tracing::info!(socket = %config.gateway.unix.display(), host = ?config.host.kind, "serving");
     loop {
         match signals.wait()? {
-            Signal::SIGHUP => match load() {
-                Ok(new) => {
-                    let kept = daemon.reload(&config, &new)?;
-                    level.reload(tracing_subscriber::EnvFilter::try_new(&new.log)?)?;
+            Signal::SIGHUP => match reload(&daemon, &config, load) {
+                Ok((filter, kept)) => {
+                    level.reload(filter)?;
                     tracing::info!("reloaded access, throttle and log");
                     if !kept.is_empty() {
                         let names = kept.join(", ");
                         tracing::warn!("changed but not taken over before a restart: {names}");
                     }
-                    config.access = new.access;
                 }
                 Err(error) => tracing::error!("the old configuration stays: {error}"),
             },
@@ -132,4 +158,17 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
     daemon.stop()?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Reads the configuration again and takes over what can change while running. Returns the new
+/// filter of log lines, and what differs but needs a restart. Nothing is taken over on an error.
+fn reload(
+    daemon: &Daemon,
+    config: &Config,
+    load: Load<'_>,
+) -> Result<(tracing_subscriber::EnvFilter, Vec<String>), Failure> {
+    let new = load()?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&new.log)
+        .map_err(|error| format!("log = {:?}: {error}", new.log))?;
+    Ok((filter, daemon.reload(config, &new)?))
 }

@@ -8,7 +8,7 @@ use crate::meter::{MeterError, Usage};
 use nix::errno::Errno;
 use nix::unistd::{SysconfVar, sysconf};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vendue_wire::code::Resource;
 use vendue_wire::message::{LimitRow, field_cut};
 
@@ -314,6 +314,14 @@ impl Host {
     /// True if nothing is written to the kernel.
     pub fn is_dry_run(&self) -> bool {
         matches!(self.backend, Backend::DryRun)
+    }
+
+    /// Vendue's own subtree on cgroup v2; `None` in a dry run.
+    pub fn subtree(&self) -> Option<&Path> {
+        match &self.backend {
+            Backend::Cgroup(host) => Some(host.subtree()),
+            Backend::DryRun => None,
+        }
     }
 
     /// Takes instance `instance` in at `place`: on cgroup v2 the absolute path of a group, or

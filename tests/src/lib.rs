@@ -1,6 +1,11 @@
 //! What the whole-system tests stand on: a naive model of the market, a room to drive the real
-//! machine in, and a virtual machine with a real kernel.
+//! machine in, the real daemon as a child process, and a virtual machine with a real kernel.
 
+pub mod chance;
+pub mod daemon;
+pub mod journal;
+pub mod market;
 pub mod oracle;
+pub mod raw;
 pub mod room;
 pub mod vm;

@@ -564,7 +564,8 @@ impl Market {
     fn settle_bursts(&mut self) {
         for row in self.instances.values_mut() {
             for (resource, &free) in row.free.iter().enumerate() {
-                if free == 0 {
+                // Fractions of a credit cannot be sold, and keep no burst on.
+                if free < 1000 {
                     row.bursting[resource] = false;
                 } else if free >= row.baseline[resource] * self.rules.burst_resume_ms {
                     row.bursting[resource] = true;

@@ -483,7 +483,13 @@ impl Pair {
             cancel_on_disconnect: false,
         }];
         for account in 0..world.made.0 as u8 {
-            let (sells_to, buys_from) = if account == 2 { (0xfe, 0xff) } else { (0xff, 0xff) };
+            // One sells to all but group 0, one to all but its own group.
+            let sells_to = match account {
+                1 => 0xfd,
+                2 => 0xfe,
+                _ => 0xff,
+            };
+            let buys_from = 0xff;
             let (session, name, id) = (0, 10 + account, Id::Next);
             ops.push(Op::Account { session, group: account % 8, sells_to, buys_from, name, id });
         }
@@ -1155,7 +1161,7 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
     let missing: Vec<_> =
         REJECTS.iter().filter(|code| !met.rejects.contains_key(&(**code as u8))).collect();
     assert!(missing.is_empty(), "the generator never met {missing:?}");
-    let reasons = CancelReason::ReplaceFailed as u8;
+    let reasons = CancelReason::InstanceRemoved as u8;
     let reasons: Vec<_> = (0..reasons).filter(|reason| !met.cancels.contains(reason)).collect();
     assert!(reasons.is_empty(), "the generator never met cancels for reasons {reasons:?}");
 }

@@ -4,7 +4,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{DefineBook, Genesis};
 use vendue_engine::machine::event::{Entitled, Fill, InstanceCreated, SessionRefused};
 use vendue_tests::room::Room;
-use vendue_wire::code::{CancelReason, OrderType, Reject, Role, Side, TimeInForce};
+use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Cancel, Cancelled, Deposit, Done, MassCancel, NewOrder, RemoveInstance, Replace,
     Replaced, U32, field_cut,
@@ -383,12 +383,12 @@ fn a_client_id_counts_once_and_a_refused_request_does_not_use_it_up() {
 #[test]
 fn a_burst_lasts_while_credits_do_and_starts_again_with_enough_of_them() {
     let mut room = market();
-    room.use_credits(0, 0, CREDITS - 1);
-    assert_eq!(caps(&room), [], "one milli-credit is left");
-    room.use_credits(0, 0, 50);
-    assert_eq!(caps(&room), [(0, BASELINE.into())], "the burst ends at zero");
+    room.use_credits(0, 0, CREDITS - 1000);
+    assert_eq!(caps(&room), [], "one credit is left");
+    room.use_credits(0, 0, 1);
+    assert_eq!(caps(&room), [(0, BASELINE.into())], "the burst ends below one credit");
     // A second of baseline is needed to start again.
-    room.grant(OPERATOR, 0, 9_999);
+    room.grant(OPERATOR, 0, 9_000);
     assert_eq!(caps(&room), []);
     room.grant(OPERATOR, 0, 1);
     assert_eq!(caps(&room), [(0, 2 * u64::from(BASELINE))]);
@@ -404,6 +404,17 @@ fn a_trade_that_empties_the_seller_and_fills_the_buyer_moves_both_caps() {
     let mut moved = caps(&room);
     moved.sort_unstable();
     assert_eq!(moved, [(0, BASELINE.into()), (1, 2 * u64::from(BASELINE))]);
+}
+
+#[test]
+fn a_fraction_of_a_credit_that_cannot_be_sold_keeps_no_burst_on() {
+    let mut room = market();
+    room.use_credits(1, 0, CREDITS);
+    room.grant(OPERATOR, 0, 999);
+    place(&mut room, 1, Side::Buy, 5, 100);
+    place(&mut room, 0, Side::Sell, 5, 100);
+    assert_eq!(free_credits(&mut room, 0), 999);
+    assert_eq!(room.machine.entitlement(0, Resource::Cpu), Some((BASELINE.into(), 10)));
 }
 
 #[test]

@@ -128,8 +128,6 @@ codes! {
         SelfTrade = 5 => "self-trade",
         /// Its instance was removed.
         InstanceRemoved = 6 => "instance removed",
-        /// A replacement could not be afforded or would have crossed against its own terms.
-        ReplaceFailed = 7 => "replace failed",
     }
 }
 

@@ -250,14 +250,22 @@ impl Connection {
             match self.socket.stream().write(&self.outbound[self.sent..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.outbound.clear();
-        self.sent = 0;
+        self.forget_sent();
         Ok(())
+    }
+
+    /// Gives back the room of what was sent, once that is half of it: a peer that never quite
+    /// catches up must not let the buffer grow.
+    fn forget_sent(&mut self) {
+        if 2 * self.sent >= self.outbound.len() {
+            self.outbound.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     fn flush_rings(&mut self) -> io::Result<()> {
@@ -271,11 +279,8 @@ impl Connection {
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
-        if self.sent == self.outbound.len() {
-            self.outbound.clear();
-            self.sent = 0;
-        }
         rings.reports.flush();
+        self.forget_sent();
         Ok(())
     }
 
@@ -304,17 +309,48 @@ impl Connection {
         let requests = Memory::create(bytes as usize)?;
         let reports = Memory::create(bytes as usize)?;
         let (client_bell, client_doorbell): (Bell, Doorbell) = doorbell::pair()?;
+        let shared = [requests.as_fd(), reports.as_fd()].map(|fd| fd.try_clone_to_owned());
+        let [request_memory, report_memory] = shared;
+        let (request_memory, report_memory) = (request_memory?, report_memory?);
+        // Checked before the peer can write to it: what it does then ends the session, no more.
+        let rings = Rings {
+            requests: Consumer::attach(requests).map_err(attached)?,
+            reports: Producer::attach(reports, client_bell).map_err(attached)?,
+        };
         let fds = [
-            requests.as_fd().as_raw_fd(),
-            reports.as_fd().as_raw_fd(),
+            request_memory.as_raw_fd(),
+            report_memory.as_raw_fd(),
             bell.as_fd().as_raw_fd(),
             client_doorbell.as_fd().as_raw_fd(),
         ];
         self.send_with(frame, &fds)?;
-        self.rings = Some(Rings {
-            requests: Consumer::attach(requests).map_err(attached)?,
-            reports: Producer::attach(reports, client_bell).map_err(attached)?,
-        });
+        self.rings = Some(rings);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that reads as fast as it is written to, but is always a little behind.
+    #[test]
+    fn a_lagging_peer_does_not_let_the_buffer_grow() {
+        const FRAME: [u8; 512] = [7; 512];
+        const BYTES_MAX: usize = 1 << 20;
+        let (ours, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let socket = Socket::Unix(UnixStream::from_std(ours));
+        let mut connection = Connection::new(socket, 1, Instant::now()).unwrap();
+        while connection.is_flushed() {
+            assert!(connection.queue(&FRAME, BYTES_MAX));
+            connection.flush().unwrap();
+        }
+        for _ in 0..20_000 {
+            assert!(connection.queue(&FRAME, BYTES_MAX));
+            peer.read_exact(&mut [0; FRAME.len()]).unwrap();
+            connection.flush().unwrap();
+        }
+        assert!(connection.outbound.capacity() <= 2 * BYTES_MAX, "{}", connection.outbound.len());
     }
 }

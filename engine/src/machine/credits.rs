@@ -1,9 +1,10 @@
 //! Credits: accrual, payment for measured use, and the burst that lasts while they do.
 //!
 //! One VRU for one millisecond is one milli-credit, so accrual is `baseline x milliseconds`.
-//! While an instance has free credits its cap is the burst ceiling; when they are gone it is the
-//! baseline. A burst starts again only with `burst_resume_ms` of baseline in hand, so that a
-//! balance near zero does not flap.
+//! While an instance has a whole free credit its cap is the burst ceiling; without one it is the
+//! baseline: only whole credits trade, so who has sold all of them is empty, whatever fraction is
+//! left. A burst starts again only with `burst_resume_ms` of baseline in hand, so that a balance
+//! near zero does not flap.
 
 use super::Machine;
 use super::command::{Envelope, Usage};
@@ -70,10 +71,10 @@ impl Machine {
         let free = self.ledger.credit(instance, resource).free;
         let bursting = row.is_bursting(resource);
         let goes_on = if bursting {
-            free > 0
+            free >= MILLI
         } else {
             let baseline = u64::from(row.baseline_vru[resource as usize]);
-            free > 0 && free >= baseline * u64::from(self.genesis.burst_resume_ms.get())
+            free >= MILLI.max(baseline * u64::from(self.genesis.burst_resume_ms.get()))
         };
         if goes_on != bursting {
             self.instances[usize::from(instance)].bursting ^= 1 << (resource as u16);

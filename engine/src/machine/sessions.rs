@@ -24,6 +24,7 @@ impl Machine {
                 }
                 row.account = m.account.get();
                 row.instance = m.instance.get();
+                row.connection = env.connection;
                 row.role = role as u8;
                 row.connected = 1;
                 row.cancel_on_disconnect = m.cancel_on_disconnect;
@@ -86,9 +87,14 @@ impl Machine {
             .ok_or(Reject::SessionsFull)
     }
 
-    /// A session's connection is gone: cancels its orders if it had asked for that.
+    /// A session's connection is gone: cancels its orders if it had asked for that. The end of a
+    /// connection from which another has taken the session over means nothing; at start-up all
+    /// are gone, whatever their number.
     pub(super) fn close_session(&mut self, env: &Envelope, slot: u32, out: &mut Outbox) {
         let Some(row) = self.sessions.get_mut(slot as usize) else { return };
+        if env.connection != ANY && env.connection != row.connection {
+            return;
+        }
         row.connected = 0;
         row.closed_at_ns = env.time_ns;
         if row.cancel_on_disconnect == 0 {

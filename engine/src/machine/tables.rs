@@ -88,6 +88,8 @@ pub struct Session {
     pub instance: u32,
     /// Open orders it entered.
     pub orders: u32,
+    /// Connection that opened it last.
+    pub connection: u32,
     /// A [`Role`].
     pub role: u8,
     /// 1 while connected.
@@ -95,7 +97,7 @@ pub struct Session {
     /// 1: cancel its orders when it goes.
     pub cancel_on_disconnect: u8,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 5],
 }
 
 impl Session {
@@ -108,10 +110,11 @@ impl Session {
         account: ANY,
         instance: ANY,
         orders: 0,
+        connection: ANY,
         role: Role::Observer as u8,
         connected: 0,
         cancel_on_disconnect: 0,
-        reserved: 0,
+        reserved: [0; 5],
     };
 
     /// Its role.

@@ -77,8 +77,8 @@ pub struct Ingress {
     pub connections: Vec<Option<Connection>>,
     /// Connection that holds each session slot.
     pub holders: Vec<u32>,
-    /// Sessions whose end the sequencer's ring had no room for.
-    pub closing: VecDeque<u32>,
+    /// Sessions whose end the sequencer's ring had no room for, and the connections that ended.
+    pub closing: VecDeque<(u32, u32)>,
     /// Connections that have something to send.
     pub dirty: Vec<u32>,
     /// When this turn began.
@@ -112,7 +112,9 @@ impl Ingress {
         self.poll_only(Duration::ZERO);
         self.turned_at = Instant::now();
         let mut moved = self.carry_back();
-        moved |= self.read_all();
+        // While stopping everything read is refused: a peer that goes on asking is no reason to
+        // go on running.
+        moved |= self.read_all() && !self.health.stopping();
         self.look_at_timers();
         self.retry_closing();
         self.requests.flush();
@@ -221,6 +223,7 @@ impl Ingress {
         let Some(slot) = self.connections.get_mut(at as usize) else { return };
         let Some(connection) = slot else { return };
         let session = connection.slot();
+        let number = connection.admission << PLACE_BITS | at;
         if let Some(reason) = reason {
             let body = Farewell { reason: reason as u8, reserved: [0; 7] };
             let mut bytes = [0; FRAME_BYTES_MAX];
@@ -236,15 +239,15 @@ impl Ingress {
         self.health.connections.set(connections.saturating_sub(1));
         if let Some(session) = session.filter(|&s| self.holders[s as usize] == at) {
             self.holders[session as usize] = ANY;
-            self.closing.push_back(session);
+            self.closing.push_back((session, number));
             self.retry_closing();
         }
     }
 
     fn retry_closing(&mut self) {
-        while let Some(&slot) = self.closing.front() {
+        while let Some(&(slot, number)) = self.closing.front() {
             let body = CloseSession { slot: slot.into() };
-            if !self.push(CloseSession::KIND, ANY, ANY, 0, body.as_bytes()) {
+            if !self.submit(CloseSession::KIND, ANY, number, 0, body.as_bytes()) {
                 return;
             }
             self.closing.pop_front();
@@ -343,7 +346,10 @@ impl Ingress {
             return self.close(at, Some(Goodbye::BadFrame));
         };
         let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
-        connection.heard = self.turned_at;
+        // Until it logs on, whatever it says buys a peer no time.
+        if connection.stage != Stage::New {
+            connection.heard = self.turned_at;
+        }
         let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
         let (slot, role) = match connection.stage {
             Stage::New if kind == Logon::KIND => return self.logon(at, &frame),
@@ -396,13 +402,12 @@ impl Ingress {
                 return Err((Reject::NotPermitted, 0));
             }
         }
-        if !is_query(kind) {
-            if self.health.stopping() {
-                return Err((Reject::Draining, 0));
-            }
-            if !self.health.accepting() {
-                return Err((Reject::JournalStopped, 0));
-            }
+        if self.health.stopping() {
+            return Err((Reject::Draining, 0));
+        }
+        // The machine may have executed what will never be durable: its answers stay unseen too.
+        if !self.health.accepting() {
+            return Err((Reject::JournalStopped, 0));
         }
         if self.push(kind, slot, at, sequence, frame.body) {
             Ok(())
@@ -467,6 +472,9 @@ impl Ingress {
             cancel_on_disconnect: logon.cancel_on_disconnect,
             reserved: [0; 2],
         };
+        if self.health.stopping() {
+            return refuse(self, Reject::Draining);
+        }
         if !self.health.accepting() {
             return refuse(self, Reject::JournalStopped);
         }
@@ -529,6 +537,11 @@ impl Ingress {
             Some(Some(open)) => open.admission << PLACE_BITS | connection,
             _ => ANY,
         };
+        self.submit(kind, slot, number, request, body)
+    }
+
+    /// As [`Ingress::push`], for the connection with this number, which may be gone.
+    fn submit(&mut self, kind: u8, slot: u32, number: u32, request: u64, body: &[u8]) -> bool {
         let head =
             Arrival { request: request.into(), session: slot.into(), connection: number.into() };
         self.requests.try_push(kind.into(), &[head.as_bytes(), body]).is_ok()
@@ -576,7 +589,7 @@ impl Ingress {
                 self.queue(holder, bytes);
             }
             TO_CONNECTION => self.queue(connection, bytes),
-            OPENED => self.opened(connection, slot, bytes),
+            OPENED => self.opened(head.connection.get(), slot, bytes),
             REFUSED => {
                 self.queue(connection, bytes);
                 self.close(connection, Some(Goodbye::BadCredentials));
@@ -586,7 +599,8 @@ impl Ingress {
     }
 
     /// The machine has opened a session: its connection holds the slot from now on.
-    fn opened(&mut self, at: u32, slot: u32, bytes: &[u8]) {
+    fn opened(&mut self, number: u32, slot: u32, bytes: &[u8]) {
+        let at = self.place(number);
         let former = std::mem::replace(&mut self.holders[slot as usize], ANY);
         if former != ANY && former != at {
             self.close(former, Some(Goodbye::Superseded));
@@ -595,7 +609,7 @@ impl Ingress {
             Some(Some(connection)) if connection.stage == Stage::Opening => connection,
             // It went while the machine was busy: close its session again.
             _ => {
-                self.closing.push_back(slot);
+                self.closing.push_back((slot, number));
                 return;
             }
         };
@@ -625,7 +639,9 @@ impl Ingress {
         let mut bytes = [0; FRAME_BYTES_MAX];
         let length = frame::encode(sequence, body, &mut bytes);
         let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
-        connection.queue(&bytes[..length], *self.keys.outbound_bytes_max.get_ref());
+        if !connection.queue(&bytes[..length], *self.keys.outbound_bytes_max.get_ref()) {
+            return self.close(at, Some(Goodbye::SlowReader));
+        }
         connection.said = self.turned_at;
         self.dirty.push(at);
     }

@@ -227,7 +227,7 @@ fn depth_screen((row, view): &Shown) -> String {
         funds(row.tick_micro.get()),
     );
     if view.time_ns != 0 {
-        let _ = writeln!(screen, "changed {} by {}", rfc3339(view.time_ns), view.sequence);
+        let _ = writeln!(screen, "changed {} (sequence {})", rfc3339(view.time_ns), view.sequence);
     }
     let mut table = Table::new(&[right("CREDITS"), right("BID"), right("ASK"), right("CREDITS")]);
     for (bid, ask) in view.bids.iter().zip(&view.asks) {

@@ -46,7 +46,15 @@ impl Group {
         let Some(text) = path.to_str() else {
             return Err(Trouble::Usage(format!("{} is not UTF-8", path.display())));
         };
-        fs::create_dir(&path).map_err(|error| refused("make", &path, &error))?;
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let path = path.display();
+                return Err(Trouble::Host(format!(
+                    "cgroup {path} exists; take another name, adopt it, or remove it with rmdir"
+                )));
+            }
+            made => made.map_err(|error| refused("make", &path, &error))?,
+        }
         let group = Group { path: text.to_owned() };
         if path.join("cpu.max").exists() {
             return Ok(group);
@@ -166,7 +174,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         fs::create_dir(parent.path().join("web")).unwrap();
         let refused = Group::make(Some(parent.path()), "web").unwrap_err().to_string();
-        assert!(refused.contains("cannot make cgroup"), "{refused}");
+        assert!(refused.contains("web exists"), "{refused}");
         assert!(parent.path().join("web").exists());
         for name in ["a/b", "..", "."] {
             assert!(matches!(Group::make(Some(parent.path()), name), Err(Trouble::Usage(_))));

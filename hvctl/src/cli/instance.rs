@@ -16,7 +16,7 @@ use vendue_wire::message::*;
 /// What to do with instances.
 #[derive(Debug, clap::Subcommand)]
 pub enum InstanceCommand {
-    /// Show every instance, a line for each resource of its tier
+    /// Show every instance, a line for each resource it has
     List,
     /// Put an existing cgroup under Vendue's care
     Adopt {
@@ -184,13 +184,29 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
     ]);
     for row in &names.instances {
         list.object(&object(row, &names))?;
-        let traded = (0..row.baseline_vru.len())
-            .filter(|&r| names.tier_resource(row.tier.get(), r as u8).is_some());
-        for r in traded {
+        for r in lines(row, &names) {
             list.cells(cells(row, r, &names));
         }
     }
     Ok(list.show()?)
+}
+
+/// The resources of the instance's tier.
+fn resources<'a>(row: &'a InstanceRow, names: &'a Directory) -> impl Iterator<Item = usize> + 'a {
+    let tier = row.tier.get();
+    (0..row.baseline_vru.len()).filter(move |&r| names.tier_resource(tier, r as u8).is_some())
+}
+
+/// The resources that the instance has any of, or its tier's first.
+fn lines(row: &InstanceRow, names: &Directory) -> Vec<usize> {
+    let has = |r: &usize| {
+        row.baseline_vru[*r].get() > 0
+            || row.entitled_vru[*r].get() > 0
+            || row.free_millicredits[*r].get() > 0
+            || row.held_millicredits[*r].get() > 0
+    };
+    let lines: Vec<_> = resources(row, names).filter(has).collect();
+    if lines.is_empty() { resources(row, names).take(1).collect() } else { lines }
 }
 
 fn object(row: &InstanceRow, names: &Directory) -> Value {
@@ -204,8 +220,6 @@ fn object(row: &InstanceRow, names: &Directory) -> Value {
             "held_millicredits": row.held_millicredits[r].get(),
         })
     };
-    let traded = (0..row.baseline_vru.len())
-        .filter(|&r| names.tier_resource(row.tier.get(), r as u8).is_some());
     json!({
         "instance": row.instance.get(),
         "name": text(&row.name),
@@ -213,7 +227,7 @@ fn object(row: &InstanceRow, names: &Directory) -> Value {
         "tier": row.tier.get(),
         "orders": row.orders.get(),
         "place": text(&row.place),
-        "resources": traded.map(one).collect::<Vec<_>>(),
+        "resources": resources(row, names).map(one).collect::<Vec<_>>(),
     })
 }
 
@@ -266,6 +280,11 @@ mod tests {
         let line = cells(&row, 1, &directory());
         assert_eq!(line[3..9], ["gold", "memory", "0 MiB", "64 MiB", "yes", "1.500"]);
         assert_eq!(cells(&row, 0, &directory())[5], "500m");
+        assert_eq!(lines(&row, &directory()), [0, 1]);
+        row.baseline_vru[0] = 0.into();
+        row.free_millicredits[1] = 0.into();
+        assert_eq!(lines(&row, &directory()), [1]);
+        assert_eq!(lines(&InstanceRow::zeroed(), &directory()), [0]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Launch {
     /// Directory to make the cgroup in [default: vendue in the first cgroup2 mount]
     #[arg(long, value_name = "CGROUP_DIR")]
     parent: Option<PathBuf>,
-    /// Return at once; the instance stays until `hvctl instance remove`
+    /// Return at once; the instance stays until `hvctl instance remove`, its cgroup longer
     #[arg(long)]
     detach: bool,
     /// The command and its arguments

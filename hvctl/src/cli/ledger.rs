@@ -26,24 +26,28 @@ pub fn run(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
         FUNDS => decimal(balance, FUNDS_DECIMALS),
         _ => decimal(balance, CREDIT_DECIMALS),
     };
-    let mut list = out.list(&[left("ASSET"), left("LINE"), right("BALANCE")]);
+    let lines = lines(&rows);
+    let mut columns = vec![left("ASSET")];
+    columns.extend(lines.iter().map(|line| right(&line.to_uppercase())));
+    columns.push(right("SUM"));
+    let mut list = out.list(&columns);
     for row in &rows {
-        let balance = row.balance.get() as i64;
         let unit = if asset(row) == FUNDS { "balance_micro" } else { "balance_millicredits" };
         list.object(&json!({
             "asset": asset_name(asset(row)),
             "line": text(&row.line),
-            unit: balance,
+            unit: balance(row),
         }))?;
-        list.cells(vec![
-            asset_name(asset(row)),
-            text(&row.line).to_owned(),
-            show(asset(row), balance.into()),
-        ]);
     }
     let sums = sums(&rows);
-    for (&asset, &sum) in &sums {
-        list.cells(vec![asset_name(asset), "sum".to_owned(), show(asset, sum)]);
+    for (&one, &sum) in &sums {
+        let mut cells = vec![asset_name(one)];
+        for line in &lines {
+            let row = rows.iter().find(|row| asset(row) == one && text(&row.line) == *line);
+            cells.push(row.map_or("-".to_owned(), |row| show(one, balance(row).into())));
+        }
+        cells.push(show(one, sum));
+        list.cells(cells);
     }
     list.show()?;
     let off: Vec<_> = sums
@@ -61,11 +65,28 @@ fn asset(row: &LedgerRow) -> Asset {
     (row.tier.get(), row.resource)
 }
 
+/// The balance with its sign.
+fn balance(row: &LedgerRow) -> i64 {
+    row.balance.get() as i64
+}
+
+/// The names of the lines, each once, in the order they come.
+fn lines(rows: &[LedgerRow]) -> Vec<&str> {
+    let mut lines = Vec::new();
+    for row in rows {
+        let line = text(&row.line);
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
 /// The sum of each asset's lines.
 fn sums(rows: &[LedgerRow]) -> BTreeMap<Asset, i128> {
     let mut sums = BTreeMap::new();
     for row in rows {
-        *sums.entry(asset(row)).or_default() += i128::from(row.balance.get() as i64);
+        *sums.entry(asset(row)).or_default() += i128::from(balance(row));
     }
     sums
 }

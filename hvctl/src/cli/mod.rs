@@ -32,6 +32,8 @@ const REFUSED: u8 = 1;
 /// As clap exits on a wrong command line.
 const USAGE: u8 = 2;
 const NO_CONNECTION: u8 = 3;
+/// Heading of the options that every command has.
+const GLOBAL: &str = "Options of every command";
 
 /// Operates Vendue, the auction room of one host.
 #[derive(Debug, Parser)]
@@ -53,16 +55,17 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "ENDPOINT",
         env = "VENDUE_CONNECT",
         default_value = "unix:/run/vendued/vendued.sock"
     )]
     connect: String,
     /// File with the 32 bytes that vendued asks for over TCP
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Print JSON, one object a line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     #[command(subcommand)]
     command: Command,

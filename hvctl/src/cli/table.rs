@@ -4,26 +4,26 @@
 const GAP: usize = 2;
 
 /// A column's heading and the side its cells keep to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Column {
-    heading: &'static str,
+    heading: String,
     right: bool,
     width_min: usize,
 }
 
 /// A column of text.
-pub const fn left(heading: &'static str) -> Column {
-    Column { heading, right: false, width_min: 0 }
+pub fn left(heading: &str) -> Column {
+    Column { heading: printable(heading), right: false, width_min: 0 }
 }
 
 /// A column of numbers.
-pub const fn right(heading: &'static str) -> Column {
-    Column { heading, right: true, width_min: 0 }
+pub fn right(heading: &str) -> Column {
+    Column { heading: printable(heading), right: true, width_min: 0 }
 }
 
 impl Column {
     /// The column, never narrower than this: keeps pages of one listing aligned.
-    pub const fn at_least(self, width_min: usize) -> Column {
+    pub fn at_least(self, width_min: usize) -> Column {
         Column { width_min, ..self }
     }
 }
@@ -52,7 +52,7 @@ impl Table {
 
     /// The table as lines without blanks at their ends; takes the rows out.
     pub fn take(&mut self, with_headings: bool) -> String {
-        let headings = self.columns.iter().map(|column| column.heading.to_owned()).collect();
+        let headings = self.columns.iter().map(|column| column.heading.clone()).collect();
         let heading: Option<Vec<String>> = with_headings.then_some(headings);
         let rows: Vec<_> = heading.into_iter().chain(std::mem::take(&mut self.rows)).collect();
         let widths: Vec<_> = self

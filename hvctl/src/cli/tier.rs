@@ -27,8 +27,8 @@ pub fn run(command: &TierCommand, reach: &Reach, out: &mut Output) -> Result<(),
         right("CAPACITY"),
         right("RESERVED"),
         right("VRUS"),
-        right("RESERVED"),
-        right("VRU"),
+        right("VRUS RESERVED"),
+        right("VRU SIZE"),
         right("BURST"),
     ]);
     for row in tiers(&mut reach.reader()?)? {

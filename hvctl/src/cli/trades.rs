@@ -9,7 +9,7 @@ use serde_json::json;
 use vendue_wire::code::Side;
 use vendue_wire::message::*;
 
-/// Which trades.
+/// Which trades. Tables show the parties by their present names, JSON by number.
 #[derive(Debug, clap::Args)]
 pub struct TradesCommand {
     /// Only this book's, by number
