@@ -189,13 +189,26 @@ fn frames_that_come_in_pieces_arrive_whole() {
 
 #[test]
 fn many_frames_cross_the_buffers_end_intact() {
-    const REPORTS: u64 = 20_000;
-    let daemon = Daemon::start(|_, mut peer| {
+    // More than the client's buffer holds, less than the socket's: all is there before it reads.
+    const REPORTS: u64 = 1_500;
+    let (written, write) = std::sync::mpsc::channel();
+    let daemon = Daemon::start(move |_, mut peer| {
         peer.welcome();
-        let bytes: Vec<u8> = (1..=REPORTS).flat_map(|n| bytes_of(n, &accepted(n))).collect();
+        // Sizes that do not divide the buffer's come first, with the logon's answer before them
+        // or without, so that a frame straddles its end.
+        let mut bytes =
+            [bytes_of(0, &FaultRow::zeroed()), bytes_of(0, &QueryEnd::zeroed())].concat();
+        let with_ack = bytes.len() + bytes_of(0, &ack(0, 1)).len();
+        assert!([bytes.len(), with_ack].iter().all(|length| !length.is_multiple_of(64)));
+        (1..=REPORTS).for_each(|n| bytes.extend(bytes_of(n, &accepted(n))));
+        assert!(bytes.len() > 80 << 10);
         peer.0.write_all(&bytes).unwrap();
+        written.send(()).unwrap();
     });
     let mut client = daemon.connect();
+    write.recv().unwrap();
+    assert!(next(&mut client).unwrap().message::<FaultRow>().is_some());
+    assert!(next(&mut client).unwrap().message::<QueryEnd>().is_some());
     for number in 1..=REPORTS {
         assert_eq!(next(&mut client).unwrap().request(), Some(number));
     }
