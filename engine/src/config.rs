@@ -380,12 +380,11 @@ impl Config {
         )?;
         source.range("gateway.throttle_per_s", &gateway.throttle_per_s, 1..1_000_000_001)?;
         source.range("gateway.throttle_burst", &gateway.throttle_burst, 1..1_000_000_001)?;
-        if let Some(tcp) = &gateway.tcp {
-            if !tcp.get_ref().ip().is_loopback() {
-                let reason =
-                    "gateway.tcp must be a loopback address: this transport is not encrypted";
-                return Err(source.wrong(&tcp.span(), reason));
-            }
+        if let Some(tcp) = &gateway.tcp
+            && !tcp.get_ref().ip().is_loopback()
+        {
+            let reason = "gateway.tcp must be a loopback address: this transport is not encrypted";
+            return Err(source.wrong(&tcp.span(), reason));
         }
         for access in &self.access {
             if access.uid.is_some() == access.token_file.is_some() {

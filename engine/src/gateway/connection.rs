@@ -221,10 +221,11 @@ impl Connection {
 
     /// Queues a frame; false if the peer has let too much wait.
     pub fn queue(&mut self, frame: &[u8], bytes_max: usize) -> bool {
-        if let Some(rings) = &mut self.rings {
-            if self.outbound.is_empty() && rings.reports.try_push(0, &[frame]).is_ok() {
-                return true;
-            }
+        if let Some(rings) = &mut self.rings
+            && self.outbound.is_empty()
+            && rings.reports.try_push(0, &[frame]).is_ok()
+        {
+            return true;
         }
         if self.outbound.len() - self.sent + frame.len() > bytes_max {
             return false;

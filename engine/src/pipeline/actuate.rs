@@ -163,20 +163,20 @@ impl Actuate {
     fn release(&mut self, instance: u32) {
         self.metered.remove(&instance);
         let adopted = self.faults.remove(&instance).is_none();
-        if let Err(error) = self.host.release(instance) {
-            if adopted {
-                self.health.report("actuate", error.to_string());
-            }
+        if let Err(error) = self.host.release(instance)
+            && adopted
+        {
+            self.health.report("actuate", error.to_string());
         }
     }
 
     fn want(&mut self, entitled: &Entitled) {
         let Some(resource) = Resource::from_u8(entitled.resource) else { return };
         let (instance, size) = (entitled.instance.get(), entitled.vru_size.get());
-        if resource == Resource::Cpu {
-            if let Some(metered) = self.metered.get_mut(&instance) {
-                metered.millicores = size;
-            }
+        if resource == Resource::Cpu
+            && let Some(metered) = self.metered.get_mut(&instance)
+        {
+            metered.millicores = size;
         }
         // An instance that could not be adopted is reported already.
         let _ = self.host.want(instance, resource, entitled.vru.get(), size, now_ns());

@@ -124,10 +124,10 @@ impl Ingress {
 
     /// Waits for sockets and the doorbell at most `timeout`, and notes what they have.
     pub fn poll_only(&mut self, timeout: Duration) {
-        if let Err(error) = self.poll.poll(&mut self.found, Some(timeout)) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                self.health.report("gateway", format!("cannot wait for sockets: {error}"));
-            }
+        if let Err(error) = self.poll.poll(&mut self.found, Some(timeout))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            self.health.report("gateway", format!("cannot wait for sockets: {error}"));
         }
         let tokens: Vec<(Token, bool)> =
             self.found.iter().map(|event| (event.token(), event.is_readable())).collect();
@@ -397,10 +397,11 @@ impl Ingress {
         if anonymous && (!is_query(kind) || kind == Replay::KIND) {
             return Err((Reject::NotPermitted, 0));
         }
-        if let Command::Query(Query::Audit(_)) = command {
-            if role != Role::Operator && role != Role::Observer {
-                return Err((Reject::NotPermitted, 0));
-            }
+        if let Command::Query(Query::Audit(_)) = command
+            && role != Role::Operator
+            && role != Role::Observer
+        {
+            return Err((Reject::NotPermitted, 0));
         }
         if self.health.stopping() {
             return Err((Reject::Draining, 0));
@@ -614,10 +615,10 @@ impl Ingress {
             }
         };
         opening.stage = Stage::Open { slot, role: opening.role };
-        if let Ok(Some(frame)) = Frame::parse(bytes) {
-            if let Some(ack) = frame.message::<LogonAck>() {
-                opening.next_request = ack.last_request.get() + 1;
-            }
+        if let Ok(Some(frame)) = Frame::parse(bytes)
+            && let Some(ack) = frame.message::<LogonAck>()
+        {
+            opening.next_request = ack.last_request.get() + 1;
         }
         self.holders[slot as usize] = at;
         self.queue(at, bytes);

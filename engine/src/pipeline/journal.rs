@@ -73,11 +73,11 @@ impl Journal {
 
     fn append(&mut self) -> Result<bool, LogError> {
         let Some(log) = &mut self.log else { return Ok(false) };
-        if let Some((kind, bytes)) = self.waiting.take() {
-            if !put(log, kind, &bytes)? {
-                self.waiting = Some((kind, bytes));
-                return Ok(false);
-            }
+        if let Some((kind, bytes)) = self.waiting.take()
+            && !put(log, kind, &bytes)?
+        {
+            self.waiting = Some((kind, bytes));
+            return Ok(false);
         }
         let mut moved = false;
         for _ in 0..BATCH {

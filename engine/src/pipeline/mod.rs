@@ -255,10 +255,10 @@ pub fn start(
     let (wait, cpu, halted) = (keys.wait, keys.cpu, halted.clone());
     let thread = name.to_owned();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        if let Some(cpu) = cpu {
-            if let Err(errno) = pin(cpu) {
-                tracing::warn!(thread, cpu, "cannot pin the thread: {errno}");
-            }
+        if let Some(cpu) = cpu
+            && let Err(errno) = pin(cpu)
+        {
+            tracing::warn!(thread, cpu, "cannot pin the thread: {errno}");
         }
         run(stages, &doorbell, wait, &halted)
     })
