@@ -401,7 +401,7 @@ fn heartbeats_go_both_ways() {
 
     let mut half_open =
         Raw::logged_on(&daemon.path("socket"), &Identity { heartbeat_ms: 1, ..identity });
-    assert!(half_open.next().expect("a frame").message::<Heartbeat>().is_some());
+    assert!(half_open.frame().expect("a frame").message::<Heartbeat>().is_some());
     assert_eq!(half_open.farewell(), Goodbye::HeartbeatLost);
 }
 
