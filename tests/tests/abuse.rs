@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{IoSliceMut, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use vendue_tests::chance::Chance;
 use vendue_tests::daemon::{Daemon, Setup, eventually};
 use vendue_tests::market::*;
@@ -241,8 +242,8 @@ fn credentials_are_checked() {
     for (key, value) in [("uid", "4242"), ("role", "\"observer\"")] {
         let daemon = Daemon::prepare(&Setup::small().key(key, value));
         let mut child = daemon.launch_unready();
-        let mut raw = eventually("a socket", || {
-            daemon.path("socket").exists().then(|| Raw::connect(&daemon.path("socket")))
+        let mut raw = eventually("a socket that listens", || {
+            UnixStream::connect(daemon.path("socket")).ok().map(Raw::over)
         });
         raw.send(0, &logon(&Identity::operator()));
         assert_eq!(raw.frame().and_then(|came| came.refusal()), Some(Reject::BadCredentials));
