@@ -66,7 +66,7 @@ impl Raw {
     pub fn logged_on(socket: &Path, identity: &Identity) -> Raw {
         let mut raw = Raw::connect(socket);
         raw.send(0, &logon(identity));
-        let ack = raw.next().expect("an answer to the logon");
+        let ack = raw.frame().expect("an answer to the logon");
         assert!(ack.message::<LogonAck>().is_some(), "{ack:?}");
         raw
     }
@@ -94,7 +94,7 @@ impl Raw {
     ///
     /// # Panics
     /// If neither comes.
-    pub fn next(&mut self) -> Option<Came> {
+    pub fn frame(&mut self) -> Option<Came> {
         loop {
             if let Some(frame) = Frame::parse(&self.inbox).expect("the daemon speaks in frames") {
                 let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
@@ -116,7 +116,7 @@ impl Raw {
     /// The next frame that is no heartbeat.
     pub fn next_said(&mut self) -> Option<Came> {
         loop {
-            let came = self.next()?;
+            let came = self.frame()?;
             if came.kind != Heartbeat::KIND {
                 return Some(came);
             }
@@ -130,7 +130,7 @@ impl Raw {
     #[track_caller]
     pub fn farewell(&mut self) -> Goodbye {
         let mut last = None;
-        while let Some(came) = self.next() {
+        while let Some(came) = self.frame() {
             last = Some(came);
         }
         let farewell = last.as_ref().and_then(Came::message::<Farewell>);
