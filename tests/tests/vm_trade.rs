@@ -1,0 +1,323 @@
+//! The real daemon on a real kernel with real busy processes: a trade moves both `cpu.max` files
+//! and the *measured* CPU shares follow. Needs what `tests/vm/fetch` brings.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use vendue_engine::config::DEFAULT;
+use vendue_tests::vm::shares::{Sample, mean_percent};
+use vendue_tests::vm::{Outcome, Vm, binaries, boot};
+
+/// Far beyond what a slow machine needs: only a guest that hangs takes as long.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+/// Measured shares may be off by so many points: emulated processors on a shared machine.
+const MARGIN_PERCENT: u64 = 8;
+
+/// What every scenario starts with.
+const PRELUDE: &str = r#"
+    cg=/sys/fs/cgroup
+    export VENDUE_CONNECT=unix:/run/vendued.sock
+    trap 'sed "s/^/vendued: /" /tmp/vendued.log' EXIT
+
+    start_vendued() {
+        vendued run --config /etc/vendued.toml 2>>/tmp/vendued.log &
+        vendued=$!
+        wait_for 60 hvctl tier list >/dev/null 2>&1
+    }
+    # tell LABEL COMMAND...: prints each line that the command prints behind the label.
+    tell() {
+        label=$1
+        shift
+        "$@" >/tmp/told
+        sed "s/^/$label /" /tmp/told
+    }
+    # code LABEL COMMAND...: tells what a command that may fail says, and its exit code.
+    code() {
+        label=$1 status=0
+        shift
+        "$@" >/tmp/told 2>&1 || status=$?
+        sed "s/^/$label /" /tmp/told
+        echo "$label code $status"
+    }
+    cap_is() { [ "$(cat "$cg/$1/cpu.max")" = "$2" ]; }
+    # burning GROUP: a busy process in a group of its own.
+    burning() {
+        mkdir "$cg/$1"
+        vm-burn 300 "$cg/$1" >/dev/null &
+        wait_for 60 grep -q . "$cg/$1/cgroup.procs"
+    }
+    account() {
+        hvctl account create "$1" --sells-to all --buys-from all
+        hvctl account deposit "$1" 1000
+    }
+"#;
+
+/// The embedded defaults with one tier, a disk that takes direct writes, and a small machine's
+/// pace. Baselines of 20 VRUs (20% of a processor) burst to 60%.
+fn config() -> String {
+    let (daemon, _tiers) = DEFAULT.split_once("# Tiers, in order.").unwrap();
+    let mut config = daemon.to_owned();
+    for (key, value) in [
+        ("data_dir", "\"/data/vendued\""),
+        ("segment_bytes", "1048576"),
+        ("buffer_bytes", "262144"),
+        ("unix", "\"/run/vendued.sock\""),
+        ("meter_ms", "200"),
+        ("verify_ms", "500"),
+    ] {
+        let mut lines: Vec<String> = config.lines().map(str::to_owned).collect();
+        let is_key = |line: &&mut String| line.split(' ').next() == Some(key);
+        *lines.iter_mut().find(is_key).unwrap_or_else(|| panic!("no {key} in the defaults")) =
+            format!("{key} = {value}");
+        config = lines.join("\n");
+    }
+    config
+        + "\n[[tier]]\nname = \"bronze\"\ncpu = { capacity_vru = 200, burst_percent = 300 }\n\
+           memory = { capacity_vru = 64 }\n"
+}
+
+/// Boots a guest with the daemon, its configuration and the scenario behind the prelude.
+fn run(scenario: &str) -> Outcome {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vendued.toml");
+    std::fs::write(&path, config()).unwrap();
+    let mut files = binaries(&["vendued", "hvctl", "vm-burn", "vm-sell", "vm-shares"]).unwrap();
+    files.push((path, "/etc/vendued.toml".to_owned()));
+    let scenario = format!("{PRELUDE}\n{scenario}");
+    let vm = Vm { memory_mib: 512, cpus: 2, files, scenario: &scenario, timeout: PATIENCE };
+    let outcome = boot(&vm).unwrap();
+    assert_eq!(outcome.status, 0, "{}", outcome.console);
+    outcome
+}
+
+/// What the scenario told behind `label`, a line each.
+fn told<'a>(outcome: &'a Outcome, label: &'a str) -> impl Iterator<Item = &'a str> {
+    let line = move |line: &'a str| line.strip_prefix(label)?.strip_prefix(' ');
+    outcome.console.lines().filter_map(line)
+}
+
+/// The JSON objects told behind `label`.
+fn objects(outcome: &Outcome, label: &str) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    told(outcome, label).map(parse).collect()
+}
+
+/// The row of an instance's limit.
+fn limit<'a>(limits: &'a [Value], instance: u64, file: &str) -> &'a Value {
+    let is_it = |row: &&Value| row["instance"] == instance && row["file"] == file;
+    limits.iter().find(is_it).unwrap_or_else(|| panic!("no {file} of {instance}: {limits:?}"))
+}
+
+/// Nanoseconds since midnight of an RFC 3339 time in UTC.
+fn ns_of_day(time: &Value) -> u64 {
+    let text = time.as_str().expect("a time is text");
+    let clock = text.split_once('T').expect(text).1.trim_end_matches('Z');
+    let (seconds, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let whole = seconds.split(':').fold(0, |sum, part| sum * 60 + part.parse::<u64>().unwrap());
+    whole * 1_000_000_000 + format!("{fraction:0<9}").parse::<u64>().unwrap()
+}
+
+fn about(measured: Option<u64>, percent: u64, what: &str, console: &str) {
+    let measured = measured.expect(console);
+    assert!(
+        measured.abs_diff(percent) <= MARGIN_PERCENT,
+        "{what}: {measured}%, not {percent}%: {console}"
+    );
+}
+
+/// How long after `from_ms` the shares of both groups, meant over half a second, are on the other
+/// side of `middle`: group 0 below, group 1 above.
+fn crossed_after_ms(samples: &[Sample], from_ms: u64, middle: u64) -> Option<u64> {
+    (0..50).map(|step| step * 100).find(|after_ms| {
+        let at_ms = from_ms + after_ms;
+        let mean = |group| mean_percent(samples, group, at_ms, at_ms + 500);
+        mean(0).is_some_and(|share| share < middle) && mean(1).is_some_and(|share| share > middle)
+    })
+}
+
+#[test]
+fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
+    let outcome = run(r#"
+        start_vendued
+        account alice
+        account bob
+        burning seller
+        burning buyer
+        hvctl instance adopt seller --account alice --tier bronze --cpu 20 --cgroup $cg/seller
+        hvctl instance adopt buyer --account bob --tier bronze --cpu 20 --cgroup $cg/buyer
+        hvctl instance grant seller cpu 4000
+        wait_for 10 cap_is seller "60000 100000"
+        wait_for 10 cap_is buyer "20000 100000"
+        vm-shares 14 $cg/seller $cg/buyer >/tmp/shares &
+        shares=$!
+        sleep 1
+        mark before
+        sleep 3
+        tell limits-before hvctl --json limits
+        hvctl order buy buyer --resource cpu --price 100 --quantity 20000
+        tell instances-before hvctl --json instance list
+        mark offer
+        vm-sell $VENDUE_CONNECT 0 100
+        mark sold
+        wait_for 10 cap_is seller "20000 100000"
+        mark seller-capped
+        wait_for 10 cap_is buyer "60000 100000"
+        mark buyer-lifted
+        wait $shares
+        mark after
+        cat /tmp/shares
+        tell instances-after hvctl --json instance list
+        tell limits-after hvctl --json limits
+        tell trade hvctl --json trades
+        hvctl ledger
+        hvctl audit
+        hvctl status
+        kill -TERM $vendued
+        wait $vendued
+    "#);
+    let console = &outcome.console;
+    let at = |name| outcome.mark_ms(name).unwrap_or_else(|| panic!("no mark {name}: {console}"));
+    let samples = outcome.samples();
+    let mean = |group, from_ms, to_ms| mean_percent(&samples, group, from_ms, to_ms);
+
+    let (before_ms, offer_ms, sold_ms) = (at("before"), at("offer"), at("sold"));
+    let means = |from_ms, to_ms| (mean(0, from_ms, to_ms), mean(1, from_ms, to_ms));
+    println!("seller and buyer before: {:?}", means(before_ms, offer_ms));
+    println!("a second after: {:?}", means(sold_ms + 1000, sold_ms + 3000));
+    about(mean(0, before_ms, offer_ms), 60, "seller before", console);
+    about(mean(1, before_ms, offer_ms), 20, "buyer before", console);
+    about(mean(0, sold_ms + 1000, sold_ms + 3000), 20, "seller a second after", console);
+    about(mean(1, sold_ms + 1000, sold_ms + 3000), 60, "buyer a second after", console);
+    let crossed_ms = crossed_after_ms(&samples, sold_ms, 40).expect(console);
+    assert!(crossed_ms <= 500, "half a second from {crossed_ms} ms on: {console}");
+
+    let trades = objects(&outcome, "trade");
+    let [trade] = trades.as_slice() else { panic!("not one trade: {console}") };
+    let before = objects(&outcome, "limits-before");
+    let after = objects(&outcome, "limits-after");
+    let (seller, buyer) = (trade["seller"].as_u64().unwrap(), trade["buyer"].as_u64().unwrap());
+    for (limits, instance, vru) in
+        [(&before, seller, 60), (&before, buyer, 20), (&after, seller, 20), (&after, buyer, 60)]
+    {
+        let row = limit(limits, instance, "cpu.max");
+        let text = format!("{vru}000 100000");
+        for field in ["wanted", "written", "read_back"] {
+            assert_eq!(row[field], text, "{field}: {row}");
+        }
+        assert_eq!((&row["state"], &row["wanted_vru"]), (&"in force".into(), &vru.into()), "{row}");
+    }
+    for instance in [seller, buyer] {
+        let written_at = &limit(&after, instance, "cpu.max")["written_at"];
+        let after_ns = ns_of_day(written_at).checked_sub(ns_of_day(&trade["time"])).expect(console);
+        assert!(after_ns < 1_000_000_000, "{instance} written {after_ns} ns after: {console}");
+        println!("cpu.max of {instance} written {} us after the trade", after_ns / 1000);
+    }
+    println!("the shares crossed {crossed_ms} ms after the sale");
+    for line in
+        console.lines().filter(|line| line.starts_with("mark ") || line.starts_with("shares "))
+    {
+        println!("{line}");
+    }
+}
+
+#[test]
+fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
+    let outcome = run(r#"
+        start_vendued
+        account alice
+        account bob
+        burning seller
+        mkdir $cg/buyer $cg/victim
+        hvctl instance adopt seller --account alice --tier bronze --cpu 20 --cgroup $cg/seller
+        hvctl instance adopt buyer --account bob --tier bronze --cpu 20 --memory 4 --cgroup $cg/buyer
+        hvctl instance adopt victim --account bob --tier bronze --cpu 10 --cgroup $cg/victim
+        wait_for 10 cap_is seller "20000 100000"
+        wait_for 10 cap_is victim "10000 100000"
+        # Saved for long enough, memory credits raise the 64 MiB to the burst's 256 MiB, with an
+        # eighth more as the backstop.
+        wait_for 60 grep -qx $((256 << 20)) $cg/buyer/memory.high
+        wait_for 10 grep -qx $((288 << 20)) $cg/buyer/memory.max
+
+        # Somebody else's write is noticed, set back and counted, and the fault is over.
+        echo max >$cg/seller/cpu.max
+        wait_for 10 cap_is seller "20000 100000"
+        wait_for 10 hvctl status >/dev/null
+        tell drifted hvctl --json status
+
+        # A vanished group is a fault that stands; trading goes on.
+        rmdir $cg/victim
+        is_unwell() { ! hvctl status >/dev/null; }
+        wait_for 10 is_unwell
+        code vanished hvctl --json status
+        hvctl instance grant seller cpu 1000
+        wait_for 10 cap_is seller "60000 100000"
+        hvctl order buy buyer --resource cpu --price 100 --quantity 20000
+        mark offer
+        vm-sell $VENDUE_CONNECT 0 100
+        mark sold
+        wait_for 10 cap_is seller "20000 100000"
+        wait_for 10 cap_is buyer "60000 100000"
+        hvctl instance remove victim
+        wait_for 10 hvctl status >/dev/null
+
+        # A launched command has a group of its own, limits and an end.
+        code launched hvctl instance launch job --account alice --tier bronze --cpu 10 -- \
+            sh -c 'cat /proc/self/cgroup; until grep "^10000 100000" /sys/fs/cgroup/vendue/job/cpu.max; do sleep 0.1; done; exit 7'
+        code left ls -d $cg/vendue/job
+
+        # Killed, the daemon leaves the limits in force; started again, it knows all and repairs.
+        tell instances-before hvctl --json instance list
+        kill -9 $vendued
+        wait $vendued || true
+        cap_is seller "20000 100000"
+        cap_is buyer "60000 100000"
+        echo "50000 100000" >$cg/seller/cpu.max
+        start_vendued
+        wait_for 10 cap_is seller "20000 100000"
+        cap_is buyer "60000 100000"
+        wait_for 10 hvctl status >/dev/null
+        tell limits-after hvctl --json limits
+        tell trade hvctl --json trades
+        hvctl ledger
+        hvctl audit >/dev/null
+        tell recovered hvctl --json status
+
+        # Where limits cannot be written, the daemon does not pretend.
+        code read-only unshare -m sh -c "
+            mount -o remount,bind,ro $cg
+            vendued run --config /etc/vendued.toml --data-dir /data/other --socket /run/other.sock"
+        kill -TERM $vendued
+        wait $vendued
+    "#);
+    let console = &outcome.console;
+    let told = |label| told(&outcome, label).collect::<Vec<_>>();
+    let drifted = &objects(&outcome, "drifted")[0];
+    assert_eq!(drifted["limits_drifted"], 1, "{console}");
+
+    let vanished = told("vanished");
+    assert!(vanished[0].contains("cgroup is gone") && vanished[0].contains("victim"), "{console}");
+    assert_eq!(vanished[1], "code 1", "{console}");
+
+    let launched = told("launched");
+    assert!(launched.iter().any(|line| line.contains("/vendue/job")), "{console}");
+    assert_eq!(*launched.last().unwrap(), "code 7", "{console}");
+    assert_eq!(told("left").last(), Some(&"code 1"), "{console}");
+
+    let limits = objects(&outcome, "limits-after");
+    let trades = objects(&outcome, "trade");
+    let [trade] = trades.as_slice() else { panic!("not one trade: {console}") };
+    for (party, cap, writes) in [("seller", "20000 100000", 1), ("buyer", "60000 100000", 0)] {
+        let row = limit(&limits, trade[party].as_u64().unwrap(), "cpu.max");
+        assert_eq!((&row["read_back"], &row["state"]), (&cap.into(), &"in force".into()), "{row}");
+        // What is in force already is not written again: that would refill the quota.
+        assert_eq!(row["writes"], writes, "{row}");
+    }
+    assert_eq!(objects(&outcome, "recovered")[0]["trades"], 1, "{console}");
+
+    let read_only = told("read-only");
+    assert_eq!(*read_only.last().unwrap(), "code 1", "{console}");
+    for part in ["read-only", "--host dry-run"] {
+        assert!(read_only.iter().any(|line| line.contains(part)), "no {part}: {console}");
+    }
+}
