@@ -107,6 +107,7 @@ impl Machine {
             place: m.place,
         };
         self.owner[slot] = account;
+        self.find_edges(slot as u16);
         self.accounts[usize::from(account)].instances += 1;
         for (book, vru) in books.iter().zip(m.baseline_vru) {
             if let Some(book) = self.books.get_mut(usize::from(*book)) {
@@ -170,6 +171,7 @@ impl Machine {
         }
         self.accounts[usize::from(row.account)].instances -= 1;
         self.instances[usize::from(instance)] = Instance::FREE;
+        self.find_edges(instance);
         // Its number may be given out again: its agents must not act for the next one.
         for session in self.sessions.iter_mut().filter(|s| s.instance == m.instance.get()) {
             session.instance = ANY;

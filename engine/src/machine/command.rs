@@ -205,6 +205,25 @@ impl<'a> Command<'a> {
     }
 }
 
+impl Command<'_> {
+    /// Kind and id by which a reject names a session's request; zeros for other commands.
+    pub fn request(&self) -> (u8, u64) {
+        match self {
+            Command::NewOrder(terms) => (NewOrder::KIND, terms.message.client_id.get()),
+            Command::Cancel(m) => (Cancel::KIND, m.handle.get()),
+            Command::Replace(m) => (Replace::KIND, m.client_id.get()),
+            Command::MassCancel(..) => (MassCancel::KIND, 0),
+            Command::CreateAccount(m) => (CreateAccount::KIND, m.client_id.get()),
+            Command::Deposit(m) => (Deposit::KIND, m.client_id.get()),
+            Command::Withdraw(m) => (Withdraw::KIND, m.client_id.get()),
+            Command::CreateInstance(m) => (CreateInstance::KIND, m.client_id.get()),
+            Command::RemoveInstance(m) => (RemoveInstance::KIND, m.client_id.get()),
+            Command::GrantCredits(m, _) => (GrantCredits::KIND, m.client_id.get()),
+            _ => (0, 0),
+        }
+    }
+}
+
 #[inline]
 fn parse_new_order(message: &NewOrder) -> Result<NewOrderTerms<'_>, Reject> {
     zero(&[message.reserved])?;

@@ -8,7 +8,7 @@
 
 use super::Machine;
 use super::command::{Envelope, Usage};
-use super::config::MILLI;
+use super::config::{MILLI, RESOURCES};
 use super::event::{Entitled, Outbox};
 use vendue_wire::code::{CancelReason, Resource};
 use vendue_wire::message::ANY;
@@ -65,20 +65,32 @@ impl Machine {
     }
 
     /// Starts or ends an instance's burst as its free credits say, and announces the new cap.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reassess(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
-        let row = &self.instances[usize::from(instance)];
         let free = self.ledger.credit(instance, resource).free;
-        let bursting = row.is_bursting(resource);
-        let goes_on = if bursting {
-            free >= MILLI
-        } else {
-            let baseline = u64::from(row.baseline_vru[resource as usize]);
-            free >= MILLI.max(baseline * u64::from(self.genesis.burst_resume_ms.get()))
-        };
-        if goes_on != bursting {
-            self.instances[usize::from(instance)].bursting ^= 1 << (resource as u16);
-            self.announce(instance, resource, out);
+        let edge = self.edges[usize::from(instance) * RESOURCES + resource as usize];
+        let flips = if edge == 0 { free < MILLI } else { free >= edge };
+        if flips {
+            self.flip(instance, resource, out);
+        }
+    }
+
+    #[cold]
+    fn flip(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
+        self.instances[usize::from(instance)].bursting ^= 1 << (resource as u16);
+        self.find_edges(instance);
+        self.announce(instance, resource, out);
+    }
+
+    /// Computes an instance's edges again, after its row changed: where a burst is on 0, for it ends
+    /// when less than one credit is free; elsewhere the free milli-credits that start one.
+    pub(super) fn find_edges(&mut self, instance: u16) {
+        let row = &self.instances[usize::from(instance)];
+        let resume_ms = u64::from(self.genesis.burst_resume_ms.get());
+        let edges = self.edges[usize::from(instance) * RESOURCES..].iter_mut();
+        for ((edge, &resource), baseline) in edges.zip(Resource::ALL).zip(row.baseline_vru) {
+            let start = (u64::from(baseline) * resume_ms).max(MILLI);
+            *edge = if row.is_bursting(resource) { 0 } else { start };
         }
     }
 

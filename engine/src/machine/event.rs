@@ -204,8 +204,9 @@ impl Outbox {
         64 * 1024 + per_order * orders_max as usize + per_instance * instances_max as usize
     }
 
-    /// Appends an event.
-    #[inline]
+    /// Appends an event. Inlined, so that its fields are stored straight into the buffer instead of
+    /// being put together elsewhere and copied.
+    #[inline(always)]
     pub fn push<M: Body>(&mut self, target: u32, body: &M) {
         let length = size_of::<M>();
         let end = self.used + HEADER_BYTES + length;

@@ -6,7 +6,7 @@
 //! builds too. [`Ledger::check`] compares the whole against the house's totals.
 
 use super::config::{CREDITS_MAX_MILLI, FUNDS_MAX_MICRO, RESOURCES};
-use vendue_wire::code::{Reject, Resource};
+use vendue_wire::code::{Reject, Resource, Side};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A balance: what its owner may use, and what is held for open orders.
@@ -154,42 +154,62 @@ impl Ledger {
         balance.free += milli;
     }
 
-    /// Settles the funds of a trade: the buyer pays the notional and its fee, the seller gets the
-    /// notional less its fee, the house gets both fees. `buyer_held` says that the buyer's part
-    /// was held before (it is the maker).
-    #[inline]
-    pub fn settle_funds(&mut self, trade: &FundsOfTrade) {
-        let FundsOfTrade { buyer, seller, notional, buyer_fee, seller_fee, buyer_held } = *trade;
-        let cost = notional + buyer_fee;
-        if buyer_held {
-            let balance = &mut self.funds[usize::from(buyer)];
-            assert!(balance.held >= cost, "held funds of account {buyer} do not cover its trade");
-            balance.held -= cost;
-            self.funds_gap = self.funds_gap.wrapping_sub(cost as i64);
-        } else {
-            self.funds_free_take(buyer, cost);
+    /// Posts a maker's side of a trade: what it pays was held, what it gets is free.
+    #[inline(always)]
+    pub fn settle_maker(&mut self, maker: &SideOfTrade) {
+        let SideOfTrade { side, account, instance, resource, notional, fee, milli } = *maker;
+        match side {
+            Side::Buy => {
+                let cost = notional + fee;
+                let funds = &mut self.funds[usize::from(account)];
+                assert!(funds.held >= cost, "held funds of a buyer do not cover its trade");
+                funds.held -= cost;
+                self.funds_gap = self.funds_gap.wrapping_sub(cost as i64);
+                self.credits_free_add(instance, resource, milli);
+            }
+            Side::Sell => {
+                assert!(fee <= notional, "a fee takes more than the sale brings");
+                self.funds_free_add(account, notional - fee);
+                let credits = self.credit_mut(instance, resource);
+                assert!(credits.held >= milli, "held credits of a seller do not cover its trade");
+                credits.held -= milli;
+                self.credits_gap = self.credits_gap.wrapping_sub(milli as i64);
+            }
         }
-        assert!(seller_fee <= notional, "a fee takes more than the sale brings");
-        self.funds_free_add(seller, notional - seller_fee);
-        self.fees += buyer_fee + seller_fee;
-        self.funds_gap = self.funds_gap.wrapping_add((buyer_fee + seller_fee) as i64);
+        self.take_fee(fee);
     }
 
-    /// Settles the credits of a trade. `seller_held` says that they were held (it is the maker).
-    #[inline]
-    pub fn settle_credits(
-        &mut self,
-        seller: (u16, bool),
-        buyer: u16,
-        resource: Resource,
-        milli: u64,
-    ) {
-        let (seller, seller_held) = seller;
-        let balance = self.credit_mut(seller, resource);
-        let from = if seller_held { &mut balance.held } else { &mut balance.free };
-        assert!(*from >= milli, "credits of instance {seller} do not cover its trade");
-        *from -= milli;
-        self.credit_mut(buyer, resource).free += milli;
+    /// Posts a taker's side of one or more trades: what it pays is free and so is what it gets.
+    #[inline(always)]
+    pub fn settle_taker(&mut self, taker: &SideOfTrade) {
+        let SideOfTrade { side, account, instance, resource, notional, fee, milli } = *taker;
+        match side {
+            Side::Buy => {
+                self.funds_free_take(account, notional + fee);
+                self.credits_free_add(instance, resource, milli);
+            }
+            Side::Sell => {
+                assert!(fee <= notional, "a fee takes more than the sale brings");
+                self.funds_free_add(account, notional - fee);
+                let credits = self.credit_mut(instance, resource);
+                assert!(credits.free >= milli, "free credits of a seller do not cover its trade");
+                credits.free -= milli;
+                self.credits_gap = self.credits_gap.wrapping_sub(milli as i64);
+            }
+        }
+        self.take_fee(fee);
+    }
+
+    #[inline(always)]
+    fn credits_free_add(&mut self, instance: u16, resource: Resource, milli: u64) {
+        self.credit_mut(instance, resource).free += milli;
+        self.credits_gap = self.credits_gap.wrapping_add(milli as i64);
+    }
+
+    #[inline(always)]
+    fn take_fee(&mut self, micro: u64) {
+        self.fees += micro;
+        self.funds_gap = self.funds_gap.wrapping_add(micro as i64);
     }
 
     /// Milli-credits that a book may still issue.
@@ -254,19 +274,21 @@ impl Ledger {
     }
 }
 
-/// The funds side of a trade, amounts in micro-units.
+/// One party's side of a trade with one or more others.
 #[derive(Clone, Copy, Debug)]
-pub struct FundsOfTrade {
-    /// Buying account.
-    pub buyer: u16,
-    /// Selling account.
-    pub seller: u16,
-    /// Price times quantity.
+pub struct SideOfTrade {
+    /// Whether it buys or sells.
+    pub side: Side,
+    /// Its account.
+    pub account: u16,
+    /// Its instance.
+    pub instance: u16,
+    /// What is traded.
+    pub resource: Resource,
+    /// Price times quantity, micro-units.
     pub notional: u64,
-    /// Buyer's fee.
-    pub buyer_fee: u64,
-    /// Seller's fee.
-    pub seller_fee: u64,
-    /// True if the buyer's cost is held (it is the maker).
-    pub buyer_held: bool,
+    /// Its fee, micro-units.
+    pub fee: u64,
+    /// Milli-credits traded.
+    pub milli: u64,
 }

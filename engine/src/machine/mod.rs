@@ -32,10 +32,7 @@ use ledger::{CreditHouse, Ledger};
 use slab::Slab;
 use tables::{Account, Book, Instance, Session};
 use vendue_wire::code::{Reject, Resource, Role};
-use vendue_wire::message::{
-    ANY, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel, NewOrder,
-    Rejected, RemoveInstance, Replace, Withdraw,
-};
+use vendue_wire::message::{ANY, Rejected};
 
 const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
 
@@ -55,6 +52,9 @@ pub struct Machine {
     instances: Box<[Instance]>,
     /// Account of each instance, dense because every fill reads it.
     owner: Box<[u16]>,
+    /// Free milli-credits at which a burst starts or ends, dense like `owner`:
+    /// `instance * RESOURCES + resource`; see `find_edges`.
+    edges: Box<[u64]>,
     sessions: Box<[Session]>,
     ledger: Ledger,
     slab: Slab,
@@ -125,6 +125,7 @@ impl Machine {
             accounts_used: 0,
             instances: vec![Instance::FREE; instances as usize].into_boxed_slice(),
             owner: vec![0; instances as usize].into_boxed_slice(),
+            edges: vec![1; instances as usize * RESOURCES].into_boxed_slice(),
             sessions: vec![Session::FREE; genesis.sessions_max.get() as usize].into_boxed_slice(),
             ledger: Ledger::new(accounts, instances),
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
@@ -259,23 +260,19 @@ impl Machine {
     }
 
     /// A session's request: carried out, or refused with a report.
-    #[inline]
+    #[inline(always)]
     fn apply_request(&mut self, env: &Envelope, command: &Command<'_>, out: &mut Outbox) {
         let Some(session) = self.sessions.get_mut(env.session as usize) else { return };
         session.last_request = session.last_request.max(env.request);
-        let (kind, client_id, result) = match command {
-            Command::NewOrder(terms) => {
-                (NewOrder::KIND, terms.message.client_id.get(), self.new_order(env, *terms, out))
-            }
-            Command::Cancel(m) => (Cancel::KIND, m.handle.get(), self.cancel(env, m, out)),
-            Command::Replace(m) => (Replace::KIND, m.client_id.get(), self.replace(env, m, out)),
-            Command::MassCancel(m, side) => {
-                (MassCancel::KIND, 0, self.mass_cancel(env, m, *side, out))
-            }
+        let result = match command {
+            Command::NewOrder(terms) => self.new_order(env, terms, out),
+            Command::Cancel(m) => self.cancel(env, m, out),
+            Command::Replace(m) => self.replace(env, m, out),
+            Command::MassCancel(m, side) => self.mass_cancel(env, m, *side, out),
             other => self.apply_admin(env, other, out),
         };
         if let Err(code) = result {
-            self.report_rejected(env, kind, client_id, code, out);
+            self.report_rejected(env, command, code, out);
         }
     }
 
@@ -284,23 +281,15 @@ impl Machine {
         env: &Envelope,
         command: &Command<'_>,
         out: &mut Outbox,
-    ) -> (u8, u64, Result<(), Reject>) {
+    ) -> Result<(), Reject> {
         match command {
-            Command::CreateAccount(m) => {
-                (CreateAccount::KIND, m.client_id.get(), self.create_account(env, m, out))
-            }
-            Command::Deposit(m) => (Deposit::KIND, m.client_id.get(), self.deposit(env, m, out)),
-            Command::Withdraw(m) => (Withdraw::KIND, m.client_id.get(), self.withdraw(env, m, out)),
-            Command::CreateInstance(m) => {
-                (CreateInstance::KIND, m.client_id.get(), self.create_instance(env, m, out))
-            }
-            Command::RemoveInstance(m) => {
-                (RemoveInstance::KIND, m.client_id.get(), self.remove_instance(env, m, out))
-            }
-            Command::GrantCredits(m, resource) => {
-                (GrantCredits::KIND, m.client_id.get(), self.grant(env, m, *resource, out))
-            }
-            _ => (0, 0, Err(Reject::NotPermitted)),
+            Command::CreateAccount(m) => self.create_account(env, m, out),
+            Command::Deposit(m) => self.deposit(env, m, out),
+            Command::Withdraw(m) => self.withdraw(env, m, out),
+            Command::CreateInstance(m) => self.create_instance(env, m, out),
+            Command::RemoveInstance(m) => self.remove_instance(env, m, out),
+            Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
+            _ => Err(Reject::NotPermitted),
         }
     }
 
@@ -377,7 +366,7 @@ impl Machine {
     }
 
     /// The instance a request names, if its session may act for it.
-    #[inline]
+    #[inline(always)]
     fn acting_instance(&self, env: &Envelope, instance: u32) -> Result<u16, Reject> {
         let session = &self.sessions[env.session as usize];
         let row = self.instances.get(instance as usize).filter(|row| row.live == 1);
@@ -407,15 +396,16 @@ impl Machine {
         self.sessions[env.session as usize].last_client_id = client_id;
     }
 
+    #[cold]
     fn report_rejected(
         &mut self,
         env: &Envelope,
-        kind: u8,
-        client_id: u64,
+        command: &Command<'_>,
         code: Reject,
         out: &mut Outbox,
     ) {
         self.fold(u64::from(code as u8));
+        let (kind, client_id) = command.request();
         let report = Rejected {
             request: env.request.into(),
             client_id: client_id.into(),

@@ -9,10 +9,10 @@ use super::command::{Envelope, NewOrderTerms};
 use super::config::MILLI;
 use super::event::{Fill, LevelChanged, Outbox};
 use super::ladder::NONE;
-use super::ledger::FundsOfTrade;
-use super::slab::Node;
-use super::tables::Book;
-use vendue_wire::code::{CancelReason, OrderType, Reject, Role, Side, TimeInForce};
+use super::ledger::SideOfTrade;
+use super::slab::{Node, handle};
+use super::tables::{Account, Book};
+use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, Cancelled, Done, MassCancel, NewOrder, Replace, Replaced,
 };
@@ -24,6 +24,16 @@ struct Taker {
     /// Notional traded so far: fees are charged on the running total, so that many small fills
     /// cost what one large one does.
     notional: u64,
+    /// Fee on `notional`.
+    fee: u64,
+    /// What of all this the ledger has already.
+    posted: Posted,
+    /// Micro-units of one tick.
+    tick_micro: u64,
+    /// Groups it may trade with.
+    meets: u64,
+    /// Its account's group.
+    group: u32,
     session: u32,
     remaining: u32,
     book: u16,
@@ -31,42 +41,27 @@ struct Taker {
     account: u16,
     limit: u16,
     side: Side,
+    resource: Resource,
     cancel_maker: bool,
+}
+
+/// A taker's totals when they were posted last.
+#[derive(Clone, Copy)]
+struct Posted {
+    notional: u64,
+    fee: u64,
+    remaining: u32,
 }
 
 /// The order an incoming one meets, before the trade.
 struct Resting<'a> {
+    slot: u32,
     node: &'a Node,
-    handle: u64,
     account: u16,
 }
 
-/// The funds side of a trade; `fees` are the maker's and the taker's.
-#[inline]
-fn funds_of(taker: &Taker, maker: u16, notional: u64, fees: (u64, u64)) -> FundsOfTrade {
-    let (maker_fee, taker_fee) = fees;
-    match taker.side {
-        Side::Buy => FundsOfTrade {
-            buyer: taker.account,
-            seller: maker,
-            notional,
-            buyer_fee: taker_fee,
-            seller_fee: maker_fee,
-            buyer_held: false,
-        },
-        Side::Sell => FundsOfTrade {
-            buyer: maker,
-            seller: taker.account,
-            notional,
-            buyer_fee: maker_fee,
-            seller_fee: taker_fee,
-            buyer_held: true,
-        },
-    }
-}
-
 /// What is said of a trade; `taker` is as the trade left it, `fees` the maker's and the taker's.
-#[inline]
+#[inline(always)]
 fn fill_event(
     trade: u64,
     taker: &Taker,
@@ -78,7 +73,7 @@ fn fill_event(
         trade: trade.into(),
         maker_client_id: maker.node.client_id.into(),
         taker_client_id: taker.client_id.into(),
-        maker_handle: maker.handle.into(),
+        maker_handle: handle(maker.slot, maker.node.generation).into(),
         taker_handle: taker.handle.into(),
         maker_fee_micro: fees.0.into(),
         taker_fee_micro: fees.1.into(),
@@ -98,10 +93,10 @@ fn fill_event(
     }
 }
 
-/// Fee on `notional`, rounded toward the house.
-#[inline]
+/// Fee on `notional`, rounded toward the house. Nothing overflows: see `NOTIONAL_MAX_MICRO`.
+#[inline(always)]
 fn fee(notional: u64, bps: u64) -> u64 {
-    (notional * bps).div_ceil(10_000)
+    (notional * bps + 9_999) / 10_000
 }
 
 /// Price x quantity in micro-units; cannot overflow within the book's bounds.
@@ -115,38 +110,25 @@ fn milli(quantity: u32) -> u64 {
     u64::from(quantity) * MILLI
 }
 
+/// The most that a buy order can cost, whatever part of it takes and whatever part makes: the
+/// higher fee on all of it, and a micro-unit because both parts may be rounded up.
+#[inline(always)]
+fn buy_cost_max(notional: u64, bps: u64) -> u64 {
+    notional + fee(notional, bps) + u64::from(bps > 0)
+}
+
 impl Machine {
     /// Funds held for `quantity` credits of a resting buy order.
-    #[inline]
+    #[inline(always)]
     fn buy_hold(&self, book: usize, price: u16, quantity: u32) -> u64 {
         let notional = notional(&self.books[book], price, quantity);
         notional + fee(notional, self.maker_fee_bps)
     }
 
-    /// The most that a buy order can cost, whatever part of it takes and whatever part makes:
-    /// the higher fee on all of it, and a micro-unit because both parts may be rounded up.
-    fn buy_cost_max(&self, book: usize, price: u16, quantity: u32) -> u64 {
-        let notional = notional(&self.books[book], price, quantity);
-        let bps = self.maker_fee_bps.max(self.taker_fee_bps);
-        notional + fee(notional, bps) + u64::from(bps > 0)
-    }
-
-    /// Checks a book, price and quantity and returns the price.
-    fn check_terms(&self, book: u16, price: u32, quantity: u32) -> Result<u16, Reject> {
-        let book = self.books.get(usize::from(book)).ok_or(Reject::UnknownBook)?;
-        if price == 0 || price > u32::from(book.price_max) {
-            return Err(Reject::BadPrice);
-        }
-        if quantity == 0 || quantity > book.quantity_max {
-            return Err(Reject::BadQuantity);
-        }
-        Ok(price as u16)
-    }
-
     pub(super) fn new_order(
         &mut self,
         env: &Envelope,
-        terms: NewOrderTerms<'_>,
+        terms: &NewOrderTerms<'_>,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         let m = terms.message;
@@ -156,9 +138,10 @@ impl Machine {
             (OrderType::Market, Side::Sell) => 1,
             _ => m.price_ticks.get(),
         };
-        let limit = self.check_terms(m.book.get(), limit, m.quantity.get())?;
-        let book = usize::from(m.book.get());
-        if self.instances[usize::from(instance)].tier != self.books[book].tier {
+        let at = usize::from(m.book.get());
+        let book = self.books.get(at).ok_or(Reject::UnknownBook)?;
+        let limit = check_terms(book, limit, m.quantity.get())?;
+        if self.instances[usize::from(instance)].tier != book.tier {
             return Err(Reject::WrongTier);
         }
         if terms.time_in_force == TimeInForce::Gtd
@@ -173,20 +156,23 @@ impl Machine {
             return Err(Reject::InstanceOrdersFull);
         }
         self.check_cover(instance, book, terms.side, limit, m.quantity.get(), 0)?;
-        let account = self.owner[usize::from(instance)];
-        if m.post_only == 1 && self.would_trade(book, terms.side, limit, account) {
-            return Err(Reject::WouldCross);
+        if m.post_only == 1 {
+            let account = self.owner[usize::from(instance)];
+            if self.would_trade(at, terms.side, limit, account) {
+                return Err(Reject::WouldCross);
+            }
         }
         self.use_client_id(env, client_id);
-        self.enter(env, &terms, limit, instance, out);
+        self.enter(env, terms, limit, instance, out);
         Ok(())
     }
 
     /// Checks that free funds or credits, with `released` added, cover an order.
+    #[inline(always)]
     fn check_cover(
         &self,
         instance: u16,
-        book: usize,
+        book: &Book,
         side: Side,
         price: u16,
         quantity: u32,
@@ -196,12 +182,13 @@ impl Machine {
             Side::Buy => {
                 let account = self.owner[usize::from(instance)];
                 let free = self.ledger.funds[usize::from(account)].free + released;
-                if free < self.buy_cost_max(book, price, quantity) {
+                let bps = self.maker_fee_bps.max(self.taker_fee_bps);
+                if free < buy_cost_max(notional(book, price, quantity), bps) {
                     return Err(Reject::InsufficientFunds);
                 }
             }
             Side::Sell => {
-                let free = self.ledger.credit(instance, self.books[book].resource).free;
+                let free = self.ledger.credit(instance, book.resource).free;
                 if free + released < milli(quantity) {
                     return Err(Reject::InsufficientCredits);
                 }
@@ -212,7 +199,7 @@ impl Machine {
 
     /// Takes a slot for a checked order, reports it accepted, matches it, rests or cancels what
     /// is left.
-    #[inline]
+    #[inline(always)]
     fn enter(
         &mut self,
         env: &Envelope,
@@ -222,89 +209,110 @@ impl Machine {
         out: &mut Outbox,
     ) {
         let m = terms.message;
-        let book = usize::from(m.book.get());
-        let account = self.owner[usize::from(instance)];
-        let slot = self.slab.take(instance);
+        let (book, side) = (usize::from(m.book.get()), terms.side);
+        let slot = self.slab.take();
         let dated = terms.time_in_force == TimeInForce::Gtd;
         let node = &mut self.slab.nodes[slot as usize];
         node.client_id = m.client_id.get();
         node.instance = instance;
         node.session = env.session as u16;
         node.price = limit;
-        node.place = m.book.get() << 2 | u16::from(dated) << 1 | terms.side as u16;
-        let mut taker = Taker {
-            client_id: m.client_id.get(),
-            handle: self.slab.handle(slot),
-            notional: 0,
-            session: env.session,
-            remaining: m.quantity.get(),
-            book: m.book.get(),
-            instance,
-            account,
-            limit,
-            side: terms.side,
-            cancel_maker: m.self_trade == 1,
-        };
-        self.report_accepted(env, m, &taker, out);
-        let kill = terms.time_in_force == TimeInForce::Fok
-            && !self.fills_whole(book, terms.side, limit, account, &taker);
-        let stopped = if kill {
-            Some(CancelReason::Unmatched)
-        } else {
-            self.match_taker(env, &mut taker, out)
-        };
+        node.place = m.book.get() << 2 | u16::from(dated) << 1 | side as u16;
+        let handle = handle(slot, node.generation);
+        self.report_accepted(env, m, handle, limit, out);
+        let (mut remaining, mut stopped) = (m.quantity.get(), None);
+        if let Some(best) = self.crossed(book, side, limit) {
+            let mut taker = self.taker(env, slot, remaining);
+            taker.cancel_maker = m.self_trade == 1;
+            if terms.time_in_force == TimeInForce::Fok && !self.fills_whole(&taker) {
+                stopped = Some(CancelReason::Unmatched);
+            } else {
+                stopped = self.match_from(env, &mut taker, best, out);
+            }
+            remaining = taker.remaining;
+        }
         let rests = terms.order_type == OrderType::Limit
             && matches!(terms.time_in_force, TimeInForce::Gtc | TimeInForce::Gtd);
-        if taker.remaining == 0 {
+        let resource = self.books[book].resource;
+        if remaining == 0 {
             self.slab.give_back(slot);
         } else if rests && stopped.is_none() {
-            self.rest(slot, &taker, out);
+            self.rest(slot, remaining, out);
             if dated {
                 self.expiry.insert(slot, m.expires_at_ms.get());
             }
         } else {
-            self.slab.nodes[slot as usize].quantity = taker.remaining;
+            self.slab.nodes[slot as usize].quantity = remaining;
             let reason = stopped.unwrap_or(CancelReason::Unmatched);
             self.report_cancelled(env, slot, reason, out);
             self.slab.give_back(slot);
         }
-        let resource = self.books[book].resource;
         self.reassess(instance, resource, out);
     }
 
-    /// Appends a checked order's rest to its level and holds what it could cost.
-    #[inline]
-    fn rest(&mut self, slot: u32, taker: &Taker, out: &mut Outbox) {
-        let book = usize::from(taker.book);
-        match taker.side {
-            Side::Buy => {
-                let hold = self.buy_hold(book, taker.limit, taker.remaining);
-                self.ledger.hold_funds(taker.account, hold);
-            }
-            Side::Sell => {
-                let resource = self.books[book].resource;
-                self.ledger.hold_credits(taker.instance, resource, milli(taker.remaining));
-            }
+    /// The order just put into `slot` as a taker of `quantity`.
+    #[inline(always)]
+    fn taker(&self, env: &Envelope, slot: u32, quantity: u32) -> Taker {
+        let node = &self.slab.nodes[slot as usize];
+        let book = &self.books[node.book()];
+        let account = self.owner[usize::from(node.instance)];
+        let row = &self.accounts[usize::from(account)];
+        let side = side_of(node);
+        Taker {
+            client_id: node.client_id,
+            handle: handle(slot, node.generation),
+            notional: 0,
+            fee: 0,
+            posted: Posted { notional: 0, fee: 0, remaining: quantity },
+            tick_micro: book.tick_micro,
+            meets: if side == Side::Buy { row.buys_from } else { row.sells_to },
+            group: row.group,
+            session: env.session,
+            remaining: quantity,
+            book: node.book() as u16,
+            instance: node.instance,
+            account,
+            limit: node.price,
+            side,
+            resource: book.resource,
+            cancel_maker: false,
         }
-        let side = taker.side as usize;
-        let ladder = &mut self.books[book].sides[side];
-        let level = ladder.level_mut(taker.limit);
+    }
+
+    /// Appends what is left of the order in `slot` to its level and holds what it could cost.
+    #[inline(always)]
+    fn rest(&mut self, slot: u32, quantity: u32, out: &mut Outbox) {
+        let node = &mut self.slab.nodes[slot as usize];
+        let (price, instance, session) = (node.price, node.instance, node.session);
+        let (at, side) = (node.book(), side_of(node));
+        node.quantity = quantity;
+        node.next = NONE;
+        let book = &mut self.books[at];
+        match side {
+            Side::Buy => {
+                let notional = notional(book, price, quantity);
+                let hold = notional + fee(notional, self.maker_fee_bps);
+                self.ledger.hold_funds(self.owner[usize::from(instance)], hold);
+            }
+            Side::Sell => self.ledger.hold_credits(instance, book.resource, milli(quantity)),
+        }
+        book.orders += 1;
+        let ladder = &mut book.sides[side as usize];
+        let level = ladder.level_mut(price);
         let tail = level.tail;
         level.tail = slot;
-        level.quantity += u64::from(taker.remaining);
+        level.quantity += u64::from(quantity);
+        let quantity = level.quantity;
+        node.prev = tail;
         if tail == NONE {
             level.head = slot;
-            ladder.mark(taker.limit);
+            ladder.mark(price);
         } else {
             self.slab.nodes[tail as usize].next = slot;
         }
-        let node = &mut self.slab.nodes[slot as usize];
-        node.prev = tail;
-        node.next = NONE;
-        node.quantity = taker.remaining;
-        self.books[book].orders += 1;
-        self.sessions[taker.session as usize].orders += 1;
-        self.report_level(book, taker.side, taker.limit, out);
+        self.slab.enlist(slot, instance);
+        self.sessions[usize::from(session)].orders += 1;
+        say_level(at as u16, side, price, quantity, out);
     }
 
     /// True if an order would trade at once or meet its own account.
@@ -329,14 +337,9 @@ impl Machine {
     }
 
     /// True if a fill-or-kill order finds all its quantity.
-    fn fills_whole(
-        &self,
-        book: usize,
-        side: Side,
-        limit: u16,
-        account: u16,
-        taker: &Taker,
-    ) -> bool {
+    fn fills_whole(&self, taker: &Taker) -> bool {
+        let Taker { side, limit, account, .. } = *taker;
+        let book = usize::from(taker.book);
         let own = &self.accounts[usize::from(account)];
         let opposite = side.opposite();
         let mut wanted = taker.remaining;
@@ -363,27 +366,46 @@ impl Machine {
         false
     }
 
-    /// Matches until nothing crosses or nothing is left. Says why if the rest must go.
-    #[inline]
-    fn match_taker(
+    /// The other side's best price, if an order of this limit trades there.
+    #[inline(always)]
+    fn crossed(&self, book: usize, side: Side, limit: u16) -> Option<u16> {
+        self.books[book].best(side.opposite()).filter(|&price| crosses(side, limit, price))
+    }
+
+    /// Matches from a level that crosses on, until nothing crosses or nothing is left; then brings
+    /// the book's and the ledger's totals up. Says why if the rest must go.
+    fn match_from(
         &mut self,
         env: &Envelope,
         taker: &mut Taker,
+        best: u16,
         out: &mut Outbox,
     ) -> Option<CancelReason> {
         let book = usize::from(taker.book);
         let opposite = taker.side.opposite();
-        let mut next = self.books[book].best(opposite);
-        while let Some(price) = next.filter(|&price| crosses(taker.side, taker.limit, price)) {
+        let (trades, wanted) = (self.trades, taker.remaining);
+        let mut price = best;
+        let stopped = loop {
             let stopped = self.match_level(env, taker, price, out);
             if stopped.is_some() || taker.remaining == 0 {
-                return stopped;
+                break stopped;
             }
-            next = self.books[book].worse(opposite, price);
-        }
-        None
+            let next = self.books[book].worse(opposite, price);
+            match next.filter(|&price| crosses(taker.side, taker.limit, price)) {
+                Some(next) => price = next,
+                None => break None,
+            }
+        };
+        self.post_taker(taker);
+        let book = &mut self.books[book];
+        book.trades += self.trades - trades;
+        book.volume += u64::from(wanted - taker.remaining);
+        stopped
     }
 
+    /// Meets a level's orders, oldest first. Whoever leaves is bridged only once the next one that
+    /// stays is known, so that eating a queue from its head costs one change of links.
+    #[inline(always)]
     fn match_level(
         &mut self,
         env: &Envelope,
@@ -391,85 +413,158 @@ impl Machine {
         price: u16,
         out: &mut Outbox,
     ) -> Option<CancelReason> {
-        let book = usize::from(taker.book);
         let side = taker.side.opposite();
-        let mut slot = self.books[book].sides[side as usize].level(price).head;
+        let level = *self.books[usize::from(taker.book)].sides[side as usize].level(price);
+        let (mut slot, mut quantity) = (level.head, level.quantity);
+        // The last order that stays, if any, and how many after it have left.
+        let (mut kept, mut gap) = (NONE, 0);
         let mut stopped = None;
-        let mut changed = false;
         while slot != NONE && taker.remaining > 0 {
-            let maker = self.slab.nodes[slot as usize];
-            let maker_account = self.owner[usize::from(maker.instance)];
-            if maker_account == taker.account {
+            let node = self.slab.nodes[slot as usize];
+            let account = self.owner[usize::from(node.instance)];
+            let maker = Resting { slot, node: &node, account };
+            if account == taker.account {
                 if !taker.cancel_maker {
                     stopped = Some(CancelReason::SelfTrade);
                     break;
                 }
-                changed = true;
-                self.remove(env, slot, CancelReason::SelfTrade, out);
-            } else if may_meet(
-                taker.side,
-                &self.accounts[usize::from(taker.account)],
-                &self.accounts[usize::from(maker_account)],
-            ) {
-                changed = true;
-                self.fill(taker, slot, &maker, maker_account, out);
+                self.cancel_own(env, taker, &maker, out);
+                quantity -= u64::from(node.quantity);
+            } else if taker.may_meet(&self.accounts[usize::from(account)]) {
+                let traded = self.fill(taker, &maker, out);
+                quantity -= u64::from(traded);
+                if traded < node.quantity {
+                    break;
+                }
+            } else {
+                if gap > 0 {
+                    self.bridge(taker.book, side, price, (kept, slot, gap));
+                }
+                (kept, gap) = (slot, 0);
+                slot = node.next;
+                continue;
             }
-            slot = maker.next;
+            gap += 1;
+            slot = node.next;
         }
-        if changed {
-            self.report_level(book, side, price, out);
+        if gap > 0 {
+            self.bridge(taker.book, side, price, (kept, slot, gap));
+        }
+        if quantity != level.quantity {
+            let book = &mut self.books[usize::from(taker.book)];
+            let level = book.sides[side as usize].level_mut(price);
+            level.quantity = quantity;
+            assert!((level.head == NONE) == (quantity == 0), "a level miscounts its credits");
+            say_level(taker.book, side, price, quantity, out);
         }
         stopped
     }
 
-    /// One trade between the taker and the maker in `slot`, settled on the spot.
-    #[inline]
-    fn fill(
+    /// Links `kept` and `slot`, between which `gone` orders have left the level; either may be
+    /// [`NONE`], the level's end.
+    #[inline(always)]
+    fn bridge(&mut self, book: u16, side: Side, price: u16, (kept, slot, gone): (u32, u32, u32)) {
+        let book = &mut self.books[usize::from(book)];
+        book.orders -= gone;
+        let ladder = &mut book.sides[side as usize];
+        let level = ladder.level_mut(price);
+        if kept == NONE {
+            level.head = slot;
+        } else {
+            self.slab.nodes[kept as usize].next = slot;
+        }
+        if slot == NONE {
+            level.tail = kept;
+            if kept == NONE {
+                ladder.clear(price);
+            }
+        } else {
+            self.slab.nodes[slot as usize].prev = kept;
+        }
+    }
+
+    /// One trade between the taker and a maker, whose side is posted on the spot. Returns the
+    /// quantity; a maker that is filled whole has left.
+    #[inline(always)]
+    fn fill(&mut self, taker: &mut Taker, maker: &Resting<'_>, out: &mut Outbox) -> u32 {
+        let node = maker.node;
+        let quantity = taker.remaining.min(node.quantity);
+        let unit = u64::from(node.price) * taker.tick_micro;
+        let notional = unit * u64::from(quantity);
+        let before = unit * u64::from(node.quantity);
+        let maker_fee =
+            fee(before, self.maker_fee_bps) - fee(before - notional, self.maker_fee_bps);
+        let fee_before = taker.fee;
+        taker.notional += notional;
+        taker.fee = fee(taker.notional, self.taker_fee_bps);
+        taker.remaining -= quantity;
+        self.ledger.settle_maker(&SideOfTrade {
+            side: taker.side.opposite(),
+            account: maker.account,
+            instance: node.instance,
+            resource: taker.resource,
+            notional,
+            fee: maker_fee,
+            milli: milli(quantity),
+        });
+        self.trades += 1;
+        self.fold(self.trades ^ u64::from(maker.slot) << 32 ^ u64::from(quantity));
+        let fees = (maker_fee, taker.fee - fee_before);
+        out.push(ANY, &fill_event(self.trades, taker, maker, quantity, fees));
+        self.books[usize::from(taker.book)].last = node.price;
+        if quantity == node.quantity {
+            self.retire(maker.slot, node);
+        } else {
+            self.slab.nodes[maker.slot as usize].quantity = node.quantity - quantity;
+        }
+        self.reassess(node.instance, taker.resource, out);
+        quantity
+    }
+
+    /// Posts the taker's side of its trades since the last time, all at once.
+    #[inline(always)]
+    fn post_taker(&mut self, taker: &mut Taker) {
+        let posted = taker.posted;
+        self.ledger.settle_taker(&SideOfTrade {
+            side: taker.side,
+            account: taker.account,
+            instance: taker.instance,
+            resource: taker.resource,
+            notional: taker.notional - posted.notional,
+            fee: taker.fee - posted.fee,
+            milli: milli(posted.remaining - taker.remaining),
+        });
+        taker.posted =
+            Posted { notional: taker.notional, fee: taker.fee, remaining: taker.remaining };
+    }
+
+    /// Cancels an order that the taker's own account has in its way.
+    #[cold]
+    fn cancel_own(
         &mut self,
+        env: &Envelope,
         taker: &mut Taker,
-        slot: u32,
-        maker: &Node,
-        maker_account: u16,
+        maker: &Resting<'_>,
         out: &mut Outbox,
     ) {
-        let at = usize::from(taker.book);
-        let book = &mut self.books[at];
-        let quantity = taker.remaining.min(maker.quantity);
-        let unit = u64::from(maker.price) * book.tick_micro;
-        let amount = unit * u64::from(quantity);
-        let left = unit * u64::from(maker.quantity - quantity);
-        let maker_fee = fee(left + amount, self.maker_fee_bps) - fee(left, self.maker_fee_bps);
-        let taker_fee = fee(taker.notional + amount, self.taker_fee_bps)
-            - fee(taker.notional, self.taker_fee_bps);
-        taker.notional += amount;
-        taker.remaining -= quantity;
-        book.trades += 1;
-        book.volume += u64::from(quantity);
-        book.last = maker.price;
-        let resource = book.resource;
-        let level = book.sides[taker.side.opposite() as usize].level_mut(maker.price);
-        level.quantity -= u64::from(quantity);
-        let buying = taker.side == Side::Buy;
-        let funds = funds_of(taker, maker_account, amount, (maker_fee, taker_fee));
-        self.ledger.settle_funds(&funds);
-        let (seller, buyer) = if buying {
-            ((maker.instance, true), taker.instance)
-        } else {
-            ((taker.instance, false), maker.instance)
-        };
-        self.ledger.settle_credits(seller, buyer, resource, milli(quantity));
-        self.trades += 1;
-        self.fold(self.trades ^ u64::from(slot) << 32 ^ u64::from(quantity));
-        let handle = self.slab.handle(slot);
-        let resting = Resting { node: maker, handle, account: maker_account };
-        let event = fill_event(self.trades, taker, &resting, quantity, (maker_fee, taker_fee));
-        out.push(ANY, &event);
-        if quantity == maker.quantity {
-            self.unlink(slot, maker);
-        } else {
-            self.slab.nodes[slot as usize].quantity = maker.quantity - quantity;
+        // The maker may be the taker's own instance, whose burst is judged by all its trades.
+        self.post_taker(taker);
+        self.release_hold(maker.node);
+        let reason = CancelReason::SelfTrade;
+        self.report_cancelled(env, maker.slot, reason, out);
+        self.retire(maker.slot, maker.node);
+        self.fold(u64::from(maker.slot) << 8 | reason as u64);
+        self.reassess(maker.node.instance, taker.resource, out);
+    }
+
+    /// Frees an order that has left its level.
+    #[inline(always)]
+    fn retire(&mut self, slot: u32, node: &Node) {
+        if node.dated() {
+            self.expiry.remove(slot);
         }
-        self.reassess(maker.instance, resource, out);
+        self.sessions[usize::from(node.session)].orders -= 1;
+        self.slab.delist(slot, node.instance);
     }
 
     /// Takes an order whose quantity the level no longer counts out of its queue and frees it.
@@ -493,11 +588,7 @@ impl Machine {
             ladder.clear(node.price);
         }
         book.orders -= 1;
-        if node.dated() {
-            self.expiry.remove(slot);
-        }
-        self.sessions[usize::from(node.session)].orders -= 1;
-        self.slab.give_back(slot);
+        self.retire(slot, node);
     }
 
     /// Releases what a resting order holds.
@@ -571,7 +662,8 @@ impl Machine {
         let slot = self.own_order(env, m.handle.get())?;
         let node = self.slab.nodes[slot as usize];
         let (price, quantity) = (m.price_ticks.get(), m.quantity.get());
-        let price = self.check_terms(node.book() as u16, price, quantity)?;
+        let book = &self.books[node.book()];
+        let price = check_terms(book, price, quantity)?;
         let side = side_of(&node);
         let released = match side {
             Side::Buy => self.buy_hold(node.book(), node.price, node.quantity),
@@ -582,7 +674,7 @@ impl Machine {
             self.shrink(env, slot, m, out);
             return Ok(());
         }
-        self.check_cover(node.instance, node.book(), side, price, quantity, released)?;
+        self.check_cover(node.instance, book, side, price, quantity, released)?;
         self.use_client_id(env, client_id);
         self.requeue(env, slot, m, price, out);
         Ok(())
@@ -630,8 +722,7 @@ impl Machine {
         ladder.level_mut(node.price).quantity -= u64::from(node.quantity);
         self.unlink(slot, &node);
         self.report_level(node.book(), side_of(&node), node.price, out);
-        let slot = self.slab.take(node.instance);
-        let side = side_of(&node);
+        let slot = self.slab.take();
         let fresh = &mut self.slab.nodes[slot as usize];
         *fresh = Node {
             generation: fresh.generation,
@@ -640,21 +731,10 @@ impl Machine {
             price,
             ..node
         };
-        let mut taker = Taker {
-            client_id: m.client_id.get(),
-            handle: self.slab.handle(slot),
-            notional: 0,
-            session: env.session,
-            remaining: m.quantity.get(),
-            book: node.book() as u16,
-            instance: node.instance,
-            account: self.owner[usize::from(node.instance)],
-            limit: price,
-            side,
-            cancel_maker: false,
-        };
+        let mut taker = self.taker(env, slot, m.quantity.get());
         self.report_replaced(env, m, taker.handle, out);
-        let stopped = self.match_taker(env, &mut taker, out);
+        let crossed = self.crossed(node.book(), taker.side, price);
+        let stopped = crossed.and_then(|best| self.match_from(env, &mut taker, best, out));
         if taker.remaining == 0 {
             self.slab.give_back(slot);
         } else if let Some(reason) = stopped {
@@ -662,7 +742,7 @@ impl Machine {
             self.report_cancelled(env, slot, reason, out);
             self.slab.give_back(slot);
         } else {
-            self.rest(slot, &taker, out);
+            self.rest(slot, taker.remaining, out);
             if node.dated() {
                 self.expiry.insert(slot, expires_at_ms);
             }
@@ -737,16 +817,23 @@ impl Machine {
         cancelled
     }
 
-    #[inline]
-    fn report_accepted(&mut self, env: &Envelope, m: &NewOrder, taker: &Taker, out: &mut Outbox) {
-        self.fold(taker.handle);
+    #[inline(always)]
+    fn report_accepted(
+        &mut self,
+        env: &Envelope,
+        m: &NewOrder,
+        handle: u64,
+        limit: u16,
+        out: &mut Outbox,
+    ) {
+        self.fold(handle);
         let report = Accepted {
             request: env.request.into(),
             client_id: m.client_id,
-            handle: taker.handle.into(),
+            handle: handle.into(),
             time_ns: env.time_ns.into(),
-            instance: u32::from(taker.instance).into(),
-            price_ticks: u32::from(taker.limit).into(),
+            instance: m.instance,
+            price_ticks: u32::from(limit).into(),
             quantity: m.quantity,
             book: m.book,
             side: m.side,
@@ -756,6 +843,7 @@ impl Machine {
     }
 
     /// Reports a cancel to the order's session and, if another one asked for it, to that one too.
+    #[inline]
     fn report_cancelled(&self, env: &Envelope, slot: u32, reason: CancelReason, out: &mut Outbox) {
         let node = &self.slab.nodes[slot as usize];
         let own = u32::from(node.session) == env.session;
@@ -794,15 +882,8 @@ impl Machine {
 
     #[inline]
     fn report_level(&self, book: usize, side: Side, price: u16, out: &mut Outbox) {
-        let level = self.books[book].sides[side as usize].level(price);
-        let event = LevelChanged {
-            quantity: level.quantity.into(),
-            price_ticks: u32::from(price).into(),
-            book: (book as u16).into(),
-            side: side as u8,
-            reserved: 0,
-        };
-        out.push(ANY, &event);
+        let quantity = self.books[book].sides[side as usize].level(price).quantity;
+        say_level(book as u16, side, price, quantity, out);
     }
 
     pub(super) fn report_done(
@@ -823,6 +904,40 @@ impl Machine {
             reserved: [0; 7],
         };
         out.push(env.session, &report);
+    }
+}
+
+/// Checks a price and a quantity and returns the price.
+#[inline(always)]
+fn check_terms(book: &Book, price: u32, quantity: u32) -> Result<u16, Reject> {
+    if price == 0 || price > u32::from(book.price_max) {
+        return Err(Reject::BadPrice);
+    }
+    if quantity == 0 || quantity > book.quantity_max {
+        return Err(Reject::BadQuantity);
+    }
+    Ok(price as u16)
+}
+
+/// Says what is open at a price now.
+#[inline(always)]
+fn say_level(book: u16, side: Side, price: u16, quantity: u64, out: &mut Outbox) {
+    let event = LevelChanged {
+        quantity: quantity.into(),
+        price_ticks: u32::from(price).into(),
+        book: book.into(),
+        side: side as u8,
+        reserved: 0,
+    };
+    out.push(ANY, &event);
+}
+
+impl Taker {
+    /// True if both accounts allow the trade.
+    #[inline(always)]
+    fn may_meet(&self, maker: &Account) -> bool {
+        let meets = if self.side == Side::Buy { maker.sells_to } else { maker.buys_from };
+        (self.meets >> maker.group) & (meets >> self.group) & 1 == 1
     }
 }
 

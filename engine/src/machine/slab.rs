@@ -130,40 +130,50 @@ impl Slab {
         &self.tables[start..start + self.count(instance) as usize]
     }
 
-    /// Takes a free slot for an order of `instance`. The caller has checked that there is one.
-    #[inline]
-    pub fn take(&mut self, instance: u16) -> u32 {
+    /// Takes a free slot for an incoming order. The caller has checked that there is one.
+    #[inline(always)]
+    pub fn take(&mut self) -> u32 {
         let slot = self.free;
         let node = &mut self.nodes[slot as usize];
         self.free = node.next;
-        assert!(node.generation & 1 == 0, "slot {slot} taken twice");
+        assert!(node.generation & 1 == 0, "a slot is taken twice");
         node.generation = node.generation.wrapping_add(1);
+        slot
+    }
+
+    /// Returns a slot whose order never rested, or no longer does.
+    #[inline(always)]
+    pub fn give_back(&mut self, slot: u32) {
+        let node = &mut self.nodes[slot as usize];
+        assert!(node.generation & 1 == 1, "a slot is given back twice");
+        node.generation = node.generation.wrapping_add(1);
+        node.next = self.free;
+        self.free = slot;
+    }
+
+    /// Enters an order that now rests into its instance's table.
+    #[inline(always)]
+    pub fn enlist(&mut self, slot: u32, instance: u16) {
         let count = &mut self.counts[usize::from(instance)];
         let at = usize::from(instance) * self.per_instance as usize + *count as usize;
         self.tables[at] = slot;
         self.positions[slot as usize] = *count;
         *count += 1;
         self.live += 1;
-        slot
     }
 
-    /// Returns a slot.
-    #[inline]
-    pub fn give_back(&mut self, slot: u32) {
-        let node = &mut self.nodes[slot as usize];
-        assert!(node.generation & 1 == 1, "slot {slot} given back twice");
-        node.generation = node.generation.wrapping_add(1);
-        node.next = self.free;
-        self.free = slot;
-        self.live -= 1;
-        let instance = usize::from(node.instance);
-        let start = instance * self.per_instance as usize;
-        let last = self.counts[instance] - 1;
-        self.counts[instance] = last;
+    /// Takes an order that rested out of its instance's table and returns its slot.
+    #[inline(always)]
+    pub fn delist(&mut self, slot: u32, instance: u16) {
+        let start = usize::from(instance) * self.per_instance as usize;
+        let last = self.counts[usize::from(instance)] - 1;
+        self.counts[usize::from(instance)] = last;
         let moved = self.tables[start + last as usize];
         let position = self.positions[slot as usize];
         self.tables[start + position as usize] = moved;
         self.positions[moved as usize] = position;
+        self.live -= 1;
+        self.give_back(slot);
     }
 
     /// The slot a handle names, if that order still lives.

@@ -160,6 +160,7 @@ impl Machine {
         for (owner, row) in machine.owner.iter_mut().zip(machine.instances.iter()) {
             *owner = row.account;
         }
+        (0..machine.instances.len()).for_each(|at| machine.find_edges(at as u16));
         r.fill(&mut machine.sessions, "sessions")?;
         r.fill(&mut machine.ledger.funds, "funds")?;
         r.fill(&mut machine.ledger.credits, "credits")?;

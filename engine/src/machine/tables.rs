@@ -118,6 +118,7 @@ impl Session {
     };
 
     /// Its role.
+    #[inline(always)]
     pub fn role(&self) -> Role {
         Role::from_u8(self.role).unwrap_or(Role::Observer)
     }
