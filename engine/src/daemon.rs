@@ -350,7 +350,7 @@ fn wire_up(
     publish.begin(last, &outbox);
     outbox.clear();
     let sequence = Sequence {
-        inputs: [rings.requests.1, rings.measured.1],
+        inputs: [rings.measured.1, rings.requests.1],
         digests: rings.digests.1,
         journal: rings.to_journal.0,
         execute: rings.to_execute.0,

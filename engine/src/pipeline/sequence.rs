@@ -17,7 +17,8 @@ const ROOM_BYTES: usize = vendue_wire::frame::FRAME_BYTES_MAX + size_of::<Ordere
 
 /// The stage.
 pub struct Sequence {
-    /// Requests from the gateway, measured use from the actuator.
+    /// Measured use from the actuator, then requests from the gateway: no flood of requests
+    /// keeps use from being paid for.
     pub inputs: [Consumer; 2],
     /// Digests of executed ticks, from the machine.
     pub digests: Consumer,
