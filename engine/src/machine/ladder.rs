@@ -83,7 +83,7 @@ impl Ladder {
     }
 
     /// Lowest occupied price, if any.
-    #[inline]
+    #[inline(always)]
     pub fn lowest(&self) -> Option<u16> {
         if self.top == 0 {
             return None;
@@ -94,7 +94,7 @@ impl Ladder {
     }
 
     /// Highest occupied price, if any.
-    #[inline]
+    #[inline(always)]
     pub fn highest(&self) -> Option<u16> {
         if self.top == 0 {
             return None;

@@ -119,7 +119,7 @@ impl Ledger {
     }
 
     /// Moves free funds to held.
-    #[inline]
+    #[inline(always)]
     pub fn hold_funds(&mut self, account: u16, micro: u64) {
         let balance = &mut self.funds[usize::from(account)];
         assert!(balance.free >= micro, "hold beyond the free funds of account {account}");
@@ -128,7 +128,7 @@ impl Ledger {
     }
 
     /// Moves held funds back to free.
-    #[inline]
+    #[inline(always)]
     pub fn release_funds(&mut self, account: u16, micro: u64) {
         let balance = &mut self.funds[usize::from(account)];
         assert!(balance.held >= micro, "release beyond the held funds of account {account}");
@@ -137,7 +137,7 @@ impl Ledger {
     }
 
     /// Moves free credits to held.
-    #[inline]
+    #[inline(always)]
     pub fn hold_credits(&mut self, instance: u16, resource: Resource, milli: u64) {
         let balance = self.credit_mut(instance, resource);
         assert!(balance.free >= milli, "hold beyond the free credits of instance {instance}");
@@ -146,7 +146,7 @@ impl Ledger {
     }
 
     /// Moves held credits back to free.
-    #[inline]
+    #[inline(always)]
     pub fn release_credits(&mut self, instance: u16, resource: Resource, milli: u64) {
         let balance = self.credit_mut(instance, resource);
         assert!(balance.held >= milli, "release beyond the held credits of instance {instance}");

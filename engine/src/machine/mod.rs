@@ -236,7 +236,7 @@ impl Machine {
     /// # Errors
     /// [`Broken`] only for records no healthy journal holds; a session's request is never the
     /// cause: it is answered with a typed reject.
-    #[inline]
+    #[inline(always)]
     pub fn apply(
         &mut self,
         env: &Envelope,
@@ -368,6 +368,12 @@ impl Machine {
     /// The instance a request names, if its session may act for it.
     #[inline(always)]
     fn acting_instance(&self, env: &Envelope, instance: u32) -> Result<u16, Reject> {
+        self.acting_row(env, instance).map(|_| instance as u16)
+    }
+
+    /// [`Machine::acting_instance`], as its row.
+    #[inline(always)]
+    fn acting_row(&self, env: &Envelope, instance: u32) -> Result<&Instance, Reject> {
         let session = &self.sessions[env.session as usize];
         let row = self.instances.get(instance as usize).filter(|row| row.live == 1);
         let row = row.ok_or(Reject::UnknownInstance)?;
@@ -377,7 +383,7 @@ impl Machine {
             Role::Agent => session.instance == instance,
             Role::Observer => false,
         };
-        if allowed { Ok(instance as u16) } else { Err(Reject::NotPermitted) }
+        if allowed { Ok(row) } else { Err(Reject::NotPermitted) }
     }
 
     /// Checks that a request's id is greater than every earlier one of its session.

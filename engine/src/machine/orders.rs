@@ -95,7 +95,7 @@ fn fill_event(
 
 /// Fee on `notional`, rounded toward the house. Nothing overflows: see `NOTIONAL_MAX_MICRO`.
 #[inline(always)]
-#[allow(clippy::manual_div_ceil, reason = "one division without a remainder to look at")]
+#[expect(clippy::manual_div_ceil, reason = "the bound leaves room; `div_ceil` costs twice as much")]
 fn fee(notional: u64, bps: u64) -> u64 {
     (notional * bps + 9_999) / 10_000
 }
@@ -134,7 +134,8 @@ impl Machine {
     ) -> Result<(), Reject> {
         let m = terms.message;
         let client_id = self.fresh_client_id(env, m.client_id.get())?;
-        let instance = self.acting_instance(env, m.instance.get())?;
+        let row = self.acting_row(env, m.instance.get())?;
+        let instance = m.instance.get() as u16;
         let limit = match (terms.order_type, terms.side) {
             (OrderType::Market, Side::Sell) => 1,
             _ => m.price_ticks.get(),
@@ -142,7 +143,7 @@ impl Machine {
         let at = usize::from(m.book.get());
         let book = self.books.get(at).ok_or(Reject::UnknownBook)?;
         let limit = check_terms(book, limit, m.quantity.get())?;
-        if self.instances[usize::from(instance)].tier != book.tier {
+        if row.tier != book.tier {
             return Err(Reject::WrongTier);
         }
         if terms.time_in_force == TimeInForce::Gtd
@@ -243,9 +244,10 @@ impl Machine {
                 self.expiry.insert(slot, m.expires_at_ms.get());
             }
         } else {
-            self.slab.nodes[slot as usize].quantity = remaining;
+            let node = &mut self.slab.nodes[slot as usize];
+            node.quantity = remaining;
             let reason = stopped.unwrap_or(CancelReason::Unmatched);
-            self.report_cancelled(env, slot, reason, out);
+            report_cancelled(env, slot, node, reason, out);
             self.slab.give_back(slot);
         }
         self.reassess(instance, resource, out);
@@ -416,7 +418,7 @@ impl Machine {
     ) -> Option<CancelReason> {
         let side = taker.side.opposite();
         let level = *self.books[usize::from(taker.book)].sides[side as usize].level(price);
-        let (mut slot, mut quantity) = (level.head, level.quantity);
+        let (mut slot, mut quantity, trades) = (level.head, level.quantity, self.trades);
         // The last order that stays, if any, and how many after it have left.
         let (mut kept, mut gap) = (NONE, 0);
         let mut stopped = None;
@@ -453,6 +455,9 @@ impl Machine {
         }
         if quantity != level.quantity {
             let book = &mut self.books[usize::from(taker.book)];
+            if self.trades != trades {
+                book.last = price;
+            }
             let level = book.sides[side as usize].level_mut(price);
             level.quantity = quantity;
             assert!((level.head == NONE) == (quantity == 0), "a level miscounts its credits");
@@ -512,7 +517,6 @@ impl Machine {
         self.fold(self.trades ^ u64::from(maker.slot) << 32 ^ u64::from(quantity));
         let fees = (maker_fee, taker.fee - fee_before);
         out.push(ANY, &fill_event(self.trades, taker, maker, quantity, fees));
-        self.books[usize::from(taker.book)].last = node.price;
         if quantity == node.quantity {
             self.retire(maker.slot, node);
         } else {
@@ -552,7 +556,7 @@ impl Machine {
         self.post_taker(taker);
         self.release_hold(maker.node);
         let reason = CancelReason::SelfTrade;
-        self.report_cancelled(env, maker.slot, reason, out);
+        report_cancelled(env, maker.slot, maker.node, reason, out);
         self.retire(maker.slot, maker.node);
         self.fold(u64::from(maker.slot) << 8 | reason as u64);
         self.reassess(maker.node.instance, taker.resource, out);
@@ -568,12 +572,16 @@ impl Machine {
         self.slab.delist(slot, node.instance);
     }
 
-    /// Takes an order whose quantity the level no longer counts out of its queue and frees it.
-    #[inline]
-    fn unlink(&mut self, slot: u32, node: &Node) {
+    /// Takes an order out of its level and its queue and frees it. Returns what the level still
+    /// holds.
+    #[inline(always)]
+    fn unlink(&mut self, slot: u32, node: &Node) -> u64 {
         let book = &mut self.books[node.book()];
+        book.orders -= 1;
         let ladder = &mut book.sides[node.side()];
         let level = ladder.level_mut(node.price);
+        level.quantity -= u64::from(node.quantity);
+        let left = level.quantity;
         if node.prev == NONE {
             level.head = node.next;
         } else {
@@ -585,40 +593,30 @@ impl Machine {
             self.slab.nodes[node.next as usize].prev = node.prev;
         }
         if level.head == NONE {
-            assert!(level.quantity == 0, "an empty level still counts credits");
+            assert!(left == 0, "an empty level still counts credits");
             ladder.clear(node.price);
         }
-        book.orders -= 1;
         self.retire(slot, node);
+        left
     }
 
-    /// Releases what a resting order holds.
-    fn release_hold(&mut self, node: &Node) {
+    /// Releases what a resting order holds; returns what it trades.
+    #[inline(always)]
+    fn release_hold(&mut self, node: &Node) -> Resource {
+        let book = &self.books[node.book()];
+        let resource = book.resource;
         if node.side() == Side::Buy as usize {
-            let hold = self.buy_hold(node.book(), node.price, node.quantity);
+            let notional = notional(book, node.price, node.quantity);
             let account = self.owner[usize::from(node.instance)];
-            self.ledger.release_funds(account, hold);
+            self.ledger.release_funds(account, notional + fee(notional, self.maker_fee_bps));
         } else {
-            let resource = self.books[node.book()].resource;
             self.ledger.release_credits(node.instance, resource, milli(node.quantity));
         }
+        resource
     }
 
-    /// Cancels a resting order: releases its hold, reports it, frees its slot. The caller
-    /// reports the level.
-    fn remove(&mut self, env: &Envelope, slot: u32, reason: CancelReason, out: &mut Outbox) {
-        let node = self.slab.nodes[slot as usize];
-        self.release_hold(&node);
-        self.report_cancelled(env, slot, reason, out);
-        let ladder = &mut self.books[node.book()].sides[node.side()];
-        ladder.level_mut(node.price).quantity -= u64::from(node.quantity);
-        self.unlink(slot, &node);
-        self.fold(u64::from(slot) << 8 | reason as u64);
-        let resource = self.books[node.book()].resource;
-        self.reassess(node.instance, resource, out);
-    }
-
-    /// [`Machine::remove`], with the level's report.
+    /// Cancels a resting order: releases its hold, reports it and its level, frees its slot.
+    #[inline]
     pub(super) fn cancel_order(
         &mut self,
         env: &Envelope,
@@ -627,8 +625,12 @@ impl Machine {
         out: &mut Outbox,
     ) {
         let node = self.slab.nodes[slot as usize];
-        self.remove(env, slot, reason, out);
-        self.report_level(node.book(), side_of(&node), node.price, out);
+        let resource = self.release_hold(&node);
+        report_cancelled(env, slot, &node, reason, out);
+        let left = self.unlink(slot, &node);
+        self.fold(u64::from(slot) << 8 | reason as u64);
+        self.reassess(node.instance, resource, out);
+        say_level(node.book() as u16, side_of(&node), node.price, left, out);
     }
 
     /// The slot a handle names, if this session may act on it.
@@ -719,10 +721,8 @@ impl Machine {
         let node = self.slab.nodes[slot as usize];
         let expires_at_ms = if node.dated() { self.expiry.expires_at_ms(slot) } else { 0 };
         self.release_hold(&node);
-        let ladder = &mut self.books[node.book()].sides[node.side()];
-        ladder.level_mut(node.price).quantity -= u64::from(node.quantity);
-        self.unlink(slot, &node);
-        self.report_level(node.book(), side_of(&node), node.price, out);
+        let left = self.unlink(slot, &node);
+        say_level(node.book() as u16, side_of(&node), node.price, left, out);
         let slot = self.slab.take();
         let fresh = &mut self.slab.nodes[slot as usize];
         *fresh = Node {
@@ -739,8 +739,9 @@ impl Machine {
         if taker.remaining == 0 {
             self.slab.give_back(slot);
         } else if let Some(reason) = stopped {
-            self.slab.nodes[slot as usize].quantity = taker.remaining;
-            self.report_cancelled(env, slot, reason, out);
+            let node = &mut self.slab.nodes[slot as usize];
+            node.quantity = taker.remaining;
+            report_cancelled(env, slot, node, reason, out);
             self.slab.give_back(slot);
         } else {
             self.rest(slot, taker.remaining, out);
@@ -843,30 +844,6 @@ impl Machine {
         out.push(env.session, &report);
     }
 
-    /// Reports a cancel to the order's session and, if another one asked for it, to that one too.
-    #[inline]
-    fn report_cancelled(&self, env: &Envelope, slot: u32, reason: CancelReason, out: &mut Outbox) {
-        let node = &self.slab.nodes[slot as usize];
-        let own = u32::from(node.session) == env.session;
-        let mut report = Cancelled {
-            request: if own { env.request } else { 0 }.into(),
-            client_id: node.client_id.into(),
-            handle: self.slab.handle(slot).into(),
-            time_ns: env.time_ns.into(),
-            instance: u32::from(node.instance).into(),
-            quantity: node.quantity.into(),
-            book: (node.book() as u16).into(),
-            side: node.side() as u8,
-            reason: reason as u8,
-            reserved: 0.into(),
-        };
-        out.push(node.session.into(), &report);
-        if !own && matches!(reason, CancelReason::Requested | CancelReason::MassCancel) {
-            report.request = env.request.into();
-            out.push(env.session, &report);
-        }
-    }
-
     fn report_replaced(&mut self, env: &Envelope, m: &Replace, handle: u64, out: &mut Outbox) {
         self.fold(handle);
         let report = Replaced {
@@ -904,6 +881,35 @@ impl Machine {
             kind,
             reserved: [0; 7],
         };
+        out.push(env.session, &report);
+    }
+}
+
+/// Reports a cancel to the order's session and, if another one asked for it, to that one too.
+#[inline(always)]
+fn report_cancelled(
+    env: &Envelope,
+    slot: u32,
+    node: &Node,
+    reason: CancelReason,
+    out: &mut Outbox,
+) {
+    let own = u32::from(node.session) == env.session;
+    let mut report = Cancelled {
+        request: if own { env.request } else { 0 }.into(),
+        client_id: node.client_id.into(),
+        handle: handle(slot, node.generation).into(),
+        time_ns: env.time_ns.into(),
+        instance: u32::from(node.instance).into(),
+        quantity: node.quantity.into(),
+        book: (node.book() as u16).into(),
+        side: node.side() as u8,
+        reason: reason as u8,
+        reserved: 0.into(),
+    };
+    out.push(node.session.into(), &report);
+    if !own && matches!(reason, CancelReason::Requested | CancelReason::MassCancel) {
+        report.request = env.request.into();
         out.push(env.session, &report);
     }
 }

@@ -177,7 +177,7 @@ impl Slab {
     }
 
     /// The slot a handle names, if that order still lives.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, handle: u64) -> Option<u32> {
         let slot = handle as u32;
         let generation = (handle >> 32) as u32;
