@@ -136,9 +136,8 @@ fn crossed_after_ms(samples: &[Sample], from_ms: u64, middle: u64) -> Option<u64
     })
 }
 
-#[test]
-fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
-    let outcome = run(r#"
+/// Two busy instances, and the sale of all that one of them has.
+const TRADE: &str = r#"
         start_vendued
         account alice
         account bob
@@ -175,7 +174,11 @@ fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
         hvctl status
         kill -TERM $vendued
         wait $vendued
-    "#);
+    "#;
+
+#[test]
+fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
+    let outcome = run(TRADE);
     let console = &outcome.console;
     let at = |name| outcome.mark_ms(name).unwrap_or_else(|| panic!("no mark {name}: {console}"));
     let samples = outcome.samples();
@@ -221,9 +224,8 @@ fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
     }
 }
 
-#[test]
-fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
-    let outcome = run(r#"
+/// What goes wrong on a host, one after another.
+const TROUBLE: &str = r#"
         start_vendued
         account alice
         account bob
@@ -290,7 +292,11 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
             vendued run --config /etc/vendued.toml --data-dir /data/other --socket /run/other.sock"
         kill -TERM $vendued
         wait $vendued
-    "#);
+    "#;
+
+#[test]
+fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
+    let outcome = run(TROUBLE);
     let console = &outcome.console;
     let told = |label| told(&outcome, label).collect::<Vec<_>>();
     let drifted = &objects(&outcome, "drifted")[0];

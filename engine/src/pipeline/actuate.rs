@@ -189,10 +189,10 @@ impl Actuate {
     fn release(&mut self, instance: u32) {
         self.metered.remove(&instance);
         let adopted = self.faults.remove(&instance).is_none();
-        if let Err(error) = self.host.release(instance) {
-            if adopted {
-                self.health.report("actuate", error.to_string());
-            }
+        if let Err(error) = self.host.release(instance)
+            && adopted
+        {
+            self.health.report("actuate", error.to_string());
         }
     }
 
