@@ -105,7 +105,8 @@ struct Recovered {
 fn recover_state(config: &Config, dirs: &Dirs, health: &Health) -> Result<Recovered, StartError> {
     let replay_bytes = *config.gateway.replay_bytes_max.get_ref();
     let (mut state, damaged) = State::newest(dirs, replay_bytes)?;
-    damaged.into_iter().for_each(|text| health.report("snapshot", text));
+    // Stands until the next start, however many good snapshots follow.
+    damaged.into_iter().for_each(|text| health.report("recovery", text));
     health.snapshot.set(state.point.sequence);
     let recovered = recover(&dirs.journal, config.journal.mirror.as_deref(), state.point)?;
     for cut in &recovered.cuts {

@@ -136,9 +136,8 @@ fn crossed_after_ms(samples: &[Sample], from_ms: u64, middle: u64) -> Option<u64
     })
 }
 
-#[test]
-fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
-    let outcome = run(r#"
+/// Two busy instances, and the sale of all that one of them has.
+const TRADE: &str = r#"
         start_vendued
         account alice
         account bob
@@ -175,7 +174,11 @@ fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
         hvctl status
         kill -TERM $vendued
         wait $vendued
-    "#);
+    "#;
+
+#[test]
+fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
+    let outcome = run(TRADE);
     let console = &outcome.console;
     let at = |name| outcome.mark_ms(name).unwrap_or_else(|| panic!("no mark {name}: {console}"));
     let samples = outcome.samples();
@@ -221,23 +224,23 @@ fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
     }
 }
 
-#[test]
-fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
-    let outcome = run(r#"
+/// What goes wrong on a host, one after another.
+const TROUBLE: &str = r#"
         start_vendued
         account alice
         account bob
-        burning seller
         mkdir $cg/buyer $cg/victim
-        hvctl instance adopt seller --account alice --tier bronze --cpu 20 --cgroup $cg/seller
         hvctl instance adopt buyer --account bob --tier bronze --cpu 20 --memory 4 --cgroup $cg/buyer
         hvctl instance adopt victim --account bob --tier bronze --cpu 10 --cgroup $cg/victim
-        wait_for 10 cap_is seller "20000 100000"
         wait_for 10 cap_is victim "10000 100000"
         # Saved for long enough, memory credits raise the 64 MiB to the burst's 256 MiB, with an
         # eighth more as the backstop.
         wait_for 60 grep -qx $((256 << 20)) $cg/buyer/memory.high
         wait_for 10 grep -qx $((288 << 20)) $cg/buyer/memory.max
+        sh -c "echo 0 >$cg/buyer/cgroup.procs; dd if=/dev/zero of=/tmp/held bs=1M count=24"
+        burning seller
+        hvctl instance adopt seller --account alice --tier bronze --cpu 20 --cgroup $cg/seller
+        wait_for 10 cap_is seller "20000 100000"
 
         # Somebody else's write is noticed, set back and counted, and the fault is over.
         echo max >$cg/seller/cpu.max
@@ -254,7 +257,7 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
         wait_for 10 cap_is seller "60000 100000"
         hvctl order buy buyer --resource cpu --price 100 --quantity 20000
         mark offer
-        vm-sell $VENDUE_CONNECT 0 100
+        vm-sell $VENDUE_CONNECT 2 100
         mark sold
         wait_for 10 cap_is seller "20000 100000"
         wait_for 10 cap_is buyer "60000 100000"
@@ -279,7 +282,7 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
         wait_for 10 hvctl status >/dev/null
         tell limits-after hvctl --json limits
         tell trade hvctl --json trades
-        hvctl ledger
+        tell ledger hvctl --json ledger
         hvctl audit >/dev/null
         tell recovered hvctl --json status
 
@@ -289,7 +292,11 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
             vendued run --config /etc/vendued.toml --data-dir /data/other --socket /run/other.sock"
         kill -TERM $vendued
         wait $vendued
-    "#);
+    "#;
+
+#[test]
+fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
+    let outcome = run(TROUBLE);
     let console = &outcome.console;
     let told = |label| told(&outcome, label).collect::<Vec<_>>();
     let drifted = &objects(&outcome, "drifted")[0];
@@ -314,6 +321,18 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
         assert_eq!(row["writes"], writes, "{row}");
     }
     assert_eq!(objects(&outcome, "recovered")[0]["trades"], 1, "{console}");
+
+    // Use is paid: of a processor while it runs, of memory while it is held.
+    let ledger = objects(&outcome, "ledger");
+    let burned = |asset: &str| {
+        let is_it = |row: &&Value| row["asset"] == asset && row["line"] == "burn";
+        ledger
+            .iter()
+            .find(is_it)
+            .and_then(|row| row["balance_millicredits"].as_i64())
+            .expect(console)
+    };
+    assert!(burned("bronze/cpu") > 0 && burned("bronze/memory") > 1000, "{console}");
 
     let read_only = told("read-only");
     assert_eq!(*read_only.last().unwrap(), "code 1", "{console}");

@@ -3,14 +3,15 @@
 
 use super::record::{Arrival, Delivery, TO_CONNECTION};
 use crate::health::{Health, now_ns};
-use crate::machine::command::Usage;
+use crate::machine::command;
 use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved};
 use hvctl::host::Host;
 use hvctl::limit::Device;
+use hvctl::meter::Usage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use vendue_wire::code::Resource;
+use vendue_wire::code::{RESOURCES, Resource};
 use vendue_wire::frame::{self, FRAME_BYTES_MAX};
 use vendue_wire::message::{ANY, Body, LimitRow, QueryEnd, text};
 use vendue_wire::ring::{Consumer, Producer};
@@ -24,10 +25,35 @@ const VERIFY_MAX: u32 = 128;
 /// What is known of an instance here.
 #[derive(Debug, Default)]
 struct Metered {
-    /// VRU size in millicores, once an entitlement came.
-    millicores: u64,
-    /// Microseconds of CPU not yet told: less than a milli-credit, or told when there is room.
-    rest: u64,
+    /// Size of a VRU of each resource, once an entitlement came: millicores, bytes, bytes/s.
+    vru_size: [u64; RESOURCES],
+    /// Use not yet told: less than a milli-credit, or told when there is room.
+    rest: [u64; RESOURCES],
+    /// When it was measured last, nanoseconds.
+    at_ns: u64,
+}
+
+impl Metered {
+    /// Adds what was used up to `now_ns`, in parts of which a milli-credit has as many as a VRU's
+    /// size says. It is a VRU for a millisecond: of m millicores, m microseconds of processor
+    /// time; of m bytes, those held for a millisecond; of m bytes/s, m thousandths of a byte.
+    fn add(&mut self, used: &Usage, now_ns: u64) {
+        let held_ms = now_ns.saturating_sub(self.at_ns) / 1_000_000;
+        // What is less than a millisecond counts with the next measurement.
+        self.at_ns += held_ms * 1_000_000;
+        let parts = [
+            (Resource::Cpu, used.cpu_us),
+            (Resource::Memory, used.memory_bytes.saturating_mul(held_ms)),
+            (Resource::BlockIo, used.io_bytes.saturating_mul(1000)),
+        ];
+        for (resource, parts) in parts {
+            // What an instance reserved nothing of is not paid.
+            if self.vru_size[resource as usize] > 0 {
+                let rest = &mut self.rest[resource as usize];
+                *rest = rest.saturating_add(parts);
+            }
+        }
+    }
 }
 
 /// The stage.
@@ -150,7 +176,7 @@ impl Actuate {
 
     fn adopt(&mut self, created: &InstanceCreated) {
         let instance = created.instance.get();
-        self.metered.insert(instance, Metered::default());
+        self.metered.insert(instance, Metered { at_ns: now_ns(), ..Metered::default() });
         self.faults.remove(&instance);
         if let Err(error) = self.host.adopt(instance, text(&created.place), &self.devices) {
             self.faults.insert(
@@ -173,10 +199,8 @@ impl Actuate {
     fn want(&mut self, entitled: &Entitled) {
         let Some(resource) = Resource::from_u8(entitled.resource) else { return };
         let (instance, size) = (entitled.instance.get(), entitled.vru_size.get());
-        if resource == Resource::Cpu
-            && let Some(metered) = self.metered.get_mut(&instance)
-        {
-            metered.millicores = size;
+        if let Some(metered) = self.metered.get_mut(&instance) {
+            metered.vru_size[resource as usize] = size;
         }
         // An instance that could not be adopted is reported already.
         let _ = self.host.want(instance, resource, entitled.vru.get(), size, now_ns());
@@ -184,39 +208,22 @@ impl Actuate {
 
     /// Measures every instance and tells the sequencer what each used.
     fn meter(&mut self, now: u64) {
-        let instances: Vec<u32> = self.metered.keys().copied().collect();
-        for instance in instances {
-            let Ok(used) = self.host.sample(instance, now) else { continue };
-            let Some(metered) = self.metered.get_mut(&instance) else { continue };
-            if metered.millicores == 0 {
+        for (&instance, metered) in &mut self.metered {
+            let Ok(used) = self.host.sample(instance, now) else {
+                // Time without a measurement is not paid.
+                metered.at_ns = now;
                 continue;
-            }
-            // A VRU of m millicores for a millisecond, one milli-credit, is m microseconds of CPU.
-            let total = metered.rest + used.cpu_us;
-            let milli = total / metered.millicores;
-            if milli > 0 && self.tell_use(instance, milli) {
-                self.metered.entry(instance).or_default().rest =
-                    total - milli * self.size(instance);
-            } else {
-                self.metered.entry(instance).or_default().rest = total;
+            };
+            metered.add(&used, now);
+            for &resource in Resource::ALL {
+                let size = metered.vru_size[resource as usize];
+                let rest = &mut metered.rest[resource as usize];
+                let Some(milli @ 1..) = rest.checked_div(size) else { continue };
+                if tell_use(&mut self.measured, instance, resource, milli) {
+                    *rest %= size;
+                }
             }
         }
-    }
-
-    fn size(&self, instance: u32) -> u64 {
-        self.metered.get(&instance).map_or(1, |metered| metered.millicores)
-    }
-
-    /// False if the sequencer's ring is full: the use is told with the next measurement.
-    fn tell_use(&mut self, instance: u32, milli: u64) -> bool {
-        let head = Arrival { request: 0.into(), session: ANY.into(), connection: ANY.into() };
-        let usage = Usage {
-            used_millicredits: milli.into(),
-            instance: instance.into(),
-            resource: Resource::Cpu as u8,
-            reserved: [0; 3],
-        };
-        self.measured.try_push(Usage::KIND.into(), &[head.as_bytes(), usage.as_bytes()]).is_ok()
     }
 
     fn tell_health(&mut self) {
@@ -254,5 +261,44 @@ impl Actuate {
         let head = Delivery { connection: asked.connection, slot: ANY.into() };
         // A full ring loses the answer; the client asks again.
         let _ = self.answers.try_push(TO_CONNECTION, &[head.as_bytes(), &bytes[..length]]);
+    }
+}
+
+/// False if the sequencer's ring is full: the use is told with the next measurement.
+fn tell_use(measured: &mut Producer, instance: u32, resource: Resource, milli: u64) -> bool {
+    let head = Arrival { request: 0.into(), session: ANY.into(), connection: ANY.into() };
+    let usage = command::Usage {
+        used_millicredits: milli.into(),
+        instance: instance.into(),
+        resource: resource as u8,
+        reserved: [0; 3],
+    };
+    let parts = [head.as_bytes(), usage.as_bytes()];
+    measured.try_push(command::Usage::KIND.into(), &parts).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_milli_credit_is_a_vru_for_a_millisecond_of_every_resource() {
+        let mut metered = Metered { at_ns: 5_000_000, ..Metered::default() };
+        metered.vru_size = [10, 16 << 20, 1 << 20, 0, 0];
+        // 20% of a processor, 24 MiB and 3 MiB in half a second, told in two measurements.
+        for now_ns in [255_600_000, 505_000_000] {
+            let used = Usage { cpu_us: 50_000, memory_bytes: 24 << 20, io_bytes: 3 << 19 };
+            metered.add(&used, now_ns);
+        }
+        let milli = |resource| metered.rest[resource] / metered.vru_size[resource];
+        assert_eq!([0, 1, 2].map(milli), [10_000, 750, 3_000]);
+    }
+
+    #[test]
+    fn what_was_not_reserved_is_not_paid() {
+        let mut metered = Metered::default();
+        metered.vru_size[Resource::Cpu as usize] = 10;
+        metered.add(&Usage { cpu_us: 7, memory_bytes: 1 << 30, io_bytes: 1 << 30 }, 1_000_000_000);
+        assert_eq!(metered.rest, [7, 0, 0, 0, 0]);
     }
 }
