@@ -176,10 +176,10 @@ mod tests {
     use super::*;
     use crate::flow::{ADD, CANCEL, FLOW_A, FLOW_B, Flow, SELL, Totals};
     use crate::generate::generate;
+    use crate::ours::Ours;
 
     /// Runs a whole flow by handle; totals after the timed part and after the sweeps.
-    fn run(flow: &Flow) -> (Totals, Totals) {
-        let mut floor = Floor::new(flow.books, flow.expected.live_max);
+    fn run(flow: &Flow, mut matcher: impl Matcher) -> (Totals, Totals) {
         let mut handles = vec![0; flow.records.len() + 1];
         let (mut totals, mut timed) = (Totals::default(), Totals::default());
         for (index, record) in flow.records.iter().enumerate() {
@@ -187,9 +187,9 @@ mod tests {
                 timed = totals;
             }
             if record.kind == CANCEL {
-                floor.cancel(handles[record.id as usize]);
+                matcher.cancel(handles[record.id as usize]);
             } else {
-                handles[record.id as usize] = floor.add(record, |fill| totals.count(fill));
+                handles[record.id as usize] = matcher.add(record, |fill| totals.count(fill));
             }
         }
         (timed, totals)
@@ -199,7 +199,10 @@ mod tests {
     fn published_flows_are_made_byte_for_byte_and_trade_as_published() {
         for published in [FLOW_A, FLOW_B] {
             let flow = published.generate().expect("as published");
-            assert_eq!(run(&flow), (published.expected.timed, published.expected.swept));
+            let expected = (published.expected.timed, published.expected.swept);
+            let (books, capacity) = (flow.books, flow.expected.live_max + 1);
+            assert_eq!(run(&flow, Floor::new(books, capacity)), expected, "the floor");
+            assert_eq!(run(&flow, Ours::new(books, capacity)), expected, "the real machine");
         }
     }
 
@@ -209,7 +212,9 @@ mod tests {
             [(1, 1, 20_000, 300_000), (2, 7, 20_000, 300_000), (3, 2, 20, 50_000)]
         {
             let flow = generate(seed, books, prefill, ops);
-            assert_eq!(run(&flow), (flow.expected.timed, flow.expected.swept), "seed {seed}");
+            let floor = Floor::new(flow.books, flow.expected.live_max);
+            let expected = (flow.expected.timed, flow.expected.swept);
+            assert_eq!(run(&flow, floor), expected, "seed {seed}");
         }
     }
 
