@@ -5,7 +5,7 @@ use crate::gateway::access::Access;
 use crate::gateway::listen;
 use crate::health::{Health, now_ns};
 use crate::machine::Machine;
-use crate::machine::command::{CloseSession, Command, Envelope};
+use crate::machine::command::{CloseSession, Command, Envelope, Restart};
 use crate::pipeline::actuate::Actuate;
 use crate::pipeline::execute::Execute;
 use crate::pipeline::ingress::{Ingress, Reload};
@@ -138,6 +138,9 @@ fn recover_state(config: &Config, dirs: &Dirs, health: &Health) -> Result<Recove
     for slot in connected {
         let body = CloseSession { slot: slot.into() };
         record(&mut state, &mut log, CloseSession::KIND, body.as_bytes())?;
+    }
+    if through > 0 {
+        record(&mut state, &mut log, Restart::KIND, &[])?;
     }
     while !log.idle() {
         log.wait()?;

@@ -1,7 +1,7 @@
 //! What a trader, a tenant or an operator would read about: one behaviour a test.
 
 use vendue_engine::machine::Machine;
-use vendue_engine::machine::command::{DefineBook, Genesis};
+use vendue_engine::machine::command::{DefineBook, Genesis, Restart};
 use vendue_engine::machine::event::{Entitled, Fill, InstanceCreated, SessionRefused};
 use vendue_tests::room::Room;
 use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
@@ -415,6 +415,17 @@ fn a_fraction_of_a_credit_that_cannot_be_sold_keeps_no_burst_on() {
     place(&mut room, 0, Side::Sell, 5, 100);
     assert_eq!(free_credits(&mut room, 0), 999);
     assert_eq!(room.machine.entitlement(0, Resource::Cpu), Some((BASELINE.into(), 10)));
+}
+
+#[test]
+fn time_in_which_the_daemon_was_down_earns_nothing() {
+    let mut room = market();
+    room.tick(0);
+    let before = free_credits(&mut room, 0);
+    room.time_ns += 3_600 * 1_000_000_000;
+    room.daemon(&Restart {});
+    room.tick(1000);
+    assert_eq!(free_credits(&mut room, 0), before + u64::from(BASELINE) * 1000);
 }
 
 #[test]

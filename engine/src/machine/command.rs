@@ -95,6 +95,8 @@ messages! {
         /// Slot of the session.
         slot: U32,
     }
+    /// The daemon starts again. While it was down nothing was measured, so nothing is earned.
+    0x46 Restart {}
 }
 
 /// Where a command comes from and when. Everything the machine knows of the outside.
@@ -132,6 +134,7 @@ pub enum Command<'a> {
     Usage(&'a Usage, Resource),
     OpenSession(&'a OpenSession, Role),
     CloseSession(&'a CloseSession),
+    Restart,
     Query(Query<'a>),
 }
 
@@ -316,6 +319,7 @@ fn parse_internal(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             Ok(Command::OpenSession(message, role))
         }
         CloseSession::KIND => Ok(Command::CloseSession(body(bytes)?)),
+        Restart::KIND => body::<Restart>(bytes).map(|_| Command::Restart),
         _ => Err(Reject::UnknownKind),
     }
 }

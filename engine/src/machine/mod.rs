@@ -310,6 +310,7 @@ impl Machine {
             Command::Usage(usage, resource) => self.usage(usage, *resource, out),
             Command::OpenSession(m, role) => self.open_session(env, m, *role, out),
             Command::CloseSession(m) => self.close_session(env, m.slot.get(), out),
+            Command::Restart => self.accrued_ms = self.time_ns / 1_000_000,
             Command::DefineBook(m, resource) => self.define_book(m, *resource)?,
             Command::Genesis(_) if env.sequence == 1 => {}
             _ => {
