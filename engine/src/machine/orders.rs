@@ -318,53 +318,47 @@ impl Machine {
         say_level(at as u16, side, price, quantity, out);
     }
 
+    /// The resting orders an order of this limit would meet, in the order it would meet them.
+    fn facing(&self, book: usize, side: Side, limit: u16) -> impl Iterator<Item = &Node> {
+        let book = &self.books[book];
+        let opposite = side.opposite();
+        let crossing = move |price: &u16| crosses(side, limit, *price);
+        let best = book.best(opposite).filter(crossing);
+        std::iter::successors(best, move |&price| book.worse(opposite, price).filter(crossing))
+            .flat_map(move |price| {
+                let head = book.sides[opposite as usize].level(price).head;
+                let node = |slot: u32| (slot != NONE).then(|| &self.slab.nodes[slot as usize]);
+                std::iter::successors(node(head), move |last| node(last.next))
+            })
+    }
+
     /// True if an order would trade at once or meet its own account.
     fn would_trade(&self, book: usize, side: Side, limit: u16, account: u16) -> bool {
         let taker = &self.accounts[usize::from(account)];
-        let opposite = side.opposite();
-        let mut next = self.books[book].best(opposite);
-        while let Some(price) = next.filter(|&price| crosses(side, limit, price)) {
-            let mut slot = self.books[book].sides[opposite as usize].level(price).head;
-            while slot != NONE {
-                let node = &self.slab.nodes[slot as usize];
-                let maker_account = self.owner[usize::from(node.instance)];
-                let maker = &self.accounts[usize::from(maker_account)];
-                if maker_account == account || may_meet(side, taker, maker) {
-                    return true;
-                }
-                slot = node.next;
-            }
-            next = self.books[book].worse(opposite, price);
-        }
-        false
+        self.facing(book, side, limit).any(|node| {
+            let maker_account = self.owner[usize::from(node.instance)];
+            let maker = &self.accounts[usize::from(maker_account)];
+            maker_account == account || may_meet(side, taker, maker)
+        })
     }
 
     /// True if a fill-or-kill order finds all its quantity.
     fn fills_whole(&self, taker: &Taker) -> bool {
         let Taker { side, limit, account, .. } = *taker;
-        let book = usize::from(taker.book);
         let own = &self.accounts[usize::from(account)];
-        let opposite = side.opposite();
         let mut wanted = taker.remaining;
-        let mut next = self.books[book].best(opposite);
-        while let Some(price) = next.filter(|&price| crosses(side, limit, price)) {
-            let mut slot = self.books[book].sides[opposite as usize].level(price).head;
-            while slot != NONE {
-                let node = &self.slab.nodes[slot as usize];
-                let maker_account = self.owner[usize::from(node.instance)];
-                if maker_account == account {
-                    if !taker.cancel_maker {
-                        return false;
-                    }
-                } else if may_meet(side, own, &self.accounts[usize::from(maker_account)]) {
-                    wanted = wanted.saturating_sub(node.quantity);
-                    if wanted == 0 {
-                        return true;
-                    }
+        for node in self.facing(usize::from(taker.book), side, limit) {
+            let maker_account = self.owner[usize::from(node.instance)];
+            if maker_account == account {
+                if !taker.cancel_maker {
+                    return false;
                 }
-                slot = node.next;
+            } else if may_meet(side, own, &self.accounts[usize::from(maker_account)]) {
+                wanted = wanted.saturating_sub(node.quantity);
+                if wanted == 0 {
+                    return true;
+                }
             }
-            next = self.books[book].worse(opposite, price);
         }
         false
     }
