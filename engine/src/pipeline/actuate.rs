@@ -1,7 +1,7 @@
 //! Actuate: turns entitlements into the host's own limits, and meters what instances use. A dead
 //! lever is reported and retried by the host library; trading goes on.
 
-use super::record::{Arrival, Delivery, TO_CONNECTION};
+use super::record::{Arrival, Delivery, TO_CONNECTION, take};
 use crate::health::{Health, now_ns};
 use crate::machine::command;
 use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved};
@@ -110,12 +110,8 @@ impl Actuate {
     /// Takes intents, writes what is due, measures. True if there was something.
     pub fn turn(&mut self) -> bool {
         let mut moved = false;
-        loop {
-            let (tag, body) = match self.intents.pop() {
-                Ok(Some(record)) => (record.tag as u8, record.bytes.to_vec()),
-                Ok(None) => break,
-                Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
-            };
+        while let Some(record) = take(&mut self.intents) {
+            let (tag, body) = (record.tag as u8, record.bytes.to_vec());
             moved = true;
             self.take(tag, &body);
         }

@@ -1,6 +1,6 @@
 //! Execute: the machine, one command after the other. The core: no clock, no lock, no allocation.
 
-use super::record::{Ordered, Outcome, split};
+use super::record::{Ordered, Outcome, split, take};
 use crate::health::Health;
 use crate::machine::Machine;
 use crate::machine::command::{Command, Tick};
@@ -54,11 +54,7 @@ impl Execute {
 
     /// Executes one command; false if there is none.
     fn step(&mut self) -> bool {
-        let record = match self.input.pop() {
-            Ok(Some(record)) => record,
-            Ok(None) => return false,
-            Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
-        };
+        let Some(record) = take(&mut self.input) else { return false };
         let kind = record.tag as u8;
         let (head, body) = split::<Ordered>(record.bytes);
         self.outcome = Outcome { sequence: head.sequence, time_ns: head.time_ns };

@@ -1,7 +1,7 @@
 //! Ingress: the gateway's stage. Reads frames from sockets and shared memory, checks who says
 //! what, hands valid requests to the sequencer, and carries answers back.
 
-use super::record::{Arrival, Delivery, OPENED, REFUSED, TO_CONNECTION, TO_SESSION, split};
+use super::record::{Arrival, Delivery, OPENED, REFUSED, TO_CONNECTION, TO_SESSION, split, take};
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
 use crate::gateway::connection::{Connection, Found, Socket, Stage};
@@ -555,11 +555,7 @@ impl Ingress {
         for at in 0..self.answers.len() {
             for _ in 0..DELIVERIES_PER_TURN {
                 let mut bytes = [0; FRAME_BYTES_MAX];
-                let record = match self.answers[at].pop() {
-                    Ok(Some(record)) => record,
-                    Ok(None) => break,
-                    Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
-                };
+                let Some(record) = take(&mut self.answers[at]) else { break };
                 let tag = record.tag;
                 let (head, frame) = split::<Delivery>(record.bytes);
                 let head = *head;

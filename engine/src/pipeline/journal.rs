@@ -1,7 +1,7 @@
 //! Journal: writes every command to the log and says how far it is durable. A failure is final:
 //! nothing that changes state is accepted any more, and what is not durable stays unseen.
 
-use super::record::{ARRIVAL_AT, Ordered, split};
+use super::record::{ARRIVAL_AT, Ordered, split, take};
 use crate::health::Health;
 use crate::storage::{Append, Log, LogError};
 use std::sync::Arc;
@@ -81,11 +81,7 @@ impl Journal {
         }
         let mut moved = false;
         for _ in 0..BATCH {
-            let record = match self.input.pop() {
-                Ok(Some(record)) => record,
-                Ok(None) => break,
-                Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
-            };
+            let Some(record) = take(&mut self.input) else { break };
             moved = true;
             if !put(log, record.tag as u8, record.bytes)? {
                 self.waiting = Some((record.tag as u8, record.bytes.to_vec()));
@@ -128,7 +124,7 @@ impl Journal {
     /// After a stop: what arrives can not be kept, and is never shown either.
     fn discard(&mut self) -> bool {
         self.waiting = None;
-        matches!(self.input.pop(), Ok(Some(_)))
+        take(&mut self.input).is_some()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Publish: releases what is durable. Reports to sessions, market data to the board, entitlements
 //! to the actuator, questions to those who keep the answers.
 
-use super::record::{Delivery, Outcome, split};
+use super::record::{Delivery, Outcome, split, take};
 use crate::desk::{Desk, Told};
 use crate::machine::event::{
     Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox,
@@ -53,9 +53,10 @@ impl Publish {
     /// Releases what became durable. True if there was something.
     pub fn turn(&mut self) -> bool {
         let mut moved = self.learn_durable();
-        let drained = self.drain_backlog() & self.drain_overdue();
+        self.drain_overdue();
+        self.drain_backlog();
         for _ in 0..BATCH {
-            if !drained || !self.backlog.is_empty() || !self.release_next() {
+            if self.pending() || !self.release_next() {
                 break;
             }
             moved = true;
@@ -82,7 +83,7 @@ impl Publish {
 
     fn learn_durable(&mut self) -> bool {
         let before = self.durable;
-        while let Ok(Some(record)) = self.durable_input.pop() {
+        while let Some(record) = take(&mut self.durable_input) {
             if let Ok(sequence) = U64::read_from_bytes(record.bytes) {
                 self.durable = self.durable.max(sequence.get());
             }
@@ -93,11 +94,8 @@ impl Publish {
     /// Releases the next outcome if it is there and durable.
     fn release_next(&mut self) -> bool {
         if self.held.is_empty() {
-            match self.events.pop() {
-                Ok(Some(record)) => self.held.extend_from_slice(record.bytes),
-                Ok(None) => return false,
-                Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
-            }
+            let Some(record) = take(&mut self.events) else { return false };
+            self.held.extend_from_slice(record.bytes);
         }
         let (outcome, _) = split::<Outcome>(&self.held);
         if outcome.sequence.get() > self.durable {
@@ -156,7 +154,7 @@ impl Publish {
         self.overdue.insert((instance, rank), [&[event.kind], event.body].concat());
     }
 
-    fn drain_overdue(&mut self) -> bool {
+    fn drain_overdue(&mut self) {
         while let Some(entry) = self.overdue.first_entry() {
             let (kind, body) = (entry.get()[0], &entry.get()[1..]);
             if self.intents.try_push(kind.into(), &[body]).is_err() {
@@ -164,17 +162,15 @@ impl Publish {
             }
             entry.remove();
         }
-        true
     }
 
-    fn drain_backlog(&mut self) -> bool {
+    fn drain_backlog(&mut self) {
         while let Some((tag, bytes)) = self.backlog.front() {
             if self.replies.try_push(*tag, &[bytes]).is_err() {
-                return false;
+                return;
             }
             self.backlog.pop_front();
         }
-        true
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::machine::command::Envelope;
 use vendue_wire::message::{U32, U64};
+use vendue_wire::ring::{Consumer, Record};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Before a command that has no place in the order yet.
@@ -74,6 +75,18 @@ pub const TO_CONNECTION: u32 = 2;
 pub const OPENED: u32 = 3;
 /// The logon was refused: send the frame, then close.
 pub const REFUSED: u32 = 4;
+
+/// The oldest record of a ring between our own stages, or `None` if there is none now.
+///
+/// # Panics
+/// If the ring is corrupt: nobody but our own stages writes it.
+#[inline]
+pub fn take(ring: &mut Consumer) -> Option<Record<'_>> {
+    match ring.pop() {
+        Ok(record) => record,
+        Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
+    }
+}
 
 /// Splits a ring record into its header and the rest.
 ///

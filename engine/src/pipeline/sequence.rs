@@ -1,7 +1,7 @@
 //! Sequence: gives every command its place in the one order and the only time there is, then
 //! hands it to the journal and the machine side by side. Makes the ticks.
 
-use super::record::{Arrival, Ordered};
+use super::record::{Arrival, Ordered, take};
 use crate::health::{Health, now_ns};
 use crate::machine::command::{Tick, is_query};
 use std::sync::Arc;
@@ -73,11 +73,7 @@ impl Sequence {
     }
 
     fn take(&mut self, at: usize) -> bool {
-        let record = match self.inputs[at].pop() {
-            Ok(Some(record)) => record,
-            Ok(None) => return false,
-            Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
-        };
+        let Some(record) = take(&mut self.inputs[at]) else { return false };
         let kind = record.tag as u8;
         let query = is_query(kind);
         // A stopped journal lets nothing pass that would have to be remembered.
@@ -97,7 +93,7 @@ impl Sequence {
     }
 
     fn tick(&mut self) {
-        while let Ok(Some(record)) = self.digests.pop() {
+        while let Some(record) = take(&mut self.digests) {
             if let Ok(pair) = <[U64; 2]>::read_from_bytes(record.bytes) {
                 self.digest = (pair[0].get(), pair[1].get());
             }

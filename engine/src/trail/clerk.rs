@@ -4,7 +4,7 @@
 use super::{Dirs, State, TrailError, audit};
 use crate::health::Health;
 use crate::machine::event::Asked;
-use crate::pipeline::record::{Delivery, TO_CONNECTION};
+use crate::pipeline::record::{Delivery, TO_CONNECTION, take};
 use crate::storage::Verify;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,12 +49,9 @@ impl Clerk {
     /// Works until `halted` says so.
     pub fn run(&mut self, halted: impl Fn() -> bool) {
         while !halted() {
-            let asked = match self.questions.pop() {
-                Ok(Some(record)) => Asked::read_from_bytes(record.bytes).ok(),
-                Ok(None) => None,
-                Err(corrupt) => panic!("a ring between our own stages is corrupt: {corrupt}"),
-            };
-            if let Some(asked) = asked {
+            let asked =
+                take(&mut self.questions).map(|record| Asked::read_from_bytes(record.bytes));
+            if let Some(Ok(asked)) = asked {
                 self.answer(&asked);
                 continue;
             }
