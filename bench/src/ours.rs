@@ -7,6 +7,7 @@
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
 use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
+use vendue_engine::machine::slab::PAGE_SLOTS;
 use vendue_wire::code::{Resource, Role, Side};
 use vendue_wire::message::{
     ANY, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, NewOrder,
@@ -38,10 +39,12 @@ impl Ours {
     #[must_use]
     pub fn new(books: usize, capacity: usize) -> Self {
         let tiers = books.div_ceil(PER_TIER) as u32;
-        let orders = capacity as u32 + 1;
+        // Slots go to instances by pages and stay with them, and not all have their peaks at once.
+        let instances = 2 * ACCOUNTS * tiers;
+        let orders = 2 * capacity as u32 + PAGE_SLOTS * instances;
         let genesis = Genesis {
             accounts_max: (2 * ACCOUNTS).into(),
-            instances_max: (2 * ACCOUNTS * tiers).into(),
+            instances_max: instances.into(),
             orders_max: orders.into(),
             orders_per_instance_max: orders.into(),
             sessions_max: 4.into(),
@@ -201,18 +204,19 @@ impl Matcher for Ours {
             reserved: 0,
         };
         let command = Command::parse(NewOrder::KIND, message.as_bytes()).expect("a valid order");
+        let trades = self.machine.trades();
         self.machine.apply(&env, &command, &mut self.outbox).expect("a command in order");
-        let mut handle = 0;
-        for event in self.outbox.events() {
-            if let Some(fill) = event.read::<FillEvent>() {
+        let mut events = self.outbox.events();
+        let accepted = events.next().and_then(|event| event.read::<Accepted>());
+        let handle = accepted.map_or(0, |accepted| accepted.handle.get());
+        if self.machine.trades() != trades {
+            for fill in events.filter_map(|event| event.read::<FillEvent>()) {
                 on_fill(Fill {
                     taker: fill.taker_client_id.get() as u32,
                     maker: fill.maker_client_id.get() as u32,
-                    price: fill.price_ticks.get() as u16,
+                    price: fill.price_ticks.get(),
                     quantity: fill.quantity.get(),
                 });
-            } else if let Some(accepted) = event.read::<Accepted>() {
-                handle = accepted.handle.get();
             }
         }
         self.outbox.clear();

@@ -76,7 +76,7 @@ impl Desk {
     /// Adds the next book.
     pub fn add_book(&mut self, book: &DefineBook) {
         let price_max = book.price_ticks_max.get() as u16;
-        let sides = [Ladder::new(price_max), Ladder::new(price_max)];
+        let sides = [Ladder::new(Side::Buy, price_max), Ladder::new(Side::Sell, price_max)];
         self.books.push(Shown { view: BookView::default(), sides, dirty: true });
     }
 
@@ -148,11 +148,11 @@ impl Desk {
             client_id: fill.taker_client_id,
             handle: fill.taker_handle,
             time_ns: outcome.time_ns,
-            instance: fill.taker,
-            price_ticks: fill.price_ticks,
+            instance: fill.taker.into(),
+            price_ticks: fill.price_ticks.into(),
             quantity: fill.quantity,
             remaining: fill.taker_remaining,
-            counterparty: fill.maker_account,
+            counterparty: fill.maker_account.into(),
             fee_micro: fill.taker_fee_micro,
             book: fill.book,
             side: fill.taker_side,
@@ -161,16 +161,16 @@ impl Desk {
         let maker = Filled {
             client_id: fill.maker_client_id,
             handle: fill.maker_handle,
-            instance: fill.maker,
+            instance: fill.maker.into(),
             remaining: fill.maker_remaining,
-            counterparty: fill.taker_account,
+            counterparty: fill.taker_account.into(),
             fee_micro: fill.maker_fee_micro,
             side: taker_side.opposite() as u8,
             maker: 1,
             ..taker
         };
-        self.report(fill.maker_session.get(), Filled::KIND, maker.as_bytes(), tell);
-        self.report(fill.taker_session.get(), Filled::KIND, taker.as_bytes(), tell);
+        self.report(fill.maker_session.get().into(), Filled::KIND, maker.as_bytes(), tell);
+        self.report(fill.taker_session.get().into(), Filled::KIND, taker.as_bytes(), tell);
         let (seller, buyer) = match taker_side {
             Side::Buy => (fill.maker, fill.taker),
             Side::Sell => (fill.taker, fill.maker),
@@ -182,16 +182,16 @@ impl Desk {
             trade: fill.trade,
             sequence: outcome.sequence,
             time_ns: outcome.time_ns,
-            price_ticks: fill.price_ticks,
+            price_ticks: fill.price_ticks.into(),
             quantity: fill.quantity,
-            seller,
-            buyer,
+            seller: seller.into(),
+            buyer: buyer.into(),
             book: fill.book,
             taker_side: fill.taker_side,
             reserved: [0; 5],
         });
         if let Some(book) = self.books.get_mut(usize::from(fill.book.get())) {
-            book.view.last_ticks = fill.price_ticks.get();
+            book.view.last_ticks = fill.price_ticks.get().into();
             book.view.last_quantity = fill.quantity.get();
             book.view.trades += 1;
             book.view.volume += u64::from(fill.quantity.get());
@@ -202,13 +202,13 @@ impl Desk {
     fn level(&mut self, outcome: &Outcome, level: &LevelChanged) {
         let Some(book) = self.books.get_mut(usize::from(level.book.get())) else { return };
         let ladder = &mut book.sides[usize::from(level.side & 1)];
-        let price = level.price_ticks.get() as u16;
+        let number = ladder.level_of(level.price_ticks.get() as u16);
         let quantity = level.quantity.get();
-        ladder.level_mut(price).quantity = quantity;
+        ladder.at_mut(number).quantity = quantity;
         if quantity > 0 {
-            ladder.mark(price);
+            ladder.mark(number);
         } else {
-            ladder.clear(price);
+            ladder.clear(number);
         }
         book.view.sequence = outcome.sequence.get();
         book.view.time_ns = outcome.time_ns.get();
@@ -219,8 +219,8 @@ impl Desk {
     pub fn show_changed(&mut self, mut show: impl FnMut(usize, &BookView)) {
         for (at, book) in self.books.iter_mut().enumerate().filter(|(_, book)| book.dirty) {
             book.dirty = false;
-            fill_levels(&mut book.view.bids, &book.sides[0], Side::Buy);
-            fill_levels(&mut book.view.asks, &book.sides[1], Side::Sell);
+            fill_levels(&mut book.view.bids, &book.sides[0]);
+            fill_levels(&mut book.view.asks, &book.sides[1]);
             show(at, &book.view);
         }
     }
@@ -371,12 +371,9 @@ impl Desk {
             shown.view.trades = word(bytes)?;
             shown.view.volume = word(bytes)?;
             for (at, ladder) in shown.sides.iter_mut().enumerate() {
-                for price in 1..=book.price_max {
-                    let quantity = book.sides[at].level(price).quantity;
-                    if quantity > 0 {
-                        ladder.level_mut(price).quantity = quantity;
-                        ladder.mark(price);
-                    }
+                for level in book.sides[at].occupied() {
+                    ladder.at_mut(level).quantity = book.sides[at].at(level).quantity;
+                    ladder.mark(level);
                 }
             }
         }
@@ -409,22 +406,10 @@ fn row(connection: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) 
     tell(Told { tag: TO_CONNECTION, connection, slot: ANY, frame: &bytes[..length] });
 }
 
-fn fill_levels(out: &mut [Level; DEPTH_LEVELS], ladder: &Ladder, side: Side) {
-    let mut next = match side {
-        Side::Buy => ladder.highest(),
-        Side::Sell => ladder.lowest(),
-    };
-    for level in out {
-        *level = match next {
-            Some(price) => {
-                next = match side {
-                    Side::Buy => ladder.below(price),
-                    Side::Sell => ladder.above(price),
-                };
-                let quantity = ladder.level(price).quantity;
-                Level { price_ticks: price.into(), quantity }
-            }
-            None => Level::default(),
-        };
+fn fill_levels(out: &mut [Level; DEPTH_LEVELS], ladder: &Ladder) {
+    *out = Default::default();
+    for (row, level) in out.iter_mut().zip(ladder.occupied()) {
+        let price_ticks = ladder.price_of(level).into();
+        *row = Level { price_ticks, quantity: ladder.at(level).quantity };
     }
 }

@@ -18,6 +18,8 @@ use vendue_wire::message::{
 const FUNDS_MAX: i128 = 1 << 62;
 /// All credits of a book together, milli-credits.
 const CREDITS_MAX: i128 = 1 << 62;
+/// Slots that instances are given at a time.
+const PAGE_SLOTS: u32 = 16;
 
 /// The market's bounds and rules.
 #[derive(Clone, Copy, Debug)]
@@ -269,7 +271,10 @@ pub struct Market {
     /// Micro-units of fees taken.
     pub fees: i128,
     handles: BTreeMap<u64, u64>,
-    orders_numbered: u64,
+    /// Instance that has each page of slots; nobody's are left out.
+    pages: BTreeMap<u32, u32>,
+    /// Instance of each order ever numbered, and if it replaced one.
+    owners: Vec<(u32, bool)>,
     trades: u64,
     accrued_ms: u64,
     said: Vec<Said>,
@@ -296,16 +301,42 @@ impl Market {
             funds_issued: 0,
             fees: 0,
             handles: BTreeMap::new(),
-            orders_numbered: 0,
+            pages: BTreeMap::new(),
+            owners: Vec::new(),
             trades: 0,
             accrued_ms: 0,
             said: Vec::new(),
         }
     }
 
-    /// Remembers that `handle` stands for order `number`; false if it stood for one before.
+    /// Remembers that `handle` stands for order `number`; false if it stood for one
+    /// before, or if its slot is another instance's.
     pub fn learn(&mut self, handle: u64, number: u64) -> bool {
-        self.handles.insert(handle, number).is_none()
+        let (instance, replaces) = self.owners[number as usize - 1];
+        let page = handle as u32 / PAGE_SLOTS;
+        let others = |open: &Order| open.instance == instance && open.number != number;
+        if replaces && !self.orders.iter().any(others) {
+            // It left before it came again.
+            self.take_back_pages(instance);
+        }
+        let owner = *self.pages.entry(page).or_insert(instance);
+        owner == instance && self.handles.insert(handle, number).is_none()
+    }
+
+    /// An instance without orders keeps its page only if it is its only one.
+    fn take_back_pages(&mut self, instance: u32) {
+        if self.pages.values().filter(|&&owner| owner == instance).count() > 1 {
+            self.pages.retain(|_, &mut owner| owner != instance);
+        }
+    }
+
+    /// True if an instance finds a slot: in a page of its own, or in one that is nobody's.
+    fn has_slot(&self, instance: u32) -> bool {
+        let all = self.rules.orders_max as u32;
+        let own = self.pages.iter().filter(|(_, owner)| **owner == instance);
+        let slots: u32 = own.map(|(page, _)| (all - page * PAGE_SLOTS).min(PAGE_SLOTS)).sum();
+        let orders = self.orders.iter().filter(|open| open.instance == instance).count();
+        orders < slots as usize || self.pages.len() < all.div_ceil(PAGE_SLOTS) as usize
     }
 
     /// The order that `handle` stood for, if any.
@@ -320,6 +351,13 @@ impl Market {
 
     /// Carries out a request, or refuses it, and says what happened.
     pub fn ask(&mut self, who: &Caller, request: &Request) -> Vec<Said> {
+        for instance in 0..self.rules.instances_max as u32 {
+            if !self.instances.contains_key(&instance) {
+                self.pages.retain(|_, &mut owner| owner != instance);
+            } else if !self.orders.iter().any(|open| open.instance == instance) {
+                self.take_back_pages(instance);
+            }
+        }
         match request {
             Request::Tick => self.tick(who),
             Request::Usage { instance, resource, used } => self.usage(*instance, *resource, *used),
@@ -646,7 +684,7 @@ impl Market {
         let any_price = market && side == Side::Sell;
         let dated = m.time_in_force == TimeInForce::Gtd as u8;
         let order = Order {
-            number: self.orders_numbered + 1,
+            number: self.owners.len() as u64 + 1,
             client_id: m.client_id.get(),
             session: who.session,
             instance: m.instance.get(),
@@ -663,7 +701,7 @@ impl Market {
         if order.expires_at_ms.is_some_and(|at| at <= who.time_ns / 1_000_000) {
             return Err(Reject::BadExpiry);
         }
-        if self.orders.len() >= self.rules.orders_max {
+        if !self.has_slot(order.instance) {
             return Err(Reject::OrdersFull);
         }
         let own = self.orders.iter().filter(|open| open.instance == order.instance).count();
@@ -675,7 +713,7 @@ impl Market {
             return Err(Reject::WouldCross);
         }
         self.use_id(who, order.client_id);
-        self.orders_numbered += 1;
+        self.owners.push((order.instance, false));
         self.said.push(Said::Accepted {
             to: who.session,
             request: who.request,
@@ -939,8 +977,8 @@ impl Market {
                 Side::Sell => old.quantity * 1000,
             };
             self.check_cover(&new, released)?;
-            self.orders_numbered += 1;
-            new.number = self.orders_numbered;
+            self.owners.push((new.instance, true));
+            new.number = self.owners.len() as u64;
         }
         self.use_id(who, new.client_id);
         self.said.push(Said::Replaced {

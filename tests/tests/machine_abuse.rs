@@ -28,7 +28,7 @@ fn room() -> Room {
     let genesis = Genesis {
         accounts_max: 6.into(),
         instances_max: 6.into(),
-        orders_max: 24.into(),
+        orders_max: 90.into(),
         orders_per_instance_max: 8.into(),
         sessions_max: 5.into(),
         credit_cap_s: 60.into(),

@@ -134,7 +134,7 @@ struct World {
 const NARROW: World = World {
     accounts_max: 5,
     instances_max: 6,
-    orders_max: 14,
+    orders_max: 65,
     orders_per_instance_max: 5,
     sessions_max: 6,
     credit_cap_s: 4,
@@ -877,8 +877,8 @@ impl Pair {
         let maker = Party {
             order: self.order(m.maker_handle, false)?,
             client_id: m.maker_client_id.get(),
-            session: m.maker_session.get(),
-            instance: m.maker.get(),
+            session: m.maker_session.get().into(),
+            instance: m.maker.get().into(),
             account: m.maker_account.get() as usize,
             fee: m.maker_fee_micro.get().into(),
             remaining: m.maker_remaining.get().into(),
@@ -886,8 +886,8 @@ impl Pair {
         let taker = Party {
             order: self.order(m.taker_handle, false)?,
             client_id: m.taker_client_id.get(),
-            session: m.taker_session.get(),
-            instance: m.taker.get(),
+            session: m.taker_session.get().into(),
+            instance: m.taker.get().into(),
             account: m.taker_account.get() as usize,
             fee: m.taker_fee_micro.get().into(),
             remaining: m.taker_remaining.get().into(),
@@ -940,7 +940,8 @@ impl Pair {
     fn compare_ledger(&self) -> Result<(), TestCaseError> {
         let ledger = self.room.machine.ledger();
         for (at, row) in self.market.accounts.iter().enumerate() {
-            let funds = (ledger.funds[at].free.into(), ledger.funds[at].held.into());
+            let funds =
+                (ledger.funds[at].balance.free.into(), ledger.funds[at].balance.held.into());
             prop_assert_eq!(funds, (row.free, self.market.held_funds(at)), "funds of {}", at);
         }
         prop_assert_eq!(i128::from(ledger.funds_issued), self.market.funds_issued);

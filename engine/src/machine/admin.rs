@@ -161,7 +161,9 @@ impl Machine {
         let row = *self.instance(m.instance.get()).ok_or(Reject::UnknownInstance)?;
         let instance = m.instance.get() as u16;
         self.use_client_id(env, client_id);
-        self.cancel_where(env, instance, CancelReason::InstanceRemoved, out, |_| true);
+        let own = |_: &Machine, owner| owner == instance;
+        self.cancel_where(env, CancelReason::InstanceRemoved, out, own, |_| true);
+        self.slab.forget(instance);
         for &resource in Resource::ALL {
             let at = usize::from(self.book_of[usize::from(row.tier)][resource as usize]);
             if let Some(book) = self.books.get_mut(at) {

@@ -71,8 +71,6 @@ impl Genesis {
         range("orders_max", self.orders_max.get().into(), 1, 1 << 24)?;
         let per_instance = u64::from(self.orders_per_instance_max.get());
         range("orders_per_instance_max", per_instance, 1, self.orders_max.get().into())?;
-        let slots = per_instance * u64::from(self.instances_max.get());
-        range("orders_per_instance_max x instances_max", slots, 1, 1 << 30)?;
         range("sessions_max", self.sessions_max.get().into(), 1, 65_535)?;
         range("credit_cap_s", self.credit_cap_s.get().into(), 1, 31 * 86_400)?;
         range("burst_resume_ms", self.burst_resume_ms.get().into(), 1, 3_600_000)?;

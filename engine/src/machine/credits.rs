@@ -8,8 +8,9 @@
 
 use super::Machine;
 use super::command::{Envelope, Usage};
-use super::config::{MILLI, RESOURCES};
+use super::config::MILLI;
 use super::event::{Entitled, Outbox};
+use super::ledger::pocket;
 use vendue_wire::code::{CancelReason, Resource};
 use vendue_wire::message::ANY;
 
@@ -67,30 +68,29 @@ impl Machine {
     /// Starts or ends an instance's burst as its free credits say, and announces the new cap.
     #[inline(always)]
     pub(super) fn reassess(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
-        let free = self.ledger.credit(instance, resource).free;
-        let edge = self.edges[usize::from(instance) * RESOURCES + resource as usize];
-        let flips = if edge == 0 { free < MILLI } else { free >= edge };
-        if flips {
+        if self.ledger.credits[pocket(instance, resource)].flips() {
             self.flip(instance, resource, out);
         }
     }
 
+    /// Flips a burst whose pocket says so.
     #[cold]
-    fn flip(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
+    pub(super) fn flip(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
         self.instances[usize::from(instance)].bursting ^= 1 << (resource as u16);
         self.find_edges(instance);
         self.announce(instance, resource, out);
     }
 
-    /// Computes an instance's edges again, after its row changed: where a burst is on 0, for it ends
-    /// when less than one credit is free; elsewhere the free milli-credits that start one.
+    /// Computes anew where an instance's bursts flip, after its row changed: one that is on ends
+    /// when less than one credit is free, one that is off starts with `burst_resume_ms` in hand.
     pub(super) fn find_edges(&mut self, instance: u16) {
         let row = &self.instances[usize::from(instance)];
         let resume_ms = u64::from(self.genesis.burst_resume_ms.get());
-        let edges = self.edges[usize::from(instance) * RESOURCES..].iter_mut();
-        for ((edge, &resource), baseline) in edges.zip(Resource::ALL).zip(row.baseline_vru) {
+        for (&resource, baseline) in Resource::ALL.iter().zip(row.baseline_vru) {
             let start = (u64::from(baseline) * resume_ms).max(MILLI);
-            *edge = if row.is_bursting(resource) { 0 } else { start };
+            let (low, high) =
+                if row.is_bursting(resource) { (MILLI, u64::MAX) } else { (0, start) };
+            self.ledger.credits[pocket(instance, resource)].stay_within(low, high);
         }
     }
 

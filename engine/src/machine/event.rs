@@ -25,32 +25,32 @@ messages! {
         maker_fee_micro: U64,
         /// Micro-units of funds the taker pays as a fee.
         taker_fee_micro: U64,
-        /// Maker's session slot.
-        maker_session: U32,
-        /// Taker's session slot.
-        taker_session: U32,
-        /// Maker's instance.
-        maker: U32,
-        /// Taker's instance.
-        taker: U32,
-        /// Maker's account.
-        maker_account: U32,
-        /// Taker's account.
-        taker_account: U32,
-        /// Price in ticks: the maker's.
-        price_ticks: U32,
         /// Credits.
         quantity: U32,
         /// Credits the maker's order still wants.
         maker_remaining: U32,
         /// Credits the taker's order still wants.
         taker_remaining: U32,
+        /// Maker's instance.
+        maker: U16,
+        /// Maker's session slot.
+        maker_session: U16,
+        /// Price in ticks: the maker's.
+        price_ticks: U16,
+        /// Taker's instance.
+        taker: U16,
+        /// Taker's session slot.
+        taker_session: U16,
+        /// Maker's account.
+        maker_account: U16,
+        /// Taker's account.
+        taker_account: U16,
         /// Book.
         book: U16,
         /// The taker's [`vendue_wire::code::Side`].
         taker_side: u8,
         /// Zero.
-        reserved: [u8; 5],
+        reserved: [u8; 3],
     }
     /// A price level's new total.
     0xc1 LevelChanged {
@@ -182,12 +182,17 @@ impl<'a> Event<'a> {
 /// The machine's output buffer: allocated once, emptied after every command.
 pub struct Outbox {
     bytes: Box<[u8]>,
-    used: usize,
+    /// Not more than `bytes` has.
+    used: u32,
 }
 
 impl Outbox {
     /// A buffer of `capacity` bytes. Untouched memory costs nothing.
+    ///
+    /// # Panics
+    /// If it is 4 GiB or more, which no machine's bounds ask for.
     pub fn new(capacity: usize) -> Outbox {
+        assert!(u32::try_from(capacity).is_ok(), "an outbox of {capacity} bytes");
         Outbox { bytes: vec![0; capacity].into_boxed_slice(), used: 0 }
     }
 
@@ -209,23 +214,24 @@ impl Outbox {
     #[inline(always)]
     pub fn push<M: Body>(&mut self, target: u32, body: &M) {
         let length = size_of::<M>();
-        let end = self.used + HEADER_BYTES + length;
+        let start = self.used as usize;
+        let end = start + HEADER_BYTES + length;
         let header = EventHeader {
             length: (length as u16).into(),
             kind: M::KIND,
             reserved: 0,
             target: target.into(),
         };
-        let slot = &mut self.bytes[self.used..end];
+        let slot = &mut self.bytes[start..end];
         slot[..HEADER_BYTES].copy_from_slice(header.as_bytes());
         slot[HEADER_BYTES..].copy_from_slice(body.as_bytes());
-        self.used = end;
+        self.used = end as u32;
     }
 
     /// All events since the last [`Outbox::clear`], encoded.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.used]
+        &self.bytes[..self.used as usize]
     }
 
     /// True if nothing was said.

@@ -1,9 +1,14 @@
 //! One side of a book: a dense price ladder with a three-level bitmap over its occupied levels.
 //!
-//! Finding the best or the next level is at most three word scans, whatever the ladder's length.
-//! The layout follows the array ladders of published matching engines; see `bench` for the floor.
+//! Levels are counted from the best price a side can have, so that on either side a lower level
+//! trades first and one path of code serves both. The best level is kept at hand; the bitmap finds
+//! the next one by at most three word scans, whatever the ladder's length. The layout follows the
+//! array ladders of published matching engines; see `bench` for the floor.
 
-/// "No slot" in links between nodes.
+use super::slab::Node;
+use vendue_wire::code::Side;
+
+/// "No slot" in links between nodes, "no level" in an empty ladder.
 pub const NONE: u32 = u32::MAX;
 
 /// Levels a ladder can have: three levels of 64-way words would allow 262,144; prices are u16.
@@ -26,7 +31,12 @@ const EMPTY: Level = Level { head: NONE, tail: NONE, quantity: 0 };
 #[derive(Debug)]
 pub struct Ladder {
     levels: Box<[Level]>,
-    /// Bit p of word p/64: level p is occupied.
+    /// Lowest occupied level, or [`NONE`].
+    best: u32,
+    /// A price is `flip ^ level`, plus `shift`, and the other way round.
+    flip: u16,
+    shift: u16,
+    /// Bit l of word l/64: level l is occupied.
     words: Box<[u64]>,
     /// Bit w: `words[w]` is not zero.
     groups: [u64; LEVELS_MAX / 64 / 64],
@@ -35,44 +45,113 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// A ladder for prices `1..=price_max` ticks.
-    pub fn new(price_max: u16) -> Ladder {
+    /// The ladder of a side for prices `1..=price_max` ticks.
+    pub fn new(side: Side, price_max: u16) -> Ladder {
         let levels = usize::from(price_max) + 1;
+        // A bid's level is what it lacks to the highest price: in two's complement, the price
+        // inverted, plus the highest and one. An ask's level is its price.
+        let (flip, shift) = match side {
+            Side::Buy => (u16::MAX, price_max.wrapping_add(1)),
+            Side::Sell => (0, 0),
+        };
         Ladder {
             levels: vec![EMPTY; levels].into_boxed_slice(),
+            best: NONE,
+            flip,
+            shift,
             words: vec![0; levels.div_ceil(64)].into_boxed_slice(),
             groups: [0; LEVELS_MAX / 64 / 64],
             top: 0,
         }
     }
 
-    /// The level at `price`.
-    #[inline]
-    pub fn level(&self, price: u16) -> &Level {
-        &self.levels[usize::from(price)]
+    /// The level of a price; lower ones trade first.
+    #[inline(always)]
+    pub fn level_of(&self, price: u16) -> u32 {
+        u32::from((price ^ self.flip).wrapping_add(self.shift))
     }
 
-    /// The level at `price`, to change it. The caller keeps the bitmap right with
-    /// [`Ladder::mark`] and [`Ladder::clear`].
-    #[inline]
-    pub fn level_mut(&mut self, price: u16) -> &mut Level {
-        &mut self.levels[usize::from(price)]
+    /// The price of a level.
+    #[inline(always)]
+    pub fn price_of(&self, level: u32) -> u16 {
+        (level as u16 ^ self.flip).wrapping_add(self.shift)
     }
 
-    /// Marks `price` as occupied.
-    #[inline]
-    pub fn mark(&mut self, price: u16) {
-        let word = usize::from(price) / 64;
-        self.words[word] |= 1 << (price % 64);
+    /// Lowest occupied level, or [`NONE`], which no order's limit reaches.
+    #[inline(always)]
+    pub fn best(&self) -> u32 {
+        self.best
+    }
+
+    /// A level.
+    #[inline(always)]
+    pub fn at(&self, level: u32) -> &Level {
+        &self.levels[level as usize]
+    }
+
+    /// A level, to change it. The caller keeps the bitmap right with [`Ladder::mark`] and
+    /// [`Ladder::clear`].
+    #[inline(always)]
+    pub fn at_mut(&mut self, level: u32) -> &mut Level {
+        &mut self.levels[level as usize]
+    }
+
+    /// Puts an order that is in `slot` last in its level's queue. Returns the level's quantity.
+    #[inline(always)]
+    pub fn append(&mut self, nodes: &mut [Node], slot: u32, mut node: Node) -> u64 {
+        let number = self.level_of(node.price);
+        let level = &mut self.levels[number as usize];
+        level.quantity += u64::from(node.quantity);
+        let (tail, quantity) = (level.tail, level.quantity);
+        level.tail = slot;
+        (node.prev, node.next) = (tail, NONE);
+        nodes[slot as usize] = node;
+        if tail == NONE {
+            level.head = slot;
+            self.mark(number);
+        } else {
+            nodes[tail as usize].next = slot;
+        }
+        quantity
+    }
+
+    /// Takes an order out of its level's queue. Returns what the level still holds.
+    #[inline(always)]
+    pub fn remove(&mut self, nodes: &mut [Node], node: &Node) -> u64 {
+        let number = self.level_of(node.price);
+        let level = &mut self.levels[number as usize];
+        level.quantity -= u64::from(node.quantity);
+        let left = level.quantity;
+        match node.prev {
+            NONE => level.head = node.next,
+            prev => nodes[prev as usize].next = node.next,
+        }
+        match node.next {
+            NONE => level.tail = node.prev,
+            next => nodes[next as usize].prev = node.prev,
+        }
+        assert!((level.head == NONE) == (left == 0), "a level miscounts its credits");
+        if left == 0 {
+            self.clear(number);
+        }
+        left
+    }
+
+    /// Marks a level as occupied.
+    #[inline(always)]
+    pub fn mark(&mut self, level: u32) {
+        self.best = self.best.min(level);
+        let word = level as usize / 64;
+        self.words[word] |= 1 << (level % 64);
         self.groups[word / 64] |= 1 << (word % 64);
         self.top |= 1 << (word / 64);
     }
 
-    /// Marks `price` as empty.
-    #[inline]
-    pub fn clear(&mut self, price: u16) {
-        let word = usize::from(price) / 64;
-        self.words[word] &= !(1 << (price % 64));
+    /// Marks a level as empty.
+    #[inline(always)]
+    pub fn clear(&mut self, level: u32) {
+        let word = level as usize / 64;
+        self.words[word] &= !(1 << (level % 64));
         if self.words[word] == 0 {
             let group = word / 64;
             self.groups[group] &= !(1 << (word % 64));
@@ -80,74 +159,38 @@ impl Ladder {
                 self.top &= !(1 << group);
             }
         }
-    }
-
-    /// Lowest occupied price, if any.
-    #[inline(always)]
-    pub fn lowest(&self) -> Option<u16> {
-        if self.top == 0 {
-            return None;
+        if level == self.best {
+            self.best = self.after(level);
         }
-        let group = self.top.trailing_zeros() as usize;
-        let word = group * 64 + self.groups[group].trailing_zeros() as usize;
-        Some((word * 64) as u16 + self.words[word].trailing_zeros() as u16)
     }
 
-    /// Highest occupied price, if any.
+    /// Lowest occupied level after `level`, or [`NONE`].
     #[inline(always)]
-    pub fn highest(&self) -> Option<u16> {
-        if self.top == 0 {
-            return None;
-        }
-        let group = 63 - self.top.leading_zeros() as usize;
-        let word = group * 64 + 63 - self.groups[group].leading_zeros() as usize;
-        Some((word * 64) as u16 + 63 - self.words[word].leading_zeros() as u16)
-    }
-
-    /// Lowest occupied price above `price`, if any.
-    #[inline]
-    pub fn above(&self, price: u16) -> Option<u16> {
-        let mut word = usize::from(price) / 64;
-        let rest = self.words[word] & (!0_u64).checked_shl(u32::from(price % 64) + 1).unwrap_or(0);
+    pub fn after(&self, level: u32) -> u32 {
+        let mut word = level as usize / 64;
+        let rest = self.words[word] & (!0_u64 << (level % 64) << 1);
         if rest != 0 {
-            return Some((word * 64) as u16 + rest.trailing_zeros() as u16);
+            return word as u32 * 64 + rest.trailing_zeros();
         }
         let mut group = word / 64;
-        let rest = self.groups[group] & (!0_u64).checked_shl((word % 64) as u32 + 1).unwrap_or(0);
+        let rest = self.groups[group] & (!0_u64 << (word % 64) << 1);
         if rest != 0 {
             word = group * 64 + rest.trailing_zeros() as usize;
         } else {
-            let rest = self.top & (!0_u64).checked_shl(group as u32 + 1).unwrap_or(0);
+            let rest = self.top & (!0_u64 << group << 1);
             if rest == 0 {
-                return None;
+                return NONE;
             }
             group = rest.trailing_zeros() as usize;
             word = group * 64 + self.groups[group].trailing_zeros() as usize;
         }
-        Some((word * 64) as u16 + self.words[word].trailing_zeros() as u16)
+        word as u32 * 64 + self.words[word].trailing_zeros()
     }
 
-    /// Highest occupied price below `price`, if any.
-    #[inline]
-    pub fn below(&self, price: u16) -> Option<u16> {
-        let mut word = usize::from(price) / 64;
-        let rest = self.words[word] & ((1_u64 << (price % 64)) - 1);
-        if rest != 0 {
-            return Some((word * 64) as u16 + 63 - rest.leading_zeros() as u16);
-        }
-        let mut group = word / 64;
-        let rest = self.groups[group] & ((1_u64 << (word % 64)) - 1);
-        if rest != 0 {
-            word = group * 64 + 63 - rest.leading_zeros() as usize;
-        } else {
-            let rest = self.top & ((1_u64 << group) - 1);
-            if rest == 0 {
-                return None;
-            }
-            group = 63 - rest.leading_zeros() as usize;
-            word = group * 64 + 63 - self.groups[group].leading_zeros() as usize;
-        }
-        Some((word * 64) as u16 + 63 - self.words[word].leading_zeros() as u16)
+    /// The occupied levels, best first.
+    pub fn occupied(&self) -> impl Iterator<Item = u32> + '_ {
+        let level = |level: u32| (level != NONE).then_some(level);
+        std::iter::successors(level(self.best), move |&last| level(self.after(last)))
     }
 }
 
@@ -159,28 +202,45 @@ mod tests {
     /// Every scan agrees with an ordered set, over all word and group borders.
     #[test]
     fn bitmap_agrees_with_an_ordered_set() {
-        let mut ladder = Ladder::new(u16::MAX);
+        let mut ladder = Ladder::new(Side::Sell, u16::MAX);
         let mut set = BTreeSet::new();
         let mut state = 7_u64;
         for step in 0..200_000_u32 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let price = match step % 3 {
-                0 => (state >> 48) as u16,
-                1 => ((state >> 48) as u16) & 0xf03f,
-                _ => ((state >> 48) as u16) | 0x0fc0,
+            let level = match step % 3 {
+                0 => (state >> 48) as u32,
+                1 => ((state >> 48) as u32) & 0xf03f,
+                _ => ((state >> 48) as u32) | 0x0fc0,
             };
-            if set.remove(&price) {
-                ladder.clear(price);
+            if set.remove(&level) {
+                ladder.clear(level);
             } else if set.len() < 40 || state.is_multiple_of(4) {
-                set.insert(price);
-                ladder.mark(price);
+                set.insert(level);
+                ladder.mark(level);
             }
-            assert_eq!(ladder.lowest(), set.first().copied());
-            assert_eq!(ladder.highest(), set.last().copied());
+            let at = |level: Option<&u32>| level.copied().unwrap_or(NONE);
+            assert_eq!(ladder.best(), at(set.first()));
             let probe = (state >> 20) as u16;
-            assert_eq!(ladder.below(probe), set.range(..probe).next_back().copied());
-            let above = set.range(probe..).find(|&&p| p > probe).copied();
-            assert_eq!(ladder.above(probe), above);
+            assert_eq!(ladder.after(probe.into()), at(set.range(u32::from(probe) + 1..).next()));
+        }
+        assert!(ladder.occupied().eq(set));
+    }
+
+    #[test]
+    fn the_better_price_is_the_lower_level() {
+        for price_max in [1, 2, 1000, u16::MAX - 1, u16::MAX] {
+            let (bids, asks) =
+                (Ladder::new(Side::Buy, price_max), Ladder::new(Side::Sell, price_max));
+            for price in 1..=price_max {
+                for ladder in [&bids, &asks] {
+                    assert_eq!(ladder.price_of(ladder.level_of(price)), price);
+                    assert!(ladder.level_of(price) <= price_max.into());
+                }
+                if price > 1 {
+                    assert!(bids.level_of(price) < bids.level_of(price - 1));
+                    assert!(asks.level_of(price) > asks.level_of(price - 1));
+                }
+            }
         }
     }
 }

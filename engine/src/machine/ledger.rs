@@ -1,9 +1,8 @@
 //! Double entry over funds and credits.
 //!
 //! Every amount that leaves one balance enters another; the house's own lines (issue, burn, fees)
-//! take part like any other. `funds_gap` and `credits_gap` sum each command's postings and must
-//! be zero when it ends: [`Ledger::assert_balanced`] is called after every command, in release
-//! builds too. [`Ledger::check`] compares the whole against the house's totals.
+//! take part like any other. [`Gap`] sums each command's postings and must be zero when it
+//! ends: [`Ledger::assert_balanced`] is called after every command, in release builds too. [`Ledger::check`] compares the whole against the house's totals.
 
 use super::config::{CREDITS_MAX_MILLI, FUNDS_MAX_MICRO, RESOURCES};
 use vendue_wire::code::{Reject, Resource, Side};
@@ -21,6 +20,60 @@ pub struct Balance {
     pub held: u64,
 }
 
+impl Balance {
+    /// Moves free to held.
+    #[inline(always)]
+    pub fn hold(&mut self, amount: u64) {
+        assert!(self.free >= amount, "more is held than is free");
+        self.free -= amount;
+        self.held += amount;
+    }
+
+    /// Moves held back to free.
+    #[inline(always)]
+    pub fn release(&mut self, amount: u64) {
+        assert!(self.held >= amount, "more is released than is held");
+        self.held -= amount;
+        self.free += amount;
+    }
+}
+
+/// A balance with the range of free amounts in which nothing follows from it. An account's funds
+/// never leave theirs; an instance's credits of a resource leave it where a burst flips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pocket {
+    /// The balance.
+    pub balance: Balance,
+    /// The range begins at this free amount...
+    low: u64,
+    /// ...and is so long.
+    span: u64,
+}
+
+impl Pocket {
+    /// An empty one from which nothing follows.
+    pub const EMPTY: Pocket =
+        Pocket { balance: Balance { free: 0, held: 0 }, low: 0, span: u64::MAX };
+
+    /// Sets the range `low..high`.
+    pub fn stay_within(&mut self, low: u64, high: u64) {
+        (self.low, self.span) = (low, high - low);
+    }
+
+    /// True if the free amount has left the range.
+    #[inline(always)]
+    pub fn flips(&self) -> bool {
+        self.balance.free.wrapping_sub(self.low) >= self.span
+    }
+}
+
+/// What postings sum to: nothing, once a command is through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gap {
+    funds: i64,
+    credits: i64,
+}
+
 /// The house's lines of one tier and resource, in milli-credits since the journal began.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
@@ -33,46 +86,66 @@ pub struct CreditHouse {
     pub burned: u128,
 }
 
+/// Index of an instance's pocket of a resource.
+#[inline(always)]
+pub fn pocket(instance: u16, resource: Resource) -> usize {
+    usize::from(instance) * RESOURCES + resource as usize
+}
+
 /// All balances.
 #[derive(Debug)]
 pub struct Ledger {
     /// Funds of each account, micro-units.
-    pub funds: Box<[Balance]>,
+    pub funds: Box<[Pocket]>,
     /// Milli-credits of each instance and resource: `instance * RESOURCES + resource`.
-    pub credits: Box<[Balance]>,
+    pub credits: Box<[Pocket]>,
     /// Micro-units paid in and not paid out again.
     pub funds_issued: u64,
     /// Micro-units of fees taken.
     pub fees: u64,
     /// House lines of each book.
     pub house: Vec<CreditHouse>,
-    funds_gap: i64,
-    credits_gap: i64,
+    gap: Gap,
 }
 
 impl Ledger {
     /// Empty balances for `accounts` and `instances`.
     pub fn new(accounts: u32, instances: u32) -> Ledger {
         Ledger {
-            funds: vec![Balance::default(); accounts as usize].into_boxed_slice(),
-            credits: vec![Balance::default(); instances as usize * RESOURCES].into_boxed_slice(),
+            funds: vec![Pocket::EMPTY; accounts as usize].into_boxed_slice(),
+            credits: vec![Pocket::EMPTY; instances as usize * RESOURCES].into_boxed_slice(),
             funds_issued: 0,
             fees: 0,
             house: Vec::new(),
-            funds_gap: 0,
-            credits_gap: 0,
+            gap: Gap::default(),
         }
     }
 
     /// An instance's balance of a resource, milli-credits.
     #[inline]
     pub fn credit(&self, instance: u16, resource: Resource) -> Balance {
-        self.credits[usize::from(instance) * RESOURCES + resource as usize]
+        self.credits[pocket(instance, resource)].balance
     }
 
     #[inline]
     fn credit_mut(&mut self, instance: u16, resource: Resource) -> &mut Balance {
-        &mut self.credits[usize::from(instance) * RESOURCES + resource as usize]
+        &mut self.credits[pocket(instance, resource)].balance
+    }
+
+    /// What an order of this side spends: the account's funds or the instance's credits.
+    #[inline(always)]
+    pub fn pocket(
+        &mut self,
+        side: Side,
+        account: u16,
+        instance: u16,
+        resource: Resource,
+    ) -> &mut Pocket {
+        let (pockets, at) = match side {
+            Side::Buy => (&mut self.funds, usize::from(account)),
+            Side::Sell => (&mut self.credits, pocket(instance, resource)),
+        };
+        &mut pockets[at]
     }
 
     /// Pays funds into an account.
@@ -85,9 +158,9 @@ impl Ledger {
             return Err(Reject::Overflow);
         }
         self.funds_issued = issued;
-        self.funds_gap -= micro as i64;
+        self.gap.funds -= micro as i64;
         self.funds_free_add(account, micro);
-        Ok(self.funds[usize::from(account)].free)
+        Ok(self.funds[usize::from(account)].balance.free)
     }
 
     /// Pays funds out of an account.
@@ -95,121 +168,35 @@ impl Ledger {
     /// # Errors
     /// [`Reject::InsufficientFunds`] if the free balance does not cover it.
     pub fn withdraw(&mut self, account: u16, micro: u64) -> Result<u64, Reject> {
-        if self.funds[usize::from(account)].free < micro {
+        if self.funds[usize::from(account)].balance.free < micro {
             return Err(Reject::InsufficientFunds);
         }
         self.funds_free_take(account, micro);
         self.funds_issued -= micro;
-        self.funds_gap += micro as i64;
-        Ok(self.funds[usize::from(account)].free)
+        self.gap.funds += micro as i64;
+        Ok(self.funds[usize::from(account)].balance.free)
     }
 
     #[inline]
     fn funds_free_add(&mut self, account: u16, micro: u64) {
-        self.funds[usize::from(account)].free += micro;
-        self.funds_gap = self.funds_gap.wrapping_add(micro as i64);
+        self.funds[usize::from(account)].balance.free += micro;
+        self.gap.funds = self.gap.funds.wrapping_add(micro as i64);
     }
 
     #[inline]
     fn funds_free_take(&mut self, account: u16, micro: u64) {
-        let balance = &mut self.funds[usize::from(account)];
+        let balance = &mut self.funds[usize::from(account)].balance;
         assert!(balance.free >= micro, "funds of account {account} would go negative");
         balance.free -= micro;
-        self.funds_gap = self.funds_gap.wrapping_sub(micro as i64);
+        self.gap.funds = self.gap.funds.wrapping_sub(micro as i64);
     }
 
-    /// Moves free funds to held.
+    /// Brings in postings that were summed up elsewhere, and the fees they took.
     #[inline(always)]
-    pub fn hold_funds(&mut self, account: u16, micro: u64) {
-        let balance = &mut self.funds[usize::from(account)];
-        assert!(balance.free >= micro, "hold beyond the free funds of account {account}");
-        balance.free -= micro;
-        balance.held += micro;
-    }
-
-    /// Moves held funds back to free.
-    #[inline(always)]
-    pub fn release_funds(&mut self, account: u16, micro: u64) {
-        let balance = &mut self.funds[usize::from(account)];
-        assert!(balance.held >= micro, "release beyond the held funds of account {account}");
-        balance.held -= micro;
-        balance.free += micro;
-    }
-
-    /// Moves free credits to held.
-    #[inline(always)]
-    pub fn hold_credits(&mut self, instance: u16, resource: Resource, milli: u64) {
-        let balance = self.credit_mut(instance, resource);
-        assert!(balance.free >= milli, "hold beyond the free credits of instance {instance}");
-        balance.free -= milli;
-        balance.held += milli;
-    }
-
-    /// Moves held credits back to free.
-    #[inline(always)]
-    pub fn release_credits(&mut self, instance: u16, resource: Resource, milli: u64) {
-        let balance = self.credit_mut(instance, resource);
-        assert!(balance.held >= milli, "release beyond the held credits of instance {instance}");
-        balance.held -= milli;
-        balance.free += milli;
-    }
-
-    /// Posts a maker's side of a trade: what it pays was held, what it gets is free.
-    #[inline(always)]
-    pub fn settle_maker(&mut self, maker: &SideOfTrade) {
-        let SideOfTrade { side, account, instance, resource, notional, fee, milli } = *maker;
-        match side {
-            Side::Buy => {
-                let cost = notional + fee;
-                let funds = &mut self.funds[usize::from(account)];
-                assert!(funds.held >= cost, "held funds of a buyer do not cover its trade");
-                funds.held -= cost;
-                self.funds_gap = self.funds_gap.wrapping_sub(cost as i64);
-                self.credits_free_add(instance, resource, milli);
-            }
-            Side::Sell => {
-                assert!(fee <= notional, "a fee takes more than the sale brings");
-                self.funds_free_add(account, notional - fee);
-                let credits = self.credit_mut(instance, resource);
-                assert!(credits.held >= milli, "held credits of a seller do not cover its trade");
-                credits.held -= milli;
-                self.credits_gap = self.credits_gap.wrapping_sub(milli as i64);
-            }
-        }
-        self.take_fee(fee);
-    }
-
-    /// Posts a taker's side of one or more trades: what it pays is free and so is what it gets.
-    #[inline(always)]
-    pub fn settle_taker(&mut self, taker: &SideOfTrade) {
-        let SideOfTrade { side, account, instance, resource, notional, fee, milli } = *taker;
-        match side {
-            Side::Buy => {
-                self.funds_free_take(account, notional + fee);
-                self.credits_free_add(instance, resource, milli);
-            }
-            Side::Sell => {
-                assert!(fee <= notional, "a fee takes more than the sale brings");
-                self.funds_free_add(account, notional - fee);
-                let credits = self.credit_mut(instance, resource);
-                assert!(credits.free >= milli, "free credits of a seller do not cover its trade");
-                credits.free -= milli;
-                self.credits_gap = self.credits_gap.wrapping_sub(milli as i64);
-            }
-        }
-        self.take_fee(fee);
-    }
-
-    #[inline(always)]
-    fn credits_free_add(&mut self, instance: u16, resource: Resource, milli: u64) {
-        self.credit_mut(instance, resource).free += milli;
-        self.credits_gap = self.credits_gap.wrapping_add(milli as i64);
-    }
-
-    #[inline(always)]
-    fn take_fee(&mut self, micro: u64) {
-        self.fees += micro;
-        self.funds_gap = self.funds_gap.wrapping_add(micro as i64);
+    pub fn close(&mut self, gap: Gap, fees: u64) {
+        self.fees += fees;
+        self.gap.funds = self.gap.funds.wrapping_add(gap.funds).wrapping_add(fees as i64);
+        self.gap.credits = self.gap.credits.wrapping_add(gap.credits);
     }
 
     /// Milli-credits that a book may still issue.
@@ -222,9 +209,9 @@ impl Ledger {
     pub fn issue(&mut self, book: usize, instance: u16, resource: Resource, milli: u64) {
         assert!(milli <= self.credit_room(book), "book {book} issues more than it may");
         self.house[book].issued += u128::from(milli);
-        self.credits_gap = self.credits_gap.wrapping_sub(milli as i64);
+        self.gap.credits = self.gap.credits.wrapping_sub(milli as i64);
         self.credit_mut(instance, resource).free += milli;
-        self.credits_gap = self.credits_gap.wrapping_add(milli as i64);
+        self.gap.credits = self.gap.credits.wrapping_add(milli as i64);
     }
 
     /// Burns up to `milli` free credits of an instance and returns how many it burned.
@@ -232,16 +219,16 @@ impl Ledger {
         let balance = self.credit_mut(instance, resource);
         let burned = milli.min(balance.free);
         balance.free -= burned;
-        self.credits_gap = self.credits_gap.wrapping_sub(burned as i64);
+        self.gap.credits = self.gap.credits.wrapping_sub(burned as i64);
         self.house[book].burned += u128::from(burned);
-        self.credits_gap = self.credits_gap.wrapping_add(burned as i64);
+        self.gap.credits = self.gap.credits.wrapping_add(burned as i64);
         burned
     }
 
     /// The end of every command: all its postings sum to zero.
     #[inline]
     pub fn assert_balanced(&self) {
-        assert!(self.funds_gap == 0 && self.credits_gap == 0, "postings do not sum to zero");
+        assert!(self.gap.funds | self.gap.credits == 0, "postings do not sum to zero");
     }
 
     /// The whole ledger against the house's totals. `books` gives for each instance and resource
@@ -250,15 +237,17 @@ impl Ledger {
     /// # Panics
     /// If a unit of funds or credits was made or lost: going on would hand out wrong balances.
     pub fn check(&self, book_of: impl Fn(usize, usize) -> Option<usize>) {
-        let total: u128 = self.funds.iter().map(|b| u128::from(b.free) + u128::from(b.held)).sum();
+        let sum =
+            |pocket: &Pocket| u128::from(pocket.balance.free) + u128::from(pocket.balance.held);
+        let total: u128 = self.funds.iter().map(sum).sum();
         assert_eq!(
             total + u128::from(self.fees),
             u128::from(self.funds_issued),
             "funds are not conserved"
         );
         let mut totals = vec![0_u128; self.house.len()];
-        for (at, balance) in self.credits.iter().enumerate() {
-            let sum = u128::from(balance.free) + u128::from(balance.held);
+        for (at, pocket) in self.credits.iter().enumerate() {
+            let sum = sum(pocket);
             match book_of(at / RESOURCES, at % RESOURCES) {
                 Some(book) => totals[book] += sum,
                 None => assert_eq!(sum, 0, "credits outside any book"),
@@ -274,21 +263,71 @@ impl Ledger {
     }
 }
 
-/// One party's side of a trade with one or more others.
+/// What is bought and sold in one or more trades.
 #[derive(Clone, Copy, Debug)]
-pub struct SideOfTrade {
-    /// Whether it buys or sells.
-    pub side: Side,
-    /// Its account.
-    pub account: u16,
-    /// Its instance.
-    pub instance: u16,
-    /// What is traded.
-    pub resource: Resource,
+pub struct Sale {
     /// Price times quantity, micro-units.
     pub notional: u64,
-    /// Its fee, micro-units.
+    /// The party's fee, micro-units.
     pub fee: u64,
-    /// Milli-credits traded.
+    /// Milli-credits.
     pub milli: u64,
+}
+
+impl Gap {
+    /// Posts a maker's side of a trade: what it pays was held, what it gets is free.
+    #[inline(always)]
+    pub fn maker(&mut self, side: Side, sale: &Sale, funds: &mut Balance, credits: &mut Balance) {
+        let Sale { notional, fee, milli } = *sale;
+        match side {
+            Side::Buy => {
+                let cost = notional + fee;
+                assert!(funds.held >= cost, "held funds of a buyer do not cover its trade");
+                funds.held -= cost;
+                credits.free += milli;
+                self.bought(cost, milli);
+            }
+            Side::Sell => {
+                assert!(fee <= notional, "a fee takes more than the sale brings");
+                assert!(credits.held >= milli, "held credits of a seller do not cover its trade");
+                credits.held -= milli;
+                funds.free += notional - fee;
+                self.sold(notional - fee, milli);
+            }
+        }
+    }
+
+    /// Posts a taker's side of its trades: what it pays is free and so is what it gets.
+    #[inline(always)]
+    pub fn taker(&mut self, side: Side, sale: &Sale, funds: &mut Balance, credits: &mut Balance) {
+        let Sale { notional, fee, milli } = *sale;
+        match side {
+            Side::Buy => {
+                let cost = notional + fee;
+                assert!(funds.free >= cost, "free funds of a buyer do not cover its trades");
+                funds.free -= cost;
+                credits.free += milli;
+                self.bought(cost, milli);
+            }
+            Side::Sell => {
+                assert!(fee <= notional, "a fee takes more than the sale brings");
+                assert!(credits.free >= milli, "free credits of a seller do not cover its trades");
+                credits.free -= milli;
+                funds.free += notional - fee;
+                self.sold(notional - fee, milli);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn bought(&mut self, cost_micro: u64, milli: u64) {
+        self.funds = self.funds.wrapping_sub(cost_micro as i64);
+        self.credits = self.credits.wrapping_add(milli as i64);
+    }
+
+    #[inline(always)]
+    fn sold(&mut self, gain_micro: u64, milli: u64) {
+        self.funds = self.funds.wrapping_add(gain_micro as i64);
+        self.credits = self.credits.wrapping_sub(milli as i64);
+    }
 }

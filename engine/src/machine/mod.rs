@@ -6,7 +6,7 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`credits`], [`admin`], [`sessions`], [`query`]) and what they stand on
+//! ([`orders`], [`matching`], [`credits`], [`admin`], [`sessions`], [`query`]) and what they stand on
 //! ([`tables`], [`ladder`], [`slab`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
@@ -17,6 +17,7 @@ pub mod event;
 pub mod expiry;
 pub mod ladder;
 pub mod ledger;
+pub mod matching;
 pub mod orders;
 pub mod query;
 pub mod sessions;
@@ -29,9 +30,10 @@ use config::{BoundsError, RESOURCES, TIERS_MAX};
 use event::Outbox;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
+use orders::Fees;
 use slab::Slab;
 use tables::{Account, Book, Instance, Session};
-use vendue_wire::code::{Reject, Resource, Role};
+use vendue_wire::code::{Reject, Resource, Side};
 use vendue_wire::message::{ANY, Rejected};
 
 const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
@@ -52,16 +54,12 @@ pub struct Machine {
     instances: Box<[Instance]>,
     /// Account of each instance, dense because every fill reads it.
     owner: Box<[u16]>,
-    /// Free milli-credits at which a burst starts or ends, dense like `owner`:
-    /// `instance * RESOURCES + resource`; see `find_edges`.
-    edges: Box<[u64]>,
     sessions: Box<[Session]>,
     ledger: Ledger,
     slab: Slab,
     expiry: expiry::Expiry,
     trades: u64,
-    maker_fee_bps: u64,
-    taker_fee_bps: u64,
+    fees: Fees,
     /// Last sequence applied.
     sequence: u64,
     /// Last time seen, nanoseconds.
@@ -105,6 +103,12 @@ pub enum Broken {
     },
 }
 
+/// Mixes a word into a digest.
+#[inline(always)]
+fn fold(digest: &mut u64, word: u64) {
+    *digest = (*digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+}
+
 impl Machine {
     /// A machine with these bounds and no books yet. Allocates everything it will ever need but
     /// the books' ladders, which [`Machine::apply`] allocates at start-up ([`DefineBook`]).
@@ -125,14 +129,15 @@ impl Machine {
             accounts_used: 0,
             instances: vec![Instance::FREE; instances as usize].into_boxed_slice(),
             owner: vec![0; instances as usize].into_boxed_slice(),
-            edges: vec![1; instances as usize * RESOURCES].into_boxed_slice(),
             sessions: vec![Session::FREE; genesis.sessions_max.get() as usize].into_boxed_slice(),
             ledger: Ledger::new(accounts, instances),
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
-            maker_fee_bps: genesis.maker_fee_bps.get().into(),
-            taker_fee_bps: genesis.taker_fee_bps.get().into(),
+            fees: Fees {
+                maker_bps: genesis.maker_fee_bps.get().into(),
+                taker_bps: genesis.taker_fee_bps.get().into(),
+            },
             sequence: 0,
             time_ns: 0,
             accrued_ms: 0,
@@ -226,9 +231,9 @@ impl Machine {
     }
 
     /// Mixes a word into the running digest.
-    #[inline]
+    #[inline(always)]
     fn fold(&mut self, word: u64) {
-        self.digest = (self.digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+        fold(&mut self.digest, word);
     }
 
     /// Executes one command and appends what happened to `out`.
@@ -359,7 +364,7 @@ impl Machine {
             orders: 0,
             trades: 0,
             volume: 0,
-            sides: [Ladder::new(price_max), Ladder::new(price_max)],
+            sides: [Ladder::new(Side::Buy, price_max), Ladder::new(Side::Sell, price_max)],
         });
         self.definitions.push(*m);
         self.ledger.house.push(CreditHouse::default());
@@ -368,22 +373,10 @@ impl Machine {
 
     /// The instance a request names, if its session may act for it.
     #[inline(always)]
-    fn acting_instance(&self, env: &Envelope, instance: u32) -> Result<u16, Reject> {
-        self.acting_row(env, instance).map(|_| instance as u16)
-    }
-
-    /// [`Machine::acting_instance`], as its row.
-    #[inline(always)]
     fn acting_row(&self, env: &Envelope, instance: u32) -> Result<&Instance, Reject> {
-        let session = &self.sessions[env.session as usize];
         let row = self.instances.get(instance as usize).filter(|row| row.live == 1);
         let row = row.ok_or(Reject::UnknownInstance)?;
-        let allowed = match session.role() {
-            Role::Operator => true,
-            Role::Tenant => session.account == u32::from(row.account),
-            Role::Agent => session.instance == instance,
-            Role::Observer => false,
-        };
+        let allowed = self.sessions[env.session as usize].acts_for(instance, row);
         if allowed { Ok(row) } else { Err(Reject::NotPermitted) }
     }
 

@@ -41,7 +41,7 @@ impl Machine {
         let used = self.accounts_used as usize;
         let first = (from as usize).min(used);
         for (at, row) in self.accounts[..used].iter().enumerate().skip(first).take(PAGE) {
-            let funds = self.ledger.funds[at];
+            let funds = self.ledger.funds[at].balance;
             let answer = AccountRow {
                 free_micro: funds.free.into(),
                 held_micro: funds.held.into(),
@@ -70,7 +70,7 @@ impl Machine {
 
     fn instance_row(&self, at: usize) -> InstanceRow {
         let row = &self.instances[at];
-        let balances = &self.ledger.credits[at * RESOURCES..(at + 1) * RESOURCES];
+        let pockets = &self.ledger.credits[at * RESOURCES..(at + 1) * RESOURCES];
         let mut answer = InstanceRow {
             instance: (at as u32).into(),
             account: u32::from(row.account).into(),
@@ -89,8 +89,8 @@ impl Machine {
             let r = resource as usize;
             let entitled = self.entitlement(at as u16, resource).map_or(0, |(vru, _)| vru);
             answer.entitled_vru[r] = (entitled as u32).into();
-            answer.free_millicredits[r] = balances[r].free.into();
-            answer.held_millicredits[r] = balances[r].held.into();
+            answer.free_millicredits[r] = pockets[r].balance.free.into();
+            answer.held_millicredits[r] = pockets[r].balance.held.into();
         }
         answer
     }
@@ -118,7 +118,6 @@ impl Machine {
     fn book_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
         let first = (from as usize).min(self.books.len());
         for (at, book) in self.books.iter().enumerate().skip(first).take(PAGE) {
-            let price = |price: Option<u16>| u32::from(price.unwrap_or(0)).into();
             let answer = BookRow {
                 tick_micro: book.tick_micro.into(),
                 trades: book.trades.into(),
@@ -127,8 +126,8 @@ impl Machine {
                 tier: book.tier.into(),
                 price_ticks_max: u32::from(book.price_max).into(),
                 last_ticks: u32::from(book.last).into(),
-                bid_ticks: price(book.best(Side::Buy)),
-                ask_ticks: price(book.best(Side::Sell)),
+                bid_ticks: u32::from(book.best(Side::Buy)).into(),
+                ask_ticks: u32::from(book.best(Side::Sell)).into(),
                 orders: book.orders.into(),
                 resource: book.resource as u8,
                 reserved: [0; 7],
@@ -140,12 +139,14 @@ impl Machine {
     }
 
     fn order_rows(&self, env: &Envelope, m: &QueryOrders, out: &mut Outbox) {
-        let slots = match self.instance(m.instance.get()) {
-            Some(_) => self.slab.of_instance(m.instance.get() as u16),
-            None => &[],
+        let instance = m.instance.get();
+        let count = match self.instance(instance) {
+            Some(_) => self.slab.count(instance as u16) as usize,
+            None => 0,
         };
-        let first = (m.from.get() as usize).min(slots.len());
-        for &slot in slots.iter().skip(first).take(PAGE) {
+        let first = (m.from.get() as usize).min(count);
+        let slots = self.slab.orders(0, |owner| u32::from(owner) == instance);
+        for slot in slots.take(count).skip(first).take(PAGE) {
             let node = &self.slab.nodes[slot as usize];
             let answer = OrderRow {
                 handle: self.slab.handle(slot).into(),
@@ -159,13 +160,13 @@ impl Machine {
             };
             out.push(env.connection, &answer);
         }
-        end(env, next_page(first, slots.len()), out);
+        end(env, next_page(first, count), out);
     }
 
     fn ledger_rows(&self, env: &Envelope, out: &mut Outbox) {
         let funds = &self.ledger.funds;
-        let free = funds.iter().map(|b| u128::from(b.free)).sum::<u128>();
-        let held = funds.iter().map(|b| u128::from(b.held)).sum::<u128>();
+        let free = funds.iter().map(|b| u128::from(b.balance.free)).sum::<u128>();
+        let held = funds.iter().map(|b| u128::from(b.balance.held)).sum::<u128>();
         let lines = [
             ("issue", -i128::from(self.ledger.funds_issued)),
             ("fees", i128::from(self.ledger.fees)),
@@ -218,9 +219,9 @@ impl Machine {
 
 /// The best levels of a side, best first.
 pub fn depth(book: &Book, side: Side) -> impl Iterator<Item = (u16, u64)> + '_ {
-    std::iter::successors(book.best(side), move |&price| book.worse(side, price))
-        .take(DEPTH_LEVELS)
-        .map(move |price| (price, book.sides[side as usize].level(price).quantity))
+    let ladder = &book.sides[side as usize];
+    let row = |level| (ladder.price_of(level), ladder.at(level).quantity);
+    ladder.occupied().take(DEPTH_LEVELS).map(row)
 }
 
 fn next_page(first: usize, all: usize) -> u64 {

@@ -3,6 +3,7 @@
 use super::Machine;
 use super::command::{Envelope, OpenSession};
 use super::event::{Outbox, SessionOpened, SessionRefused};
+use super::slab::Node;
 use super::tables::Session;
 use vendue_wire::code::{CancelReason, Reject, Role};
 use vendue_wire::message::ANY;
@@ -100,15 +101,13 @@ impl Machine {
         if row.cancel_on_disconnect == 0 {
             return;
         }
-        for instance in 0..self.instances.len() as u16 {
-            if self.sessions[slot as usize].orders == 0 {
-                break;
-            }
-            if self.slab.count(instance) > 0 {
-                self.cancel_where(env, instance, CancelReason::Disconnected, out, |node| {
-                    u32::from(node.session) == slot
-                });
-            }
+        if row.orders > 0 {
+            let session = *row;
+            let owner = |machine: &Machine, owner: u16| {
+                session.acts_for(owner.into(), &machine.instances[usize::from(owner)])
+            };
+            let own = |node: &Node| u32::from(node.session) == slot;
+            self.cancel_where(env, CancelReason::Disconnected, out, owner, own);
         }
     }
 }

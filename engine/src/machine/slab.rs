@@ -1,17 +1,21 @@
 //! Open orders: one preallocated slab of 32-byte nodes for all books.
 //!
 //! A node is half a cache line and holds everything a fill needs. What an order holds in funds or
-//! credits follows from its price and open quantity, so it is not stored. Each instance has a
-//! dense table of its orders (swap-remove), so that cancelling all of them costs their number.
+//! credits follows from its price and open quantity, so it is not stored.
+//!
+//! Slots belong to instances by pages of [`PAGE_SLOTS`]. An instance gets a page when all its slots
+//! are taken and keeps its pages while it has orders; the last one stays with it. So its orders are
+//! found by its pages, and an order comes and goes without any list of orders to keep.
 
 use super::ladder::NONE;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use vendue_wire::code::Reject;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-/// An open order, or a free slot (even generation), linked through `next`.
+/// An open order, or a free slot (even generation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(8))]
 pub struct Node {
-    /// Next order in the level's queue, or next free slot.
+    /// Next order in the level's queue.
     pub next: u32,
     /// Previous order in the level's queue.
     pub prev: u32,
@@ -38,77 +42,154 @@ pub const BOOKS_MAX: usize = 1 << 14;
 
 impl Node {
     /// Book number.
-    #[inline]
+    #[inline(always)]
     pub fn book(&self) -> usize {
         usize::from(self.place >> 2)
     }
 
     /// Index of its side: 0 buy, 1 sell.
-    #[inline]
+    #[inline(always)]
     pub fn side(&self) -> usize {
         usize::from(self.place & 1)
     }
 
     /// True if the order has an expiry.
-    #[inline]
+    #[inline(always)]
     pub fn dated(&self) -> bool {
         self.place & 2 != 0
     }
 
     /// True if this slot holds an open order.
-    #[inline]
+    #[inline(always)]
     pub fn live(&self) -> bool {
         self.generation & 1 == 1
     }
 }
 
 /// What a client carries: slot in the low half, generation in the high one.
-#[inline]
+#[inline(always)]
 pub fn handle(slot: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(slot)
 }
 
-/// The slab and each instance's table of its orders.
+/// Slots of a page.
+pub const PAGE_SLOTS: u32 = 16;
+
+/// Owner of a page that is nobody's. No instance has this number.
+const NOBODY: u16 = u16::MAX;
+
+/// What an instance has of the slab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Share {
+    /// First of its free slots, which are linked through `next`, or [`NONE`].
+    free: u32,
+    /// Its orders.
+    orders: u32,
+    /// Its pages.
+    pages: u32,
+    reserved: u32,
+}
+
+impl Share {
+    /// Nothing.
+    pub const NOTHING: Share = Share { free: NONE, orders: 0, pages: 0, reserved: 0 };
+}
+
+/// All slots, and whose they are.
 #[derive(Debug)]
 pub struct Slab {
     /// All slots.
     pub nodes: Box<[Node]>,
-    /// First free slot.
-    pub free: u32,
     /// Open orders.
     pub live: u32,
-    /// Where a slot stands in its instance's table.
-    positions: Box<[u32]>,
-    /// `per_instance` slots for each instance.
-    tables: Box<[u32]>,
-    /// Orders of each instance.
-    counts: Box<[u32]>,
+    pages: Pages,
+    /// By instance.
+    shares: Box<[Share]>,
     per_instance: u32,
+}
+
+/// Whose each page is.
+#[derive(Debug)]
+struct Pages {
+    /// Instance of each page, or [`NOBODY`].
+    owners: Box<[u16]>,
+    /// The first of nobody's pages, or their number if none is left.
+    first_left: usize,
+}
+
+impl Pages {
+    fn none_left(&self) -> bool {
+        self.first_left == self.owners.len()
+    }
+
+    /// Gives the first page that is left to an instance whose slots are all taken.
+    #[cold]
+    fn give(&mut self, instance: u16, share: &mut Share, nodes: &mut [Node]) {
+        let page = self.first_left;
+        assert!(self.owners[page] == NOBODY, "a page is given twice");
+        self.owners[page] = instance;
+        let left = self.owners[page..].iter().position(|&owner| owner == NOBODY);
+        self.first_left = left.map_or(self.owners.len(), |after| page + after);
+        share.pages += 1;
+        let first = page as u32 * PAGE_SLOTS;
+        let end = (first + PAGE_SLOTS).min(nodes.len() as u32);
+        for slot in (first..end).rev() {
+            nodes[slot as usize].next = share.free;
+            share.free = slot;
+        }
+    }
+
+    /// Takes all pages of an instance that has no order.
+    #[cold]
+    fn take_back(&mut self, instance: u16, share: &mut Share) {
+        assert!(share.orders == 0, "an instance with orders loses its pages");
+        let own = |(_, owner): &(usize, &mut u16)| **owner == instance;
+        for (page, owner) in self.owners.iter_mut().enumerate().filter(own) {
+            *owner = NOBODY;
+            self.first_left = self.first_left.min(page);
+        }
+        *share = Share::NOTHING;
+    }
+}
+
+/// A place for one more order of an instance.
+pub struct Room<'a> {
+    nodes: &'a mut [Node],
+    live: &'a mut u32,
+    share: &'a mut Share,
+    pages: &'a mut Pages,
+    instance: u16,
+}
+
+impl Room<'_> {
+    /// Takes the slot and returns it with the order's generation.
+    #[inline(always)]
+    pub fn take(self) -> (u32, u32) {
+        let Room { nodes, live, share, pages, instance } = self;
+        if share.free == NONE {
+            pages.give(instance, share, nodes);
+        }
+        let slot = share.free;
+        let node = &mut nodes[slot as usize];
+        assert!(!node.live(), "a slot is taken twice");
+        node.generation = node.generation.wrapping_add(1);
+        share.free = node.next;
+        share.orders += 1;
+        *live += 1;
+        (slot, node.generation)
+    }
 }
 
 impl Slab {
     /// Slots for `orders` orders, `per_instance` of each of `instances` instances.
     pub fn new(orders: u32, instances: u32, per_instance: u32) -> Slab {
-        let nodes = (0..orders)
-            .map(|slot| Node {
-                next: if slot + 1 < orders { slot + 1 } else { NONE },
-                prev: NONE,
-                quantity: 0,
-                generation: 0,
-                client_id: 0,
-                instance: 0,
-                session: 0,
-                price: 0,
-                place: 0,
-            })
-            .collect();
+        let pages = orders.div_ceil(PAGE_SLOTS);
         Slab {
-            nodes,
-            free: if orders > 0 { 0 } else { NONE },
+            nodes: vec![Node::new_zeroed(); orders as usize].into_boxed_slice(),
             live: 0,
-            positions: vec![0; orders as usize].into_boxed_slice(),
-            tables: vec![0; instances as usize * per_instance as usize].into_boxed_slice(),
-            counts: vec![0; instances as usize].into_boxed_slice(),
+            pages: Pages { owners: vec![NOBODY; pages as usize].into_boxed_slice(), first_left: 0 },
+            shares: vec![Share::NOTHING; instances as usize].into_boxed_slice(),
             per_instance,
         }
     }
@@ -116,64 +197,57 @@ impl Slab {
     /// Open orders of an instance.
     #[inline]
     pub fn count(&self, instance: u16) -> u32 {
-        self.counts[usize::from(instance)]
+        self.shares[usize::from(instance)].orders
     }
 
-    /// Orders one instance may have open.
-    pub fn per_instance(&self) -> u32 {
-        self.per_instance
+    /// The open orders of the instances that `wanted` picks, by slot, from slot `first` on.
+    pub fn orders(&self, first: u32, wanted: impl Fn(u16) -> bool) -> impl Iterator<Item = u32> {
+        (first / PAGE_SLOTS..)
+            .zip(self.pages.owners.iter().skip((first / PAGE_SLOTS) as usize))
+            .filter(move |(_, owner)| **owner != NOBODY && wanted(**owner))
+            .flat_map(|(page, _)| page * PAGE_SLOTS..(page + 1) * PAGE_SLOTS)
+            .filter(move |&slot| {
+                slot >= first && self.nodes.get(slot as usize).is_some_and(Node::live)
+            })
     }
 
-    /// The slots of an instance's open orders.
-    pub fn of_instance(&self, instance: u16) -> &[u32] {
-        let start = usize::from(instance) * self.per_instance as usize;
-        &self.tables[start..start + self.count(instance) as usize]
-    }
-
-    /// Takes a free slot for an incoming order. The caller has checked that there is one.
+    /// Where the next order of an instance goes.
+    ///
+    /// # Errors
+    /// [`Reject::OrdersFull`] if all its slots are taken and no page is left,
+    /// [`Reject::InstanceOrdersFull`] if it has as many orders as it may.
     #[inline(always)]
-    pub fn take(&mut self) -> u32 {
-        let slot = self.free;
+    pub fn room(&mut self, instance: u16) -> Result<Room<'_>, Reject> {
+        let Slab { nodes, live, pages, shares, per_instance } = self;
+        let share = &mut shares[usize::from(instance)];
+        if share.free == NONE && pages.none_left() {
+            return Err(Reject::OrdersFull);
+        }
+        if share.orders >= *per_instance {
+            return Err(Reject::InstanceOrdersFull);
+        }
+        Ok(Room { nodes, live, share, pages, instance })
+    }
+
+    /// Returns the slot of an instance's order that has gone.
+    #[inline(always)]
+    pub fn give_back(&mut self, slot: u32, instance: u16) {
         let node = &mut self.nodes[slot as usize];
-        self.free = node.next;
-        assert!(node.generation & 1 == 0, "a slot is taken twice");
+        assert!(node.live(), "a slot is given back twice");
         node.generation = node.generation.wrapping_add(1);
-        slot
-    }
-
-    /// Returns a slot whose order never rested, or no longer does.
-    #[inline(always)]
-    pub fn give_back(&mut self, slot: u32) {
-        let node = &mut self.nodes[slot as usize];
-        assert!(node.generation & 1 == 1, "a slot is given back twice");
-        node.generation = node.generation.wrapping_add(1);
-        node.next = self.free;
-        self.free = slot;
-    }
-
-    /// Enters an order that now rests into its instance's table.
-    #[inline(always)]
-    pub fn enlist(&mut self, slot: u32, instance: u16) {
-        let count = &mut self.counts[usize::from(instance)];
-        let at = usize::from(instance) * self.per_instance as usize + *count as usize;
-        self.tables[at] = slot;
-        self.positions[slot as usize] = *count;
-        *count += 1;
-        self.live += 1;
-    }
-
-    /// Takes an order that rested out of its instance's table and returns its slot.
-    #[inline(always)]
-    pub fn delist(&mut self, slot: u32, instance: u16) {
-        let start = usize::from(instance) * self.per_instance as usize;
-        let last = self.counts[usize::from(instance)] - 1;
-        self.counts[usize::from(instance)] = last;
-        let moved = self.tables[start + last as usize];
-        let position = self.positions[slot as usize];
-        self.tables[start + position as usize] = moved;
-        self.positions[moved as usize] = position;
+        let share = &mut self.shares[usize::from(instance)];
+        node.next = share.free;
+        share.free = slot;
+        share.orders -= 1;
         self.live -= 1;
-        self.give_back(slot);
+        if share.orders == 0 && share.pages > 1 {
+            self.pages.take_back(instance, share);
+        }
+    }
+
+    /// Takes the pages of an instance that is removed and has no order any more.
+    pub fn forget(&mut self, instance: u16) {
+        self.pages.take_back(instance, &mut self.shares[usize::from(instance)]);
     }
 
     /// The slot a handle names, if that order still lives.
@@ -182,7 +256,7 @@ impl Slab {
         let slot = handle as u32;
         let generation = (handle >> 32) as u32;
         let node = self.nodes.get(slot as usize)?;
-        (node.generation == generation && generation & 1 == 1).then_some(slot)
+        (node.generation == generation && node.live()).then_some(slot)
     }
 
     /// Handle of the order in `slot`.
@@ -191,33 +265,59 @@ impl Slab {
         handle(slot, self.nodes[slot as usize].generation)
     }
 
-    /// Where each slot stands in its instance's table, for a snapshot.
-    pub fn positions(&self) -> &[u32] {
-        &self.positions
+    /// The owner of each page and the share of each instance, for a snapshot.
+    pub fn parts(&self) -> (&[u16], &[Share]) {
+        (&self.pages.owners, &self.shares)
     }
 
-    /// Restores slots and positions from a snapshot; rebuilds tables and counts from them.
-    /// Returns false if they contradict one another.
-    pub fn restore(&mut self, nodes: &[Node], positions: &[u32], free: u32) -> bool {
-        if nodes.len() != self.nodes.len() || positions.len() != nodes.len() {
+    /// Restores what [`Slab::parts`] and the nodes were. Returns false if they contradict one
+    /// another.
+    pub fn restore(&mut self, nodes: &[Node], owners: &[u16], shares: &[Share]) -> bool {
+        if nodes.len() != self.nodes.len()
+            || owners.len() != self.pages.owners.len()
+            || shares.len() > self.shares.len()
+        {
             return false;
         }
         self.nodes.copy_from_slice(nodes);
-        self.positions.copy_from_slice(positions);
-        self.free = free;
-        self.live = 0;
-        self.counts.fill(0);
-        for (slot, node) in nodes.iter().enumerate().filter(|(_, node)| node.live()) {
-            let Some(count) = self.counts.get_mut(usize::from(node.instance)) else { return false };
-            let position = positions[slot];
-            if position >= self.per_instance {
-                return false;
-            }
-            *count += 1;
-            self.live += 1;
-            let at = usize::from(node.instance) * self.per_instance as usize + position as usize;
-            self.tables[at] = slot as u32;
+        self.pages.owners.copy_from_slice(owners);
+        let left = owners.iter().position(|&owner| owner == NOBODY);
+        self.pages.first_left = left.unwrap_or(owners.len());
+        self.shares[..shares.len()].copy_from_slice(shares);
+        let owned = owners.iter().filter(|&&owner| owner != NOBODY).count();
+        self.live = nodes.iter().filter(|node| node.live()).count() as u32;
+        let held = |what: fn(&Share) -> u32| self.shares.iter().map(|s| u64::from(what(s))).sum();
+        owned as u64 == held(|share| share.pages)
+            && u64::from(self.live) == held(|share| share.orders)
+            && (0..self.shares.len()).all(|instance| self.is_whole(instance as u16))
+            && nodes
+                .iter()
+                .zip(0_u32..)
+                .filter(|(node, _)| node.live())
+                .all(|(node, slot)| owners[(slot / PAGE_SLOTS) as usize] == node.instance)
+    }
+
+    /// True if the slots of an instance's pages hold its orders or are in its list of free ones.
+    fn is_whole(&self, instance: u16) -> bool {
+        let share = &self.shares[usize::from(instance)];
+        if share.pages == 0 {
+            return *share == Share::NOTHING;
         }
-        true
+        let own = self.pages.owners.iter().zip(0_u32..).filter(|(owner, _)| **owner == instance);
+        let slots = |page: u32| (self.nodes.len() as u32 - page * PAGE_SLOTS).min(PAGE_SLOTS);
+        let size: u32 = own.map(|(_, page)| slots(page)).sum();
+        let (mut free, mut slot) = (0, share.free);
+        while slot != NONE && free <= size {
+            match self.nodes.get(slot as usize) {
+                Some(node)
+                    if !node.live()
+                        && self.pages.owners[(slot / PAGE_SLOTS) as usize] == instance =>
+                {
+                    (free, slot) = (free + 1, node.next);
+                }
+                _ => return false,
+            }
+        }
+        free + share.orders == size
     }
 }

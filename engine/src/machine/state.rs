@@ -10,7 +10,7 @@ use super::config::BoundsError;
 use super::expiry::Dated;
 use super::ladder::NONE;
 use super::ledger::{Balance, CreditHouse};
-use super::slab::Node;
+use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
 use vendue_wire::message::Body;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -111,11 +111,15 @@ impl Machine {
         w.slice(&self.accounts[..self.accounts_used as usize]);
         w.slice(used(&self.instances, &Instance::FREE));
         w.slice(used(&self.sessions, &Session::FREE));
-        w.slice(used(&self.ledger.funds, &Balance::default()));
-        w.slice(used(&self.ledger.credits, &Balance::default()));
+        for pockets in [&self.ledger.funds, &self.ledger.credits] {
+            let balances: Vec<Balance> = pockets.iter().map(|pocket| pocket.balance).collect();
+            w.slice(used(&balances, &Balance::default()));
+        }
         w.slice(&self.ledger.house);
         w.slice(&self.slab.nodes);
-        w.slice(self.slab.positions());
+        let (owners, shares) = self.slab.parts();
+        w.slice(owners);
+        w.slice(used(shares, &Share::NOTHING));
         let (entries, buckets, second) = self.expiry.parts();
         w.slice(entries);
         w.slice(buckets);
@@ -123,7 +127,6 @@ impl Machine {
             second,
             self.ledger.funds_issued,
             self.ledger.fees,
-            self.slab.free.into(),
             self.trades,
             self.sequence,
             self.time_ns,
@@ -147,7 +150,7 @@ impl Machine {
         let mut r = Reader(bytes);
         let genesis: Genesis = r.body("genesis")?;
         // Before tables are made that the bytes could never fill.
-        let row = size_of::<Node>() + size_of::<u32>() + size_of::<Dated>();
+        let row = size_of::<Node>() + size_of::<Dated>();
         if genesis.orders_max.get() as usize > r.0.len() / row {
             return Err(StateError::Length("orders"));
         }
@@ -162,8 +165,13 @@ impl Machine {
         }
         (0..machine.instances.len()).for_each(|at| machine.find_edges(at as u16));
         r.fill(&mut machine.sessions, "sessions")?;
-        r.fill(&mut machine.ledger.funds, "funds")?;
-        r.fill(&mut machine.ledger.credits, "credits")?;
+        let ledger = &mut machine.ledger;
+        for (pockets, what) in [(&mut ledger.funds, "funds"), (&mut ledger.credits, "credits")] {
+            let balances: Vec<Balance> = r.rows(pockets.len(), what)?;
+            for (pocket, balance) in pockets.iter_mut().zip(balances) {
+                pocket.balance = balance;
+            }
+        }
         r.fill::<CreditHouse>(&mut machine.ledger.house, "house")?;
         machine.decode_orders(&mut r)?;
         machine.check_references()?;
@@ -192,13 +200,13 @@ impl Machine {
 
     fn decode_orders(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
         let nodes: Vec<Node> = r.rows(self.slab.nodes.len(), "orders")?;
-        let positions: Vec<u32> = r.rows(nodes.len(), "positions")?;
+        let owners: Vec<u16> = r.rows(nodes.len(), "pages")?;
+        let shares: Vec<Share> = r.rows(self.instances.len(), "shares")?;
         let entries: Vec<Dated> = r.rows(nodes.len(), "expiry")?;
         let buckets: Vec<u32> = r.rows(1 << 16, "buckets")?;
         let second = r.word("expiry")?;
         self.ledger.funds_issued = r.word("funds")?;
         self.ledger.fees = r.word("funds")?;
-        let free = r.word("orders")? as u32;
         self.trades = r.word("counters")?;
         self.sequence = r.word("counters")?;
         self.time_ns = r.word("counters")?;
@@ -208,7 +216,7 @@ impl Machine {
             *pair = (r.word("digests")?, r.word("digests")?);
         }
         let dated = nodes.iter().filter(|node| node.live() && node.dated()).count() as u32;
-        if !self.slab.restore(&nodes, &positions, free)
+        if !self.slab.restore(&nodes, &owners, &shares)
             || !self.expiry.restore(&entries, &buckets, second, dated)
         {
             return Err(StateError::Contradiction("orders"));
@@ -225,7 +233,8 @@ impl Machine {
                 return Err(StateError::Contradiction("an order's price"));
             }
             let ladder = &mut book.sides[node.side()];
-            let level = ladder.level_mut(node.price);
+            let number = ladder.level_of(node.price);
+            let level = ladder.at_mut(number);
             level.quantity += u64::from(node.quantity);
             if node.prev == NONE {
                 level.head = slot;
@@ -233,7 +242,7 @@ impl Machine {
             if node.next == NONE {
                 level.tail = slot;
             }
-            ladder.mark(node.price);
+            ladder.mark(number);
             book.orders += 1;
         }
         Ok(())
@@ -253,7 +262,7 @@ impl Machine {
             usize::from(row.tier) < self.book_of.len()
                 && u32::from(row.account) < self.accounts_used
         });
-        if nodes_fit && instances_fit && inside(self.slab.free, slots) {
+        if nodes_fit && instances_fit {
             Ok(())
         } else {
             Err(StateError::Contradiction("a reference points outside its table"))

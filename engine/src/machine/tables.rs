@@ -2,7 +2,7 @@
 //! the numbers the protocol shows.
 
 use super::config::RESOURCES;
-use super::ladder::Ladder;
+use super::ladder::{Ladder, NONE};
 use vendue_wire::code::{Resource, Role, Side};
 use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -117,6 +117,17 @@ impl Session {
         reserved: [0; 5],
     };
 
+    /// True if it may act for the instance of this number and row.
+    #[inline(always)]
+    pub fn acts_for(&self, instance: u32, row: &Instance) -> bool {
+        match self.role() {
+            Role::Operator => true,
+            Role::Tenant => self.account == u32::from(row.account),
+            Role::Agent => self.instance == instance,
+            Role::Observer => false,
+        }
+    }
+
     /// Its role.
     #[inline(always)]
     pub fn role(&self) -> Role {
@@ -160,22 +171,10 @@ pub struct Book {
 }
 
 impl Book {
-    /// Price nearest to the other side: highest bid or lowest ask.
-    #[inline]
-    pub fn best(&self, side: Side) -> Option<u16> {
-        match side {
-            Side::Buy => self.sides[0].highest(),
-            Side::Sell => self.sides[1].lowest(),
-        }
-    }
-
-    /// The next price after `price`, away from the other side.
-    #[inline]
-    pub fn worse(&self, side: Side, price: u16) -> Option<u16> {
-        match side {
-            Side::Buy => self.sides[0].below(price),
-            Side::Sell => self.sides[1].above(price),
-        }
+    /// Price nearest to the other side, highest bid or lowest ask; 0 if there is none.
+    pub fn best(&self, side: Side) -> u16 {
+        let ladder = &self.sides[side as usize];
+        if ladder.best() == NONE { 0 } else { ladder.price_of(ladder.best()) }
     }
 
     /// VRUs an instance of this baseline may use while it bursts.

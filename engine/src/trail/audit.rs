@@ -158,11 +158,11 @@ fn trade(machine: &Machine, blank: &AuditRow, fill: &Fill) -> AuditRow {
     AuditRow {
         amount: u64::from(fill.quantity.get()).into(),
         funds_micro: notional.into(),
-        account: seller.0,
-        instance: seller.1,
-        other_account: buyer.0,
-        other_instance: buyer.1,
-        price_ticks: fill.price_ticks,
+        account: seller.0.into(),
+        instance: seller.1.into(),
+        other_account: buyer.0.into(),
+        other_instance: buyer.1.into(),
+        price_ticks: fill.price_ticks.into(),
         book: fill.book,
         what: field_cut("trade"),
         ..*blank

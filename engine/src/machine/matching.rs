@@ -1,0 +1,347 @@
+//! Matching: an incoming order meets the resting ones it faces.
+//!
+//! Price, then time, exactly. Orders whose accounts may not meet pass one another without losing
+//! their place.
+
+use super::Machine;
+use super::command::Envelope;
+use super::event::{Fill, Outbox};
+use super::ladder::NONE;
+use super::ledger::{Gap, Sale, pocket};
+use super::orders::{Incoming, fee, milli, report_cancelled, say_level};
+use super::slab::{Node, handle};
+use super::tables::Account;
+use vendue_wire::code::{CancelReason, Side};
+use vendue_wire::message::ANY;
+
+/// What an incoming order has done so far.
+struct Taken {
+    /// Groups it may trade with.
+    meets: u64,
+    /// Its account's group.
+    group: u32,
+    /// Notional traded so far: fees are charged on the running total, so that many small fills
+    /// cost what one large one does.
+    notional: u64,
+    /// Fee on `notional`.
+    fee: u64,
+    /// Fees of its makers.
+    maker_fees: u64,
+    /// Postings not yet brought into the ledger.
+    gap: Gap,
+    /// What of its own side has been posted.
+    posted: Posted,
+}
+
+/// A taker's totals when they were posted last.
+#[derive(Clone, Copy)]
+struct Posted {
+    notional: u64,
+    fee: u64,
+    remaining: u32,
+}
+
+impl Taken {
+    /// True if both accounts allow the trade.
+    #[inline(always)]
+    fn may_meet(&self, taker: Side, maker: &Account) -> bool {
+        let meets = if taker == Side::Buy { maker.sells_to } else { maker.buys_from };
+        (self.meets >> maker.group) & (meets >> self.group) & 1 == 1
+    }
+}
+
+/// True if both accounts allow the trade.
+fn may_meet(taker_side: Side, taker: &Account, maker: &Account) -> bool {
+    match taker_side {
+        Side::Buy => maker.may_sell_to(taker),
+        Side::Sell => taker.may_sell_to(maker),
+    }
+}
+
+impl Machine {
+    /// The resting orders an order of this limit would meet, in the order it would meet them.
+    fn facing(&self, book: usize, side: Side, limit: u16) -> impl Iterator<Item = &Node> {
+        let ladder = &self.books[book].sides[side.opposite() as usize];
+        let limit = ladder.level_of(limit);
+        ladder.occupied().take_while(move |&level| level <= limit).flat_map(move |level| {
+            let node = |slot: u32| (slot != NONE).then(|| &self.slab.nodes[slot as usize]);
+            std::iter::successors(node(ladder.at(level).head), move |last| node(last.next))
+        })
+    }
+
+    /// True if an order would trade at once or meet its own account.
+    #[cold]
+    pub(super) fn would_trade(&self, book: u16, side: Side, limit: u32, instance: u32) -> bool {
+        let (Some(_), Some(&account)) =
+            (self.books.get(usize::from(book)), self.owner.get(instance as usize))
+        else {
+            return false;
+        };
+        let taker = &self.accounts[usize::from(account)];
+        let limit = limit.min(self.books[usize::from(book)].price_max.into()) as u16;
+        self.facing(usize::from(book), side, limit).any(|node| {
+            let maker_account = self.owner[usize::from(node.instance)];
+            let maker = &self.accounts[usize::from(maker_account)];
+            maker_account == account || may_meet(side, taker, maker)
+        })
+    }
+
+    /// True if a fill-or-kill order finds all its quantity.
+    pub(super) fn fills_whole(&self, order: &Incoming) -> bool {
+        let own = &self.accounts[usize::from(order.account)];
+        let mut wanted = order.remaining;
+        for node in self.facing(usize::from(order.book), order.side, order.limit) {
+            let maker_account = self.owner[usize::from(node.instance)];
+            if maker_account == order.account {
+                if !order.cancel_maker {
+                    return false;
+                }
+            } else if may_meet(order.side, own, &self.accounts[usize::from(maker_account)]) {
+                wanted = wanted.saturating_sub(node.quantity);
+                if wanted == 0 {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Matches an order until nothing it faces crosses or nothing of it is left; then brings the
+    /// book's and the ledger's totals up. Says why if the rest must go.
+    pub(super) fn match_order(
+        &mut self,
+        env: &Envelope,
+        order: &mut Incoming,
+        out: &mut Outbox,
+    ) -> Option<CancelReason> {
+        let (book, opposite) = (usize::from(order.book), order.side.opposite() as usize);
+        let facing = &self.books[book].sides[opposite];
+        let limit = facing.level_of(order.limit);
+        let mut level = facing.best();
+        if level > limit {
+            return None;
+        }
+        let row = &self.accounts[usize::from(order.account)];
+        let mut taken = Taken {
+            meets: if order.side == Side::Buy { row.buys_from } else { row.sells_to },
+            group: row.group,
+            notional: 0,
+            fee: 0,
+            maker_fees: 0,
+            gap: Gap::default(),
+            posted: Posted { notional: 0, fee: 0, remaining: order.remaining },
+        };
+        let (trades, wanted) = (self.trades, order.remaining);
+        let stopped = loop {
+            let stopped = self.match_level(env, order, &mut taken, level, out);
+            if stopped.is_some() || order.remaining == 0 {
+                break stopped;
+            }
+            level = self.books[book].sides[opposite].after(level);
+            if level > limit {
+                break None;
+            }
+        };
+        self.post_taker(order, &mut taken);
+        let book = &mut self.books[book];
+        book.trades += self.trades - trades;
+        book.volume += u64::from(wanted - order.remaining);
+        stopped
+    }
+
+    /// Meets a level's orders, oldest first. Whoever leaves is bridged only once the next one that
+    /// stays is known, so that eating a queue from its head costs one change of links.
+    #[inline(always)]
+    fn match_level(
+        &mut self,
+        env: &Envelope,
+        order: &mut Incoming,
+        taken: &mut Taken,
+        number: u32,
+        out: &mut Outbox,
+    ) -> Option<CancelReason> {
+        let side = order.side.opposite();
+        let at = (usize::from(order.book), side as usize, number);
+        let ladder = &self.books[at.0].sides[at.1];
+        let (level, price) = (*ladder.at(number), ladder.price_of(number));
+        let (mut slot, mut quantity, trades) = (level.head, level.quantity, self.trades);
+        // The last order that stays, if any, and how many after it have left.
+        let (mut kept, mut gap) = (NONE, 0);
+        let mut stopped = None;
+        while slot != NONE && order.remaining > 0 {
+            let node = self.slab.nodes[slot as usize];
+            let account = self.owner[usize::from(node.instance)];
+            if account == order.account {
+                if !order.cancel_maker {
+                    stopped = Some(CancelReason::SelfTrade);
+                    break;
+                }
+                self.cancel_own(env, order, taken, slot, out);
+                quantity -= u64::from(node.quantity);
+            } else if taken.may_meet(order.side, &self.accounts[usize::from(account)]) {
+                let traded = self.fill(order, taken, (slot, &node, account), out);
+                quantity -= u64::from(traded);
+                if traded < node.quantity {
+                    break;
+                }
+            } else {
+                if gap > 0 {
+                    self.bridge(at, (kept, slot, gap));
+                }
+                (kept, gap) = (slot, 0);
+                slot = node.next;
+                continue;
+            }
+            gap += 1;
+            slot = node.next;
+        }
+        if gap > 0 {
+            self.bridge(at, (kept, slot, gap));
+        }
+        if quantity != level.quantity {
+            let book = &mut self.books[at.0];
+            if self.trades != trades {
+                book.last = price;
+            }
+            let level = book.sides[at.1].at_mut(number);
+            level.quantity = quantity;
+            assert!((level.head == NONE) == (quantity == 0), "a level miscounts its credits");
+            say_level(order.book, side, price, quantity, out);
+        }
+        stopped
+    }
+
+    /// Links `kept` and `slot`, between which `gone` orders have left the level at book, side and
+    /// number; either may be [`NONE`], the level's end.
+    #[inline(always)]
+    fn bridge(&mut self, at: (usize, usize, u32), (kept, slot, gone): (u32, u32, u32)) {
+        let book = &mut self.books[at.0];
+        book.orders -= gone;
+        let ladder = &mut book.sides[at.1];
+        let level = ladder.at_mut(at.2);
+        if kept == NONE {
+            level.head = slot;
+        } else {
+            self.slab.nodes[kept as usize].next = slot;
+        }
+        if slot == NONE {
+            level.tail = kept;
+            if kept == NONE {
+                ladder.clear(at.2);
+            }
+        } else {
+            self.slab.nodes[slot as usize].prev = kept;
+        }
+    }
+
+    /// One trade between an incoming order and the resting one in a slot, whose side is posted on
+    /// the spot. Returns the quantity; a maker that is filled whole has left.
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        order: &mut Incoming,
+        taken: &mut Taken,
+        (slot, node, account): (u32, &Node, u16),
+        out: &mut Outbox,
+    ) -> u32 {
+        let quantity = order.remaining.min(node.quantity);
+        let left = node.quantity - quantity;
+        let unit = u64::from(node.price) * order.tick_micro;
+        let notional = unit * u64::from(quantity);
+        // What the maker's fee for all of it was, less what it is for the rest.
+        let mut maker_fee = fee(unit * u64::from(node.quantity), self.fees.maker_bps);
+        if left > 0 {
+            maker_fee -= fee(unit * u64::from(left), self.fees.maker_bps);
+        }
+        taken.maker_fees += maker_fee;
+        taken.notional += notional;
+        let fee_before = taken.fee;
+        taken.fee = fee(taken.notional, self.fees.taker_bps);
+        order.remaining -= quantity;
+        let pocket = &mut self.ledger.credits[pocket(node.instance, order.resource)];
+        taken.gap.maker(
+            order.side.opposite(),
+            &Sale { notional, fee: maker_fee, milli: milli(quantity) },
+            &mut self.ledger.funds[usize::from(account)].balance,
+            &mut pocket.balance,
+        );
+        let flips = pocket.flips();
+        self.trades += 1;
+        self.fold(self.trades ^ u64::from(slot) << 32 ^ u64::from(quantity));
+        let event = Fill {
+            trade: self.trades.into(),
+            maker_client_id: node.client_id.into(),
+            taker_client_id: order.client_id.into(),
+            maker_handle: handle(slot, node.generation).into(),
+            taker_handle: handle(order.slot, order.generation).into(),
+            maker_fee_micro: maker_fee.into(),
+            taker_fee_micro: (taken.fee - fee_before).into(),
+            quantity: quantity.into(),
+            maker_remaining: left.into(),
+            taker_remaining: order.remaining.into(),
+            price_ticks: node.price.into(),
+            maker: node.instance.into(),
+            taker: order.instance.into(),
+            maker_session: node.session.into(),
+            taker_session: order.session.into(),
+            maker_account: account.into(),
+            taker_account: order.account.into(),
+            book: order.book.into(),
+            taker_side: order.side as u8,
+            reserved: [0; 3],
+        };
+        out.push(ANY, &event);
+        if left == 0 {
+            self.retire(slot, node);
+        } else {
+            self.slab.nodes[slot as usize].quantity = left;
+        }
+        if flips {
+            self.flip(node.instance, order.resource, out);
+        }
+        quantity
+    }
+
+    /// Posts the taker's side of its trades since the last time, all at once, and brings the
+    /// postings into the ledger.
+    #[inline(always)]
+    fn post_taker(&mut self, order: &Incoming, taken: &mut Taken) {
+        let posted = taken.posted;
+        let fee = taken.fee - posted.fee;
+        taken.gap.taker(
+            order.side,
+            &Sale {
+                notional: taken.notional - posted.notional,
+                fee,
+                milli: milli(posted.remaining - order.remaining),
+            },
+            &mut self.ledger.funds[usize::from(order.account)].balance,
+            &mut self.ledger.credits[pocket(order.instance, order.resource)].balance,
+        );
+        self.ledger.close(taken.gap, taken.maker_fees + fee);
+        (taken.gap, taken.maker_fees) = (Gap::default(), 0);
+        taken.posted =
+            Posted { notional: taken.notional, fee: taken.fee, remaining: order.remaining };
+    }
+
+    /// Cancels an order that the taker's own account has in its way.
+    #[cold]
+    fn cancel_own(
+        &mut self,
+        env: &Envelope,
+        order: &Incoming,
+        taken: &mut Taken,
+        slot: u32,
+        out: &mut Outbox,
+    ) {
+        let node = self.slab.nodes[slot as usize];
+        // The maker may be the taker's own instance, whose burst is judged by all its trades.
+        self.post_taker(order, taken);
+        self.release_hold(&node);
+        let reason = CancelReason::SelfTrade;
+        report_cancelled(env, slot, &node, reason, out);
+        self.retire(slot, &node);
+        self.fold(u64::from(slot) << 8 | reason as u64);
+        self.reassess(node.instance, order.resource, out);
+    }
+}
