@@ -204,12 +204,7 @@ impl Desk {
         let ladder = &mut book.sides[usize::from(level.side & 1)];
         let number = ladder.level_of(level.price_ticks.get() as u16);
         let quantity = level.quantity.get();
-        ladder.at_mut(number).quantity = quantity;
-        if quantity > 0 {
-            ladder.mark(number);
-        } else {
-            ladder.clear(number);
-        }
+        ladder.set(number, quantity);
         book.view.sequence = outcome.sequence.get();
         book.view.time_ns = outcome.time_ns.get();
         book.dirty = true;
@@ -372,8 +367,7 @@ impl Desk {
             shown.view.volume = word(bytes)?;
             for (at, ladder) in shown.sides.iter_mut().enumerate() {
                 for level in book.sides[at].occupied() {
-                    ladder.at_mut(level).quantity = book.sides[at].at(level).quantity;
-                    ladder.mark(level);
+                    ladder.set(level, book.sides[at].quantity(level));
                 }
             }
         }
@@ -410,6 +404,6 @@ fn fill_levels(out: &mut [Level; DEPTH_LEVELS], ladder: &Ladder) {
     *out = Default::default();
     for (row, level) in out.iter_mut().zip(ladder.occupied()) {
         let price_ticks = ladder.price_of(level).into();
-        *row = Level { price_ticks, quantity: ladder.at(level).quantity };
+        *row = Level { price_ticks, quantity: ladder.quantity(level) };
     }
 }

@@ -941,7 +941,7 @@ impl Pair {
         let ledger = self.room.machine.ledger();
         for (at, row) in self.market.accounts.iter().enumerate() {
             let funds =
-                (ledger.funds[at].balance.free.into(), ledger.funds[at].balance.held.into());
+                (ledger.funds()[at].balance.free.into(), ledger.funds()[at].balance.held.into());
             prop_assert_eq!(funds, (row.free, self.market.held_funds(at)), "funds of {}", at);
         }
         prop_assert_eq!(i128::from(ledger.funds_issued), self.market.funds_issued);

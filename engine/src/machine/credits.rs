@@ -11,7 +11,7 @@ use super::command::{Envelope, Usage};
 use super::config::MILLI;
 use super::event::{Entitled, Outbox};
 use super::ledger::pocket;
-use vendue_wire::code::{CancelReason, Resource};
+use vendue_wire::code::{CancelReason, Resource, Side};
 use vendue_wire::message::ANY;
 
 impl Machine {
@@ -68,7 +68,7 @@ impl Machine {
     /// Starts or ends an instance's burst as its free credits say, and announces the new cap.
     #[inline(always)]
     pub(super) fn reassess(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
-        if self.ledger.credits[pocket(instance, resource)].flips() {
+        if self.ledger.credits()[pocket(instance, resource)].flips() {
             self.flip(instance, resource, out);
         }
     }
@@ -90,7 +90,8 @@ impl Machine {
             let start = (u64::from(baseline) * resume_ms).max(MILLI);
             let (low, high) =
                 if row.is_bursting(resource) { (MILLI, u64::MAX) } else { (0, start) };
-            self.ledger.credits[pocket(instance, resource)].stay_within(low, high);
+            let pocket = self.ledger.pocket(Side::Sell, 0, instance, resource);
+            pocket.stay_within(low, high);
         }
     }
 

@@ -5,32 +5,19 @@
 //! the next one by at most three word scans, whatever the ladder's length. The layout follows the
 //! array ladders of published matching engines; see `bench` for the floor.
 
-use super::slab::Node;
 use vendue_wire::code::Side;
 
-/// "No slot" in links between nodes, "no level" in an empty ladder.
+/// "No slot" in lists of slots, "no level" in an empty ladder.
 pub const NONE: u32 = u32::MAX;
 
 /// Levels a ladder can have: three levels of 64-way words would allow 262,144; prices are u16.
 pub const LEVELS_MAX: usize = 1 << 16;
 
-/// A price level: a FIFO queue of orders and their total.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level {
-    /// Oldest order, or [`NONE`].
-    pub head: u32,
-    /// Newest order, or [`NONE`].
-    pub tail: u32,
-    /// Credits open at this price.
-    pub quantity: u64,
-}
-
-const EMPTY: Level = Level { head: NONE, tail: NONE, quantity: 0 };
-
 /// A side of a book.
 #[derive(Debug)]
 pub struct Ladder {
-    levels: Box<[Level]>,
+    /// Credits open at each level.
+    quantities: Box<[u64]>,
     /// Lowest occupied level, or [`NONE`].
     best: u32,
     /// A price is `flip ^ level`, plus `shift`, and the other way round.
@@ -55,7 +42,7 @@ impl Ladder {
             Side::Sell => (0, 0),
         };
         Ladder {
-            levels: vec![EMPTY; levels].into_boxed_slice(),
+            quantities: vec![0; levels].into_boxed_slice(),
             best: NONE,
             flip,
             shift,
@@ -83,63 +70,57 @@ impl Ladder {
         self.best
     }
 
-    /// A level.
+    /// Credits open at a level.
     #[inline(always)]
-    pub fn at(&self, level: u32) -> &Level {
-        &self.levels[level as usize]
+    pub fn quantity(&self, level: u32) -> u64 {
+        self.quantities[level as usize]
     }
 
-    /// A level, to change it. The caller keeps the bitmap right with [`Ladder::mark`] and
-    /// [`Ladder::clear`].
+    /// Sets the credits open at a level.
     #[inline(always)]
-    pub fn at_mut(&mut self, level: u32) -> &mut Level {
-        &mut self.levels[level as usize]
+    pub fn set(&mut self, level: u32, quantity: u64) {
+        let open = &mut self.quantities[level as usize];
+        let before = std::mem::replace(open, quantity);
+        if before == 0 && quantity > 0 {
+            self.mark(level);
+        } else if before > 0 && quantity == 0 {
+            self.clear(level);
+        }
     }
 
-    /// Puts an order that is in `slot` last in its level's queue. Returns the level's quantity.
+    /// Adds to the credits open at a level; returns them.
     #[inline(always)]
-    pub fn append(&mut self, nodes: &mut [Node], slot: u32, mut node: Node) -> u64 {
-        let number = self.level_of(node.price);
-        let level = &mut self.levels[number as usize];
-        level.quantity += u64::from(node.quantity);
-        let (tail, quantity) = (level.tail, level.quantity);
-        level.tail = slot;
-        (node.prev, node.next) = (tail, NONE);
-        nodes[slot as usize] = node;
-        if tail == NONE {
-            level.head = slot;
-            self.mark(number);
-        } else {
-            nodes[tail as usize].next = slot;
+    pub fn add(&mut self, level: u32, quantity: u32) -> u64 {
+        let open = &mut self.quantities[level as usize];
+        let before = *open;
+        *open = before + u64::from(quantity);
+        if before == 0 {
+            self.mark(level);
         }
-        quantity
+        before + u64::from(quantity)
     }
 
-    /// Takes an order out of its level's queue. Returns what the level still holds.
+    /// Takes from the credits open at a level; returns what is left of them.
     #[inline(always)]
-    pub fn remove(&mut self, nodes: &mut [Node], node: &Node) -> u64 {
-        let number = self.level_of(node.price);
-        let level = &mut self.levels[number as usize];
-        level.quantity -= u64::from(node.quantity);
-        let left = level.quantity;
-        match node.prev {
-            NONE => level.head = node.next,
-            prev => nodes[prev as usize].next = node.next,
-        }
-        match node.next {
-            NONE => level.tail = node.prev,
-            next => nodes[next as usize].prev = node.prev,
-        }
-        assert!((level.head == NONE) == (left == 0), "a level miscounts its credits");
+    pub fn take(&mut self, level: u32, quantity: u64) -> u64 {
+        let open = &mut self.quantities[level as usize];
+        assert!(*open >= quantity, "a level miscounts its credits");
+        *open -= quantity;
+        let left = *open;
         if left == 0 {
-            self.clear(number);
+            self.clear(level);
         }
         left
     }
 
+    /// Levels, occupied or not.
+    pub fn levels(&self) -> u32 {
+        self.quantities.len() as u32
+    }
+
     /// Marks a level as occupied.
     #[inline(always)]
-    pub fn mark(&mut self, level: u32) {
+    fn mark(&mut self, level: u32) {
         self.best = self.best.min(level);
         let word = level as usize / 64;
         self.words[word] |= 1 << (level % 64);
@@ -149,7 +130,7 @@ impl Ladder {
 
     /// Marks a level as empty.
     #[inline(always)]
-    pub fn clear(&mut self, level: u32) {
+    fn clear(&mut self, level: u32) {
         let word = level as usize / 64;
         self.words[word] &= !(1 << (level % 64));
         if self.words[word] == 0 {
@@ -213,10 +194,10 @@ mod tests {
                 _ => ((state >> 48) as u32) | 0x0fc0,
             };
             if set.remove(&level) {
-                ladder.clear(level);
+                assert_eq!(ladder.take(level, 7), 0);
             } else if set.len() < 40 || state.is_multiple_of(4) {
                 set.insert(level);
-                ladder.mark(level);
+                assert_eq!(ladder.add(level, 7), 7);
             }
             let at = |level: Option<&u32>| level.copied().unwrap_or(NONE);
             assert_eq!(ladder.best(), at(set.first()));

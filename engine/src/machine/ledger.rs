@@ -70,8 +70,8 @@ impl Pocket {
 /// What postings sum to: nothing, once a command is through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gap {
-    funds: i64,
-    credits: i64,
+    /// Micro-units of funds, milli-credits.
+    sums: [i64; 2],
 }
 
 /// The house's lines of one tier and resource, in milli-credits since the journal began.
@@ -95,10 +95,9 @@ pub fn pocket(instance: u16, resource: Resource) -> usize {
 /// All balances.
 #[derive(Debug)]
 pub struct Ledger {
-    /// Funds of each account, micro-units.
-    pub funds: Box<[Pocket]>,
-    /// Milli-credits of each instance and resource: `instance * RESOURCES + resource`.
-    pub credits: Box<[Pocket]>,
+    /// By the side that spends them: funds of each account, micro-units; milli-credits of each
+    /// instance and resource, `instance * RESOURCES + resource`.
+    pockets: [Box<[Pocket]>; 2],
     /// Micro-units paid in and not paid out again.
     pub funds_issued: u64,
     /// Micro-units of fees taken.
@@ -112,8 +111,8 @@ impl Ledger {
     /// Empty balances for `accounts` and `instances`.
     pub fn new(accounts: u32, instances: u32) -> Ledger {
         Ledger {
-            funds: vec![Pocket::EMPTY; accounts as usize].into_boxed_slice(),
-            credits: vec![Pocket::EMPTY; instances as usize * RESOURCES].into_boxed_slice(),
+            pockets: [accounts as usize, instances as usize * RESOURCES]
+                .map(|count| vec![Pocket::EMPTY; count].into_boxed_slice()),
             funds_issued: 0,
             fees: 0,
             house: Vec::new(),
@@ -121,15 +120,32 @@ impl Ledger {
         }
     }
 
+    /// Funds of each account, micro-units.
+    #[inline(always)]
+    pub fn funds(&self) -> &[Pocket] {
+        &self.pockets[0]
+    }
+
+    /// Milli-credits of each instance and resource: `instance * RESOURCES + resource`.
+    #[inline(always)]
+    pub fn credits(&self) -> &[Pocket] {
+        &self.pockets[1]
+    }
+
+    /// Every account's funds and every instance's credits.
+    pub fn pockets_mut(&mut self) -> &mut [Box<[Pocket]>; 2] {
+        &mut self.pockets
+    }
+
     /// An instance's balance of a resource, milli-credits.
     #[inline]
     pub fn credit(&self, instance: u16, resource: Resource) -> Balance {
-        self.credits[pocket(instance, resource)].balance
+        self.credits()[pocket(instance, resource)].balance
     }
 
     #[inline]
     fn credit_mut(&mut self, instance: u16, resource: Resource) -> &mut Balance {
-        &mut self.credits[pocket(instance, resource)].balance
+        &mut self.pockets[1][pocket(instance, resource)].balance
     }
 
     /// What an order of this side spends: the account's funds or the instance's credits.
@@ -141,11 +157,26 @@ impl Ledger {
         instance: u16,
         resource: Resource,
     ) -> &mut Pocket {
-        let (pockets, at) = match side {
-            Side::Buy => (&mut self.funds, usize::from(account)),
-            Side::Sell => (&mut self.credits, pocket(instance, resource)),
-        };
-        &mut pockets[at]
+        let at = [usize::from(account), pocket(instance, resource)][side as usize];
+        &mut self.pockets[side as usize][at]
+    }
+
+    /// What an order of this side spends, and what it gains.
+    #[inline(always)]
+    pub fn pockets(
+        &mut self,
+        side: Side,
+        account: u16,
+        instance: u16,
+        resource: Resource,
+    ) -> (&mut Pocket, &mut Pocket) {
+        let [funds, credits] = &mut self.pockets;
+        let funds = &mut funds[usize::from(account)];
+        let credits = &mut credits[pocket(instance, resource)];
+        match side {
+            Side::Buy => (funds, credits),
+            Side::Sell => (credits, funds),
+        }
     }
 
     /// Pays funds into an account.
@@ -158,9 +189,9 @@ impl Ledger {
             return Err(Reject::Overflow);
         }
         self.funds_issued = issued;
-        self.gap.funds -= micro as i64;
+        self.gap.sums[0] -= micro as i64;
         self.funds_free_add(account, micro);
-        Ok(self.funds[usize::from(account)].balance.free)
+        Ok(self.funds()[usize::from(account)].balance.free)
     }
 
     /// Pays funds out of an account.
@@ -168,35 +199,35 @@ impl Ledger {
     /// # Errors
     /// [`Reject::InsufficientFunds`] if the free balance does not cover it.
     pub fn withdraw(&mut self, account: u16, micro: u64) -> Result<u64, Reject> {
-        if self.funds[usize::from(account)].balance.free < micro {
+        if self.funds()[usize::from(account)].balance.free < micro {
             return Err(Reject::InsufficientFunds);
         }
         self.funds_free_take(account, micro);
         self.funds_issued -= micro;
-        self.gap.funds += micro as i64;
-        Ok(self.funds[usize::from(account)].balance.free)
+        self.gap.sums[0] += micro as i64;
+        Ok(self.funds()[usize::from(account)].balance.free)
     }
 
     #[inline]
     fn funds_free_add(&mut self, account: u16, micro: u64) {
-        self.funds[usize::from(account)].balance.free += micro;
-        self.gap.funds = self.gap.funds.wrapping_add(micro as i64);
+        self.pockets[0][usize::from(account)].balance.free += micro;
+        self.gap.sums[0] = self.gap.sums[0].wrapping_add(micro as i64);
     }
 
     #[inline]
     fn funds_free_take(&mut self, account: u16, micro: u64) {
-        let balance = &mut self.funds[usize::from(account)].balance;
+        let balance = &mut self.pockets[0][usize::from(account)].balance;
         assert!(balance.free >= micro, "funds of account {account} would go negative");
         balance.free -= micro;
-        self.gap.funds = self.gap.funds.wrapping_sub(micro as i64);
+        self.gap.sums[0] = self.gap.sums[0].wrapping_sub(micro as i64);
     }
 
     /// Brings in postings that were summed up elsewhere, and the fees they took.
     #[inline(always)]
     pub fn close(&mut self, gap: Gap, fees: u64) {
         self.fees += fees;
-        self.gap.funds = self.gap.funds.wrapping_add(gap.funds).wrapping_add(fees as i64);
-        self.gap.credits = self.gap.credits.wrapping_add(gap.credits);
+        self.gap.sums[0] = self.gap.sums[0].wrapping_add(gap.sums[0]).wrapping_add(fees as i64);
+        self.gap.sums[1] = self.gap.sums[1].wrapping_add(gap.sums[1]);
     }
 
     /// Milli-credits that a book may still issue.
@@ -209,9 +240,9 @@ impl Ledger {
     pub fn issue(&mut self, book: usize, instance: u16, resource: Resource, milli: u64) {
         assert!(milli <= self.credit_room(book), "book {book} issues more than it may");
         self.house[book].issued += u128::from(milli);
-        self.gap.credits = self.gap.credits.wrapping_sub(milli as i64);
+        self.gap.sums[1] = self.gap.sums[1].wrapping_sub(milli as i64);
         self.credit_mut(instance, resource).free += milli;
-        self.gap.credits = self.gap.credits.wrapping_add(milli as i64);
+        self.gap.sums[1] = self.gap.sums[1].wrapping_add(milli as i64);
     }
 
     /// Burns up to `milli` free credits of an instance and returns how many it burned.
@@ -219,16 +250,16 @@ impl Ledger {
         let balance = self.credit_mut(instance, resource);
         let burned = milli.min(balance.free);
         balance.free -= burned;
-        self.gap.credits = self.gap.credits.wrapping_sub(burned as i64);
+        self.gap.sums[1] = self.gap.sums[1].wrapping_sub(burned as i64);
         self.house[book].burned += u128::from(burned);
-        self.gap.credits = self.gap.credits.wrapping_add(burned as i64);
+        self.gap.sums[1] = self.gap.sums[1].wrapping_add(burned as i64);
         burned
     }
 
     /// The end of every command: all its postings sum to zero.
     #[inline]
     pub fn assert_balanced(&self) {
-        assert!(self.gap.funds | self.gap.credits == 0, "postings do not sum to zero");
+        assert!(self.gap.sums[0] | self.gap.sums[1] == 0, "postings do not sum to zero");
     }
 
     /// The whole ledger against the house's totals. `books` gives for each instance and resource
@@ -239,14 +270,14 @@ impl Ledger {
     pub fn check(&self, book_of: impl Fn(usize, usize) -> Option<usize>) {
         let sum =
             |pocket: &Pocket| u128::from(pocket.balance.free) + u128::from(pocket.balance.held);
-        let total: u128 = self.funds.iter().map(sum).sum();
+        let total: u128 = self.funds().iter().map(sum).sum();
         assert_eq!(
             total + u128::from(self.fees),
             u128::from(self.funds_issued),
             "funds are not conserved"
         );
         let mut totals = vec![0_u128; self.house.len()];
-        for (at, pocket) in self.credits.iter().enumerate() {
+        for (at, pocket) in self.credits().iter().enumerate() {
             let sum = sum(pocket);
             match book_of(at / RESOURCES, at % RESOURCES) {
                 Some(book) => totals[book] += sum,
@@ -274,60 +305,43 @@ pub struct Sale {
     pub milli: u64,
 }
 
-impl Gap {
-    /// Posts a maker's side of a trade: what it pays was held, what it gets is free.
+impl Sale {
+    /// What a side pays and what it gets. A seller's fee comes off what it gets: it is never more,
+    /// because no fee is more than its notional.
     #[inline(always)]
-    pub fn maker(&mut self, side: Side, sale: &Sale, funds: &mut Balance, credits: &mut Balance) {
-        let Sale { notional, fee, milli } = *sale;
-        match side {
-            Side::Buy => {
-                let cost = notional + fee;
-                assert!(funds.held >= cost, "held funds of a buyer do not cover its trade");
-                funds.held -= cost;
-                credits.free += milli;
-                self.bought(cost, milli);
-            }
-            Side::Sell => {
-                assert!(fee <= notional, "a fee takes more than the sale brings");
-                assert!(credits.held >= milli, "held credits of a seller do not cover its trade");
-                credits.held -= milli;
-                funds.free += notional - fee;
-                self.sold(notional - fee, milli);
-            }
-        }
+    fn of(&self, side: Side) -> (u64, u64) {
+        let Sale { notional, fee, milli } = *self;
+        assert!(fee <= notional, "a fee takes more than the sale brings");
+        ([notional + fee, milli][side as usize], [milli, notional - fee][side as usize])
+    }
+}
+
+impl Gap {
+    /// Posts a maker's side of a trade: what it pays was held, what it gets is free. `spent` and
+    /// `gained` are its pockets, as its side has them.
+    #[inline(always)]
+    pub fn maker(&mut self, side: Side, sale: &Sale, spent: &mut Balance, gained: &mut Balance) {
+        let (pays, gets) = sale.of(side);
+        assert!(spent.held >= pays, "what a maker holds does not cover its trade");
+        spent.held -= pays;
+        gained.free += gets;
+        self.post(side, pays, gets);
     }
 
     /// Posts a taker's side of its trades: what it pays is free and so is what it gets.
     #[inline(always)]
-    pub fn taker(&mut self, side: Side, sale: &Sale, funds: &mut Balance, credits: &mut Balance) {
-        let Sale { notional, fee, milli } = *sale;
-        match side {
-            Side::Buy => {
-                let cost = notional + fee;
-                assert!(funds.free >= cost, "free funds of a buyer do not cover its trades");
-                funds.free -= cost;
-                credits.free += milli;
-                self.bought(cost, milli);
-            }
-            Side::Sell => {
-                assert!(fee <= notional, "a fee takes more than the sale brings");
-                assert!(credits.free >= milli, "free credits of a seller do not cover its trades");
-                credits.free -= milli;
-                funds.free += notional - fee;
-                self.sold(notional - fee, milli);
-            }
-        }
+    pub fn taker(&mut self, side: Side, sale: &Sale, spent: &mut Balance, gained: &mut Balance) {
+        let (pays, gets) = sale.of(side);
+        assert!(spent.free >= pays, "what a taker has does not cover its trades");
+        spent.free -= pays;
+        gained.free += gets;
+        self.post(side, pays, gets);
     }
 
     #[inline(always)]
-    fn bought(&mut self, cost_micro: u64, milli: u64) {
-        self.funds = self.funds.wrapping_sub(cost_micro as i64);
-        self.credits = self.credits.wrapping_add(milli as i64);
-    }
-
-    #[inline(always)]
-    fn sold(&mut self, gain_micro: u64, milli: u64) {
-        self.funds = self.funds.wrapping_add(gain_micro as i64);
-        self.credits = self.credits.wrapping_sub(milli as i64);
+    fn post(&mut self, side: Side, pays: u64, gets: u64) {
+        let (paid, got) = (side as usize, side.opposite() as usize);
+        self.sums[paid] = self.sums[paid].wrapping_sub(pays as i64);
+        self.sums[got] = self.sums[got].wrapping_add(gets as i64);
     }
 }

@@ -6,9 +6,9 @@
 use super::Machine;
 use super::command::Envelope;
 use super::event::{Fill, Outbox};
-use super::ladder::NONE;
-use super::ledger::{Gap, Sale, pocket};
+use super::ledger::{Gap, Sale};
 use super::orders::{Incoming, fee, milli, report_cancelled, say_level};
+use super::queue;
 use super::slab::{Node, handle};
 use super::tables::Account;
 use vendue_wire::code::{CancelReason, Side};
@@ -61,11 +61,17 @@ fn may_meet(taker_side: Side, taker: &Account, maker: &Account) -> bool {
 impl Machine {
     /// The resting orders an order of this limit would meet, in the order it would meet them.
     fn facing(&self, book: usize, side: Side, limit: u16) -> impl Iterator<Item = &Node> {
-        let ladder = &self.books[book].sides[side.opposite() as usize];
-        let limit = ladder.level_of(limit);
-        ladder.occupied().take_while(move |&level| level <= limit).flat_map(move |level| {
-            let node = |slot: u32| (slot != NONE).then(|| &self.slab.nodes[slot as usize]);
-            std::iter::successors(node(ladder.at(level).head), move |last| node(last.next))
+        let (book, side) = (&self.books[book], side.opposite() as usize);
+        let limit = book.sides[side].level_of(limit);
+        let levels = book.sides[side].occupied().take_while(move |&level| level <= limit);
+        levels.flat_map(move |level| {
+            let sentinel = book.queues[side] + level;
+            let next = move |at: u32| {
+                let next = self.slab.links[at as usize].next;
+                (next != sentinel).then_some(next)
+            };
+            let slots = std::iter::successors(next(sentinel), move |&slot| next(slot));
+            slots.map(|slot| &self.slab.nodes[slot as usize])
         })
     }
 
@@ -157,81 +163,59 @@ impl Machine {
         env: &Envelope,
         order: &mut Incoming,
         taken: &mut Taken,
-        number: u32,
+        level: u32,
         out: &mut Outbox,
     ) -> Option<CancelReason> {
-        let side = order.side.opposite();
-        let at = (usize::from(order.book), side as usize, number);
-        let ladder = &self.books[at.0].sides[at.1];
-        let (level, price) = (*ladder.at(number), ladder.price_of(number));
-        let (mut slot, mut quantity, trades) = (level.head, level.quantity, self.trades);
-        // The last order that stays, if any, and how many after it have left.
-        let (mut kept, mut gap) = (NONE, 0);
+        let (at, side) = (usize::from(order.book), order.side.opposite());
+        let book = &self.books[at];
+        let price = book.sides[side as usize].price_of(level);
+        let sentinel = book.queues[side as usize] + level;
+        let mut slot = self.slab.links[sentinel as usize].next;
+        let trades = self.trades;
+        // The last order that stays, and whether and how many after it have left.
+        let (mut kept, mut gap, mut gone, mut less) = (sentinel, false, 0, 0_u64);
         let mut stopped = None;
-        while slot != NONE && order.remaining > 0 {
-            let node = self.slab.nodes[slot as usize];
-            let account = self.owner[usize::from(node.instance)];
+        while slot != sentinel && order.remaining > 0 {
+            let next = self.slab.links[slot as usize].next;
+            let Node { instance, quantity, .. } = self.slab.nodes[slot as usize];
+            let account = self.owner[usize::from(instance)];
             if account == order.account {
                 if !order.cancel_maker {
                     stopped = Some(CancelReason::SelfTrade);
                     break;
                 }
                 self.cancel_own(env, order, taken, slot, out);
-                quantity -= u64::from(node.quantity);
+                less += u64::from(quantity);
             } else if taken.may_meet(order.side, &self.accounts[usize::from(account)]) {
-                let traded = self.fill(order, taken, (slot, &node, account), out);
-                quantity -= u64::from(traded);
-                if traded < node.quantity {
+                let traded = self.fill(order, taken, slot, account, out);
+                less += u64::from(traded);
+                if traded < quantity {
                     break;
                 }
             } else {
-                if gap > 0 {
-                    self.bridge(at, (kept, slot, gap));
+                if gap {
+                    queue::join(&mut self.slab.links, kept, slot);
                 }
-                (kept, gap) = (slot, 0);
-                slot = node.next;
+                (kept, gap, slot) = (slot, false, next);
                 continue;
             }
-            gap += 1;
-            slot = node.next;
+            (gap, gone, slot) = (true, gone + 1, next);
         }
-        if gap > 0 {
-            self.bridge(at, (kept, slot, gap));
+        if gap {
+            queue::join(&mut self.slab.links, kept, slot);
         }
-        if quantity != level.quantity {
-            let book = &mut self.books[at.0];
+        if less > 0 {
+            let book = &mut self.books[at];
+            book.orders -= gone;
             if self.trades != trades {
                 book.last = price;
             }
-            let level = book.sides[at.1].at_mut(number);
-            level.quantity = quantity;
-            assert!((level.head == NONE) == (quantity == 0), "a level miscounts its credits");
-            say_level(order.book, side, price, quantity, out);
+            let left = book.sides[side as usize].take(level, less);
+            let empty = self.slab.links[sentinel as usize].next == sentinel;
+            assert!(empty == (left == 0), "a level miscounts its credits");
+            say_level(order.book, side, price, left, out);
         }
         stopped
-    }
-
-    /// Links `kept` and `slot`, between which `gone` orders have left the level at book, side and
-    /// number; either may be [`NONE`], the level's end.
-    #[inline(always)]
-    fn bridge(&mut self, at: (usize, usize, u32), (kept, slot, gone): (u32, u32, u32)) {
-        let book = &mut self.books[at.0];
-        book.orders -= gone;
-        let ladder = &mut book.sides[at.1];
-        let level = ladder.at_mut(at.2);
-        if kept == NONE {
-            level.head = slot;
-        } else {
-            self.slab.nodes[kept as usize].next = slot;
-        }
-        if slot == NONE {
-            level.tail = kept;
-            if kept == NONE {
-                ladder.clear(at.2);
-            }
-        } else {
-            self.slab.nodes[slot as usize].prev = kept;
-        }
     }
 
     /// One trade between an incoming order and the resting one in a slot, whose side is posted on
@@ -241,31 +225,28 @@ impl Machine {
         &mut self,
         order: &mut Incoming,
         taken: &mut Taken,
-        (slot, node, account): (u32, &Node, u16),
+        slot: u32,
+        account: u16,
         out: &mut Outbox,
     ) -> u32 {
+        let node = self.slab.nodes[slot as usize];
         let quantity = order.remaining.min(node.quantity);
         let left = node.quantity - quantity;
         let unit = u64::from(node.price) * order.tick_micro;
         let notional = unit * u64::from(quantity);
         // What the maker's fee for all of it was, less what it is for the rest.
-        let mut maker_fee = fee(unit * u64::from(node.quantity), self.fees.maker_bps);
-        if left > 0 {
-            maker_fee -= fee(unit * u64::from(left), self.fees.maker_bps);
-        }
+        let maker_fee = fee(unit * u64::from(node.quantity), self.fees.maker_bps)
+            - fee(unit * u64::from(left), self.fees.maker_bps);
         taken.maker_fees += maker_fee;
         taken.notional += notional;
         let fee_before = taken.fee;
         taken.fee = fee(taken.notional, self.fees.taker_bps);
         order.remaining -= quantity;
-        let pocket = &mut self.ledger.credits[pocket(node.instance, order.resource)];
-        taken.gap.maker(
-            order.side.opposite(),
-            &Sale { notional, fee: maker_fee, milli: milli(quantity) },
-            &mut self.ledger.funds[usize::from(account)].balance,
-            &mut pocket.balance,
-        );
-        let flips = pocket.flips();
+        let side = order.side.opposite();
+        let (spent, gained) = self.ledger.pockets(side, account, node.instance, order.resource);
+        let sale = Sale { notional, fee: maker_fee, milli: milli(quantity) };
+        taken.gap.maker(side, &sale, &mut spent.balance, &mut gained.balance);
+        let flips = spent.flips() | gained.flips();
         self.trades += 1;
         self.fold(self.trades ^ u64::from(slot) << 32 ^ u64::from(quantity));
         let event = Fill {
@@ -292,7 +273,7 @@ impl Machine {
         };
         out.push(ANY, &event);
         if left == 0 {
-            self.retire(slot, node);
+            self.retire(slot, &node);
         } else {
             self.slab.nodes[slot as usize].quantity = left;
         }
@@ -308,16 +289,14 @@ impl Machine {
     fn post_taker(&mut self, order: &Incoming, taken: &mut Taken) {
         let posted = taken.posted;
         let fee = taken.fee - posted.fee;
-        taken.gap.taker(
-            order.side,
-            &Sale {
-                notional: taken.notional - posted.notional,
-                fee,
-                milli: milli(posted.remaining - order.remaining),
-            },
-            &mut self.ledger.funds[usize::from(order.account)].balance,
-            &mut self.ledger.credits[pocket(order.instance, order.resource)].balance,
-        );
+        let sale = Sale {
+            notional: taken.notional - posted.notional,
+            fee,
+            milli: milli(posted.remaining - order.remaining),
+        };
+        let Incoming { side, account, instance, resource, .. } = *order;
+        let (spent, gained) = self.ledger.pockets(side, account, instance, resource);
+        taken.gap.taker(side, &sale, &mut spent.balance, &mut gained.balance);
         self.ledger.close(taken.gap, taken.maker_fees + fee);
         (taken.gap, taken.maker_fees) = (Gap::default(), 0);
         taken.posted =

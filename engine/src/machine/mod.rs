@@ -7,7 +7,7 @@
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
 //! ([`orders`], [`matching`], [`credits`], [`admin`], [`sessions`], [`query`]) and what they stand on
-//! ([`tables`], [`ladder`], [`slab`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
+//! ([`tables`], [`ladder`], [`slab`], [`queue`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
 pub mod command;
@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod matching;
 pub mod orders;
 pub mod query;
+pub mod queue;
 pub mod sessions;
 pub mod slab;
 pub mod state;
@@ -134,10 +135,7 @@ impl Machine {
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
-            fees: Fees {
-                maker_bps: genesis.maker_fee_bps.get().into(),
-                taker_bps: genesis.taker_fee_bps.get().into(),
-            },
+            fees: Fees::new(genesis.maker_fee_bps.get().into(), genesis.taker_fee_bps.get().into()),
             sequence: 0,
             time_ns: 0,
             accrued_ms: 0,
@@ -349,6 +347,8 @@ impl Machine {
         }
         self.book_of[tier][resource as usize] = self.books.len() as u16;
         let price_max = m.price_ticks_max.get() as u16;
+        let sides = [Side::Buy, Side::Sell].map(|side| Ladder::new(side, price_max));
+        let queues = sides.each_ref().map(|ladder| self.slab.add_queues(ladder.levels()));
         self.books.push(Book {
             tier: m.tier.get(),
             resource,
@@ -364,7 +364,8 @@ impl Machine {
             orders: 0,
             trades: 0,
             volume: 0,
-            sides: [Ladder::new(Side::Buy, price_max), Ladder::new(Side::Sell, price_max)],
+            sides,
+            queues,
         });
         self.definitions.push(*m);
         self.ledger.house.push(CreditHouse::default());

@@ -7,8 +7,8 @@
 use super::command::{Envelope, NewOrderTerms};
 use super::config::MILLI;
 use super::event::{LevelChanged, Outbox};
-use super::ladder::NONE;
-use super::slab::{Node, handle};
+use super::queue;
+use super::slab::{Node, Slab, handle};
 use super::tables::Book;
 use super::{Machine, fold};
 use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
@@ -43,12 +43,10 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Its node, in no queue yet.
+    /// Its node.
     #[inline(always)]
     fn node(&self) -> Node {
         Node {
-            next: NONE,
-            prev: NONE,
             quantity: self.remaining,
             generation: self.generation,
             client_id: self.client_id,
@@ -72,11 +70,13 @@ pub(super) fn milli(quantity: u32) -> u64 {
     u64::from(quantity) * MILLI
 }
 
-/// Basis points of fees.
+/// Basis points of fees, by side for resting orders: who sells gives credits and no fee on them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fees {
     pub maker_bps: u64,
     pub taker_bps: u64,
+    held_bps: [u64; 2],
+    most_bps: [u64; 2],
 }
 
 /// What an order takes from its owner's funds, in micro-units, or credits, in milli-credits.
@@ -88,23 +88,22 @@ pub(super) struct Cost {
 }
 
 impl Fees {
-    /// What an order costs. Both sides go one way, so that no branch depends on the side: who sells
-    /// gives credits and no fee on them.
+    pub fn new(maker_bps: u64, taker_bps: u64) -> Fees {
+        let most_bps = [maker_bps.max(taker_bps), 0];
+        Fees { maker_bps, taker_bps, held_bps: [maker_bps, 0], most_bps }
+    }
+
+    /// What an order costs. No branch depends on its side, which nothing predicts.
     #[inline(always)]
     pub fn cost(&self, side: Side, tick_micro: u64, price: u16, quantity: u32) -> Cost {
-        let (unit, maker_bps, most_bps) = match side {
-            Side::Buy => {
-                let most_bps = self.maker_bps.max(self.taker_bps);
-                (u64::from(price) * tick_micro, self.maker_bps, most_bps)
-            }
-            Side::Sell => (MILLI, 0, 0),
-        };
+        let unit = [u64::from(price) * tick_micro, MILLI][side as usize];
         // Cannot overflow within the book's bounds.
         let amount = unit * u64::from(quantity);
+        let most_bps = self.most_bps[side as usize];
         // A micro-unit more, because the part that takes and the part that makes may both be
         // rounded up.
         let most = amount + fee(amount, most_bps) + u64::from(most_bps > 0);
-        Cost { most, held: amount + fee(amount, maker_bps) }
+        Cost { most, held: amount + fee(amount, self.held_bps[side as usize]) }
     }
 }
 
@@ -120,11 +119,23 @@ fn short_of(side: Side) -> Reject {
 impl Book {
     /// Puts an order last in its level's queue and says what the level holds.
     #[inline(always)]
-    fn append(&mut self, nodes: &mut [Node], order: &Incoming, out: &mut Outbox) {
+    fn append(&mut self, slab: &mut Slab, order: &Incoming, out: &mut Outbox) {
         self.orders += 1;
-        let ladder = &mut self.sides[order.side as usize];
-        let quantity = ladder.append(nodes, order.slot, order.node());
+        slab.nodes[order.slot as usize] = order.node();
+        let side = order.side as usize;
+        let level = self.sides[side].level_of(order.limit);
+        queue::append(&mut slab.links, self.queues[side] + level, order.slot);
+        let quantity = self.sides[side].add(level, order.remaining);
         say_level(order.book, order.side, order.limit, quantity, out);
+    }
+
+    /// Takes an order out of its queue; returns the credits its level still has open.
+    #[inline(always)]
+    fn remove(&mut self, slab: &mut Slab, slot: u32, node: &Node) -> u64 {
+        self.orders -= 1;
+        queue::remove(&mut slab.links, slot);
+        let ladder = &mut self.sides[node.side()];
+        ladder.take(ladder.level_of(node.price), node.quantity.into())
     }
 }
 
@@ -202,7 +213,7 @@ impl Machine {
             pocket.balance.hold(cost.held);
             let flips = pocket.flips();
             session.orders += 1;
-            book.append(&mut self.slab.nodes, &order, out);
+            book.append(&mut self.slab, &order, out);
             if flips {
                 self.flip(order.instance, order.resource, out);
             }
@@ -225,7 +236,7 @@ impl Machine {
             let pocket = self.ledger.pocket(side, order.account, order.instance, order.resource);
             pocket.balance.hold(hold);
             self.sessions[usize::from(order.session)].orders += 1;
-            self.books[usize::from(order.book)].append(&mut self.slab.nodes, &order, out);
+            self.books[usize::from(order.book)].append(&mut self.slab, &order, out);
             if order.dated {
                 self.expiry.insert(order.slot, expires_at_ms);
             }
@@ -265,8 +276,7 @@ impl Machine {
         pocket.balance.release(held);
         let flips = pocket.flips();
         report_cancelled(env, slot, &node, reason, out);
-        book.orders -= 1;
-        let left = book.sides[side as usize].remove(&mut self.slab.nodes, &node);
+        let left = book.remove(&mut self.slab, slot, &node);
         let resource = book.resource;
         self.retire(slot, &node);
         self.fold(u64::from(slot) << 8 | reason as u64);
@@ -344,9 +354,8 @@ impl Machine {
         pocket.balance.release(self.fees.cost(side, tick_micro, node.price, before).held);
         pocket.balance.hold(self.fees.cost(side, tick_micro, node.price, node.quantity).held);
         let ladder = &mut book.sides[side as usize];
-        let level = ladder.at_mut(ladder.level_of(node.price));
-        level.quantity -= u64::from(before - node.quantity);
-        let left = level.quantity;
+        let less = u64::from(before - node.quantity);
+        let left = ladder.take(ladder.level_of(node.price), less);
         self.report_replaced(env, m, m.handle.get(), out);
         say_level(node.book() as u16, side, node.price, left, out);
         self.reassess(node.instance, resource, out);
@@ -375,8 +384,7 @@ impl Machine {
         let expires_at_ms = if node.dated() { self.expiry.expires_at_ms(slot) } else { 0 };
         self.release_hold(&node);
         let (side, book) = (side_of(&node), &mut self.books[node.book()]);
-        book.orders -= 1;
-        let left = book.sides[side as usize].remove(&mut self.slab.nodes, &node);
+        let left = book.remove(&mut self.slab, slot, &node);
         let (resource, tick_micro) = (book.resource, book.tick_micro);
         self.retire(slot, &node);
         say_level(node.book() as u16, side, node.price, left, out);

@@ -41,7 +41,7 @@ impl Machine {
         let used = self.accounts_used as usize;
         let first = (from as usize).min(used);
         for (at, row) in self.accounts[..used].iter().enumerate().skip(first).take(PAGE) {
-            let funds = self.ledger.funds[at].balance;
+            let funds = self.ledger.funds()[at].balance;
             let answer = AccountRow {
                 free_micro: funds.free.into(),
                 held_micro: funds.held.into(),
@@ -70,7 +70,7 @@ impl Machine {
 
     fn instance_row(&self, at: usize) -> InstanceRow {
         let row = &self.instances[at];
-        let pockets = &self.ledger.credits[at * RESOURCES..(at + 1) * RESOURCES];
+        let pockets = &self.ledger.credits()[at * RESOURCES..(at + 1) * RESOURCES];
         let mut answer = InstanceRow {
             instance: (at as u32).into(),
             account: u32::from(row.account).into(),
@@ -164,7 +164,7 @@ impl Machine {
     }
 
     fn ledger_rows(&self, env: &Envelope, out: &mut Outbox) {
-        let funds = &self.ledger.funds;
+        let funds = self.ledger.funds();
         let free = funds.iter().map(|b| u128::from(b.balance.free)).sum::<u128>();
         let held = funds.iter().map(|b| u128::from(b.balance.held)).sum::<u128>();
         let lines = [
@@ -220,7 +220,7 @@ impl Machine {
 /// The best levels of a side, best first.
 pub fn depth(book: &Book, side: Side) -> impl Iterator<Item = (u16, u64)> + '_ {
     let ladder = &book.sides[side as usize];
-    let row = |level| (ladder.price_of(level), ladder.at(level).quantity);
+    let row = |level| (ladder.price_of(level), ladder.quantity(level));
     ladder.occupied().take(DEPTH_LEVELS).map(row)
 }
 

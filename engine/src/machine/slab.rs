@@ -1,6 +1,7 @@
-//! Open orders: one preallocated slab of 32-byte nodes for all books.
+//! Open orders: one preallocated slab of slots for all books.
 //!
-//! A node is half a cache line and holds everything a fill needs. What an order holds in funds or
+//! A slot has a node of 24 bytes with everything a fill needs, and a link that holds its place in
+//! its level's queue. What an order holds in funds or
 //! credits follows from its price and open quantity, so it is not stored.
 //!
 //! Slots belong to instances by pages of [`PAGE_SLOTS`]. An instance gets a page when all its slots
@@ -8,6 +9,7 @@
 //! found by its pages, and an order comes and goes without any list of orders to keep.
 
 use super::ladder::NONE;
+use super::queue::{self, Link};
 use vendue_wire::code::Reject;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -15,10 +17,6 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(8))]
 pub struct Node {
-    /// Next order in the level's queue.
-    pub next: u32,
-    /// Previous order in the level's queue.
-    pub prev: u32,
     /// Credits open.
     pub quantity: u32,
     /// Odd while the order lives; raised by one when it comes and when it goes.
@@ -35,7 +33,7 @@ pub struct Node {
     pub place: u16,
 }
 
-const _: () = assert!(size_of::<Node>() == 32, "a node is half a cache line");
+const _: () = assert!(size_of::<Node>() == 24, "a node has no padding");
 
 /// Books at most: the node's `place` keeps two bits for itself.
 pub const BOOKS_MAX: usize = 1 << 14;
@@ -82,7 +80,7 @@ const NOBODY: u16 = u16::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Share {
-    /// First of its free slots, which are linked through `next`, or [`NONE`].
+    /// First of its free slots, each linked to the next one, or [`NONE`].
     free: u32,
     /// Its orders.
     orders: u32,
@@ -101,6 +99,8 @@ impl Share {
 pub struct Slab {
     /// All slots.
     pub nodes: Box<[Node]>,
+    /// The slots' links, then the sentinels of the books' queues.
+    pub links: Vec<Link>,
     /// Open orders.
     pub live: u32,
     pages: Pages,
@@ -125,7 +125,7 @@ impl Pages {
 
     /// Gives the first page that is left to an instance whose slots are all taken.
     #[cold]
-    fn give(&mut self, instance: u16, share: &mut Share, nodes: &mut [Node]) {
+    fn give(&mut self, instance: u16, share: &mut Share, links: &mut [Link], slots: u32) {
         let page = self.first_left;
         assert!(self.owners[page] == NOBODY, "a page is given twice");
         self.owners[page] = instance;
@@ -133,9 +133,9 @@ impl Pages {
         self.first_left = left.map_or(self.owners.len(), |after| page + after);
         share.pages += 1;
         let first = page as u32 * PAGE_SLOTS;
-        let end = (first + PAGE_SLOTS).min(nodes.len() as u32);
+        let end = (first + PAGE_SLOTS).min(slots);
         for slot in (first..end).rev() {
-            nodes[slot as usize].next = share.free;
+            links[slot as usize].next = share.free;
             share.free = slot;
         }
     }
@@ -156,6 +156,7 @@ impl Pages {
 /// A place for one more order of an instance.
 pub struct Room<'a> {
     nodes: &'a mut [Node],
+    links: &'a mut [Link],
     live: &'a mut u32,
     share: &'a mut Share,
     pages: &'a mut Pages,
@@ -166,15 +167,15 @@ impl Room<'_> {
     /// Takes the slot and returns it with the order's generation.
     #[inline(always)]
     pub fn take(self) -> (u32, u32) {
-        let Room { nodes, live, share, pages, instance } = self;
+        let Room { nodes, links, live, share, pages, instance } = self;
         if share.free == NONE {
-            pages.give(instance, share, nodes);
+            pages.give(instance, share, links, nodes.len() as u32);
         }
         let slot = share.free;
         let node = &mut nodes[slot as usize];
         assert!(!node.live(), "a slot is taken twice");
         node.generation = node.generation.wrapping_add(1);
-        share.free = node.next;
+        share.free = links[slot as usize].next;
         share.orders += 1;
         *live += 1;
         (slot, node.generation)
@@ -187,11 +188,19 @@ impl Slab {
         let pages = orders.div_ceil(PAGE_SLOTS);
         Slab {
             nodes: vec![Node::new_zeroed(); orders as usize].into_boxed_slice(),
+            links: vec![Link::new_zeroed(); orders as usize],
             live: 0,
             pages: Pages { owners: vec![NOBODY; pages as usize].into_boxed_slice(), first_left: 0 },
             shares: vec![Share::NOTHING; instances as usize].into_boxed_slice(),
             per_instance,
         }
+    }
+
+    /// Adds the sentinels of `levels` empty queues, at start-up. Returns the first.
+    pub fn add_queues(&mut self, levels: u32) -> u32 {
+        let first = self.links.len() as u32;
+        self.links.extend((first..first + levels).map(queue::empty));
+        first
     }
 
     /// Open orders of an instance.
@@ -218,7 +227,7 @@ impl Slab {
     /// [`Reject::InstanceOrdersFull`] if it has as many orders as it may.
     #[inline(always)]
     pub fn room(&mut self, instance: u16) -> Result<Room<'_>, Reject> {
-        let Slab { nodes, live, pages, shares, per_instance } = self;
+        let Slab { nodes, links, live, pages, shares, per_instance } = self;
         let share = &mut shares[usize::from(instance)];
         if share.free == NONE && pages.none_left() {
             return Err(Reject::OrdersFull);
@@ -226,7 +235,7 @@ impl Slab {
         if share.orders >= *per_instance {
             return Err(Reject::InstanceOrdersFull);
         }
-        Ok(Room { nodes, live, share, pages, instance })
+        Ok(Room { nodes, links, live, share, pages, instance })
     }
 
     /// Returns the slot of an instance's order that has gone.
@@ -236,7 +245,7 @@ impl Slab {
         assert!(node.live(), "a slot is given back twice");
         node.generation = node.generation.wrapping_add(1);
         let share = &mut self.shares[usize::from(instance)];
-        node.next = share.free;
+        self.links[slot as usize].next = share.free;
         share.free = slot;
         share.orders -= 1;
         self.live -= 1;
@@ -265,21 +274,30 @@ impl Slab {
         handle(slot, self.nodes[slot as usize].generation)
     }
 
-    /// The owner of each page and the share of each instance, for a snapshot.
-    pub fn parts(&self) -> (&[u16], &[Share]) {
-        (&self.pages.owners, &self.shares)
+    /// The links of the slots, the owner of each page and the share of each instance, for a
+    /// snapshot.
+    pub fn parts(&self) -> (&[Link], &[u16], &[Share]) {
+        (&self.links[..self.nodes.len()], &self.pages.owners, &self.shares)
     }
 
     /// Restores what [`Slab::parts`] and the nodes were. Returns false if they contradict one
     /// another.
-    pub fn restore(&mut self, nodes: &[Node], owners: &[u16], shares: &[Share]) -> bool {
+    pub fn restore(
+        &mut self,
+        nodes: &[Node],
+        links: &[Link],
+        owners: &[u16],
+        shares: &[Share],
+    ) -> bool {
         if nodes.len() != self.nodes.len()
+            || links.len() != self.nodes.len()
             || owners.len() != self.pages.owners.len()
             || shares.len() > self.shares.len()
         {
             return false;
         }
         self.nodes.copy_from_slice(nodes);
+        self.links[..links.len()].copy_from_slice(links);
         self.pages.owners.copy_from_slice(owners);
         let left = owners.iter().position(|&owner| owner == NOBODY);
         self.pages.first_left = left.unwrap_or(owners.len());
@@ -313,7 +331,7 @@ impl Slab {
                     if !node.live()
                         && self.pages.owners[(slot / PAGE_SLOTS) as usize] == instance =>
                 {
-                    (free, slot) = (free + 1, node.next);
+                    (free, slot) = (free + 1, self.links[slot as usize].next);
                 }
                 _ => return false,
             }

@@ -8,8 +8,8 @@ use super::Machine;
 use super::command::{Command, DefineBook, Genesis};
 use super::config::BoundsError;
 use super::expiry::Dated;
-use super::ladder::NONE;
 use super::ledger::{Balance, CreditHouse};
+use super::queue::Link;
 use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
 use vendue_wire::message::Body;
@@ -111,13 +111,14 @@ impl Machine {
         w.slice(&self.accounts[..self.accounts_used as usize]);
         w.slice(used(&self.instances, &Instance::FREE));
         w.slice(used(&self.sessions, &Session::FREE));
-        for pockets in [&self.ledger.funds, &self.ledger.credits] {
+        for pockets in [self.ledger.funds(), self.ledger.credits()] {
             let balances: Vec<Balance> = pockets.iter().map(|pocket| pocket.balance).collect();
             w.slice(used(&balances, &Balance::default()));
         }
         w.slice(&self.ledger.house);
         w.slice(&self.slab.nodes);
-        let (owners, shares) = self.slab.parts();
+        let (links, owners, shares) = self.slab.parts();
+        w.slice(links);
         w.slice(owners);
         w.slice(used(shares, &Share::NOTHING));
         let (entries, buckets, second) = self.expiry.parts();
@@ -165,8 +166,7 @@ impl Machine {
         }
         (0..machine.instances.len()).for_each(|at| machine.find_edges(at as u16));
         r.fill(&mut machine.sessions, "sessions")?;
-        let ledger = &mut machine.ledger;
-        for (pockets, what) in [(&mut ledger.funds, "funds"), (&mut ledger.credits, "credits")] {
+        for (pockets, what) in machine.ledger.pockets_mut().iter_mut().zip(["funds", "credits"]) {
             let balances: Vec<Balance> = r.rows(pockets.len(), what)?;
             for (pocket, balance) in pockets.iter_mut().zip(balances) {
                 pocket.balance = balance;
@@ -200,6 +200,7 @@ impl Machine {
 
     fn decode_orders(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
         let nodes: Vec<Node> = r.rows(self.slab.nodes.len(), "orders")?;
+        let links: Vec<Link> = r.rows(nodes.len(), "links")?;
         let owners: Vec<u16> = r.rows(nodes.len(), "pages")?;
         let shares: Vec<Share> = r.rows(self.instances.len(), "shares")?;
         let entries: Vec<Dated> = r.rows(nodes.len(), "expiry")?;
@@ -216,7 +217,7 @@ impl Machine {
             *pair = (r.word("digests")?, r.word("digests")?);
         }
         let dated = nodes.iter().filter(|node| node.live() && node.dated()).count() as u32;
-        if !self.slab.restore(&nodes, &owners, &shares)
+        if !self.slab.restore(&nodes, &links, &owners, &shares)
             || !self.expiry.restore(&entries, &buckets, second, dated)
         {
             return Err(StateError::Contradiction("orders"));
@@ -224,38 +225,45 @@ impl Machine {
         self.rebuild_levels(&nodes)
     }
 
-    /// Levels and counts from the orders' own links.
+    /// Levels, their sentinels and counts from the orders and their links.
     fn rebuild_levels(&mut self, nodes: &[Node]) -> Result<(), StateError> {
         for (slot, node) in (0_u32..).zip(nodes).filter(|(_, node)| node.live()) {
             let book = self.books.get_mut(node.book());
             let book = book.ok_or(StateError::Contradiction("an order without a book"))?;
-            if node.price == 0 || node.price > book.price_max {
+            if node.price == 0 || node.price > book.price_max || node.quantity == 0 {
                 return Err(StateError::Contradiction("an order's price"));
             }
             let ladder = &mut book.sides[node.side()];
-            let number = ladder.level_of(node.price);
-            let level = ladder.at_mut(number);
-            level.quantity += u64::from(node.quantity);
-            if node.prev == NONE {
-                level.head = slot;
-            }
-            if node.next == NONE {
-                level.tail = slot;
-            }
-            ladder.mark(number);
+            let level = ladder.level_of(node.price);
+            ladder.add(level, node.quantity);
             book.orders += 1;
+            let sentinel = book.queues[node.side()] + level;
+            let Link { next, prev } = self.slab.links[slot as usize];
+            // A neighbour is of the same level and knows it, or is its sentinel, which learns it.
+            let beside = |other: u32, back: fn(&Link) -> u32| {
+                other == sentinel
+                    || nodes.get(other as usize).is_some_and(|other| {
+                        other.live()
+                            && (other.place | 2, other.price) == (node.place | 2, node.price)
+                    }) && back(&self.slab.links[other as usize]) == slot
+            };
+            if !beside(next, |link| link.prev) || !beside(prev, |link| link.next) {
+                return Err(StateError::Contradiction("an order's place in its queue"));
+            }
+            if next == sentinel {
+                self.slab.links[sentinel as usize].prev = slot;
+            }
+            if prev == sentinel {
+                self.slab.links[sentinel as usize].next = slot;
+            }
         }
         Ok(())
     }
 
     /// Numbers that point into other tables stay inside them.
     fn check_references(&self) -> Result<(), StateError> {
-        let inside = |at: u32, length: usize| at == NONE || (at as usize) < length;
-        let slots = self.slab.nodes.len();
         let nodes_fit = self.slab.nodes.iter().all(|node| {
-            inside(node.next, slots)
-                && inside(node.prev, slots)
-                && usize::from(node.instance) < self.instances.len()
+            usize::from(node.instance) < self.instances.len()
                 && usize::from(node.session) < self.sessions.len()
         });
         let instances_fit = self.instances.iter().filter(|row| row.live == 1).all(|row| {

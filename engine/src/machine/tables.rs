@@ -168,6 +168,8 @@ pub struct Book {
     pub volume: u64,
     /// Buy ladder, sell ladder.
     pub sides: [Ladder; 2],
+    /// First sentinel of each side's queues, in the order of levels.
+    pub queues: [u32; 2],
 }
 
 impl Book {
