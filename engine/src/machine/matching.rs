@@ -67,7 +67,7 @@ impl Machine {
         levels.flat_map(move |level| {
             let sentinel = book.queues[side] + level;
             let next = move |at: u32| {
-                let next = self.slab.links[at as usize].next;
+                let next = self.slab.nodes[at as usize].next;
                 (next != sentinel).then_some(next)
             };
             let slots = std::iter::successors(next(sentinel), move |&slot| next(slot));
@@ -120,7 +120,22 @@ impl Machine {
         order: &mut Incoming,
         out: &mut Outbox,
     ) -> Option<CancelReason> {
-        let (book, opposite) = (usize::from(order.book), order.side.opposite() as usize);
+        // A copy of the code for each side, in which the side is known.
+        match order.side {
+            Side::Buy => self.match_side(env, order, Side::Buy, out),
+            Side::Sell => self.match_side(env, order, Side::Sell, out),
+        }
+    }
+
+    #[inline(always)]
+    fn match_side(
+        &mut self,
+        env: &Envelope,
+        order: &mut Incoming,
+        side: Side,
+        out: &mut Outbox,
+    ) -> Option<CancelReason> {
+        let (book, opposite) = (usize::from(order.book), side.opposite() as usize);
         let facing = &self.books[book].sides[opposite];
         let limit = facing.level_of(order.limit);
         let mut level = facing.best();
@@ -129,7 +144,7 @@ impl Machine {
         }
         let row = &self.accounts[usize::from(order.account)];
         let mut taken = Taken {
-            meets: if order.side == Side::Buy { row.buys_from } else { row.sells_to },
+            meets: if side == Side::Buy { row.buys_from } else { row.sells_to },
             group: row.group,
             notional: 0,
             fee: 0,
@@ -139,7 +154,7 @@ impl Machine {
         };
         let (trades, wanted) = (self.trades, order.remaining);
         let stopped = loop {
-            let stopped = self.match_level(env, order, &mut taken, level, out);
+            let stopped = self.match_level(env, order, &mut taken, (side, level), out);
             if stopped.is_some() || order.remaining == 0 {
                 break stopped;
             }
@@ -163,21 +178,20 @@ impl Machine {
         env: &Envelope,
         order: &mut Incoming,
         taken: &mut Taken,
-        level: u32,
+        (taker, level): (Side, u32),
         out: &mut Outbox,
     ) -> Option<CancelReason> {
-        let (at, side) = (usize::from(order.book), order.side.opposite());
+        let (at, side) = (usize::from(order.book), taker.opposite());
         let book = &self.books[at];
         let price = book.sides[side as usize].price_of(level);
         let sentinel = book.queues[side as usize] + level;
-        let mut slot = self.slab.links[sentinel as usize].next;
+        let mut slot = self.slab.nodes[sentinel as usize].next;
         let trades = self.trades;
         // The last order that stays, and whether and how many after it have left.
         let (mut kept, mut gap, mut gone, mut less) = (sentinel, false, 0, 0_u64);
         let mut stopped = None;
         while slot != sentinel && order.remaining > 0 {
-            let next = self.slab.links[slot as usize].next;
-            let Node { instance, quantity, .. } = self.slab.nodes[slot as usize];
+            let Node { next, instance, quantity, .. } = self.slab.nodes[slot as usize];
             let account = self.owner[usize::from(instance)];
             if account == order.account {
                 if !order.cancel_maker {
@@ -186,15 +200,15 @@ impl Machine {
                 }
                 self.cancel_own(env, order, taken, slot, out);
                 less += u64::from(quantity);
-            } else if taken.may_meet(order.side, &self.accounts[usize::from(account)]) {
-                let traded = self.fill(order, taken, slot, account, out);
+            } else if taken.may_meet(taker, &self.accounts[usize::from(account)]) {
+                let traded = self.fill(order, taken, (side, slot, account), out);
                 less += u64::from(traded);
                 if traded < quantity {
                     break;
                 }
             } else {
                 if gap {
-                    queue::join(&mut self.slab.links, kept, slot);
+                    queue::join(&mut self.slab.nodes, kept, slot);
                 }
                 (kept, gap, slot) = (slot, false, next);
                 continue;
@@ -202,7 +216,7 @@ impl Machine {
             (gap, gone, slot) = (true, gone + 1, next);
         }
         if gap {
-            queue::join(&mut self.slab.links, kept, slot);
+            queue::join(&mut self.slab.nodes, kept, slot);
         }
         if less > 0 {
             let book = &mut self.books[at];
@@ -211,7 +225,7 @@ impl Machine {
                 book.last = price;
             }
             let left = book.sides[side as usize].take(level, less);
-            let empty = self.slab.links[sentinel as usize].next == sentinel;
+            let empty = self.slab.nodes[sentinel as usize].next == sentinel;
             assert!(empty == (left == 0), "a level miscounts its credits");
             say_level(order.book, side, price, left, out);
         }
@@ -225,8 +239,7 @@ impl Machine {
         &mut self,
         order: &mut Incoming,
         taken: &mut Taken,
-        slot: u32,
-        account: u16,
+        (side, slot, account): (Side, u32, u16),
         out: &mut Outbox,
     ) -> u32 {
         let node = self.slab.nodes[slot as usize];
@@ -235,14 +248,15 @@ impl Machine {
         let unit = u64::from(node.price) * order.tick_micro;
         let notional = unit * u64::from(quantity);
         // What the maker's fee for all of it was, less what it is for the rest.
-        let maker_fee = fee(unit * u64::from(node.quantity), self.fees.maker_bps)
-            - fee(unit * u64::from(left), self.fees.maker_bps);
+        let mut maker_fee = fee(unit * u64::from(node.quantity), self.fees.maker_bps);
+        if left > 0 {
+            maker_fee -= fee(unit * u64::from(left), self.fees.maker_bps);
+        }
         taken.maker_fees += maker_fee;
         taken.notional += notional;
         let fee_before = taken.fee;
         taken.fee = fee(taken.notional, self.fees.taker_bps);
         order.remaining -= quantity;
-        let side = order.side.opposite();
         let (spent, gained) = self.ledger.pockets(side, account, node.instance, order.resource);
         let sale = Sale { notional, fee: maker_fee, milli: milli(quantity) };
         taken.gap.maker(side, &sale, &mut spent.balance, &mut gained.balance);
@@ -268,7 +282,7 @@ impl Machine {
             maker_account: account.into(),
             taker_account: order.account.into(),
             book: order.book.into(),
-            taker_side: order.side as u8,
+            taker_side: side.opposite() as u8,
             reserved: [0; 3],
         };
         out.push(ANY, &event);

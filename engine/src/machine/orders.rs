@@ -7,6 +7,7 @@
 use super::command::{Envelope, NewOrderTerms};
 use super::config::MILLI;
 use super::event::{LevelChanged, Outbox};
+use super::ladder::NONE;
 use super::queue;
 use super::slab::{Node, Slab, handle};
 use super::tables::Book;
@@ -43,10 +44,12 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Its node.
+    /// Its node, in no queue yet.
     #[inline(always)]
     fn node(&self) -> Node {
         Node {
+            next: NONE,
+            prev: NONE,
             quantity: self.remaining,
             generation: self.generation,
             client_id: self.client_id,
@@ -121,19 +124,18 @@ impl Book {
     #[inline(always)]
     fn append(&mut self, slab: &mut Slab, order: &Incoming, out: &mut Outbox) {
         self.orders += 1;
-        slab.nodes[order.slot as usize] = order.node();
         let side = order.side as usize;
         let level = self.sides[side].level_of(order.limit);
-        queue::append(&mut slab.links, self.queues[side] + level, order.slot);
+        queue::append(&mut slab.nodes, self.queues[side] + level, order.slot, &order.node());
         let quantity = self.sides[side].add(level, order.remaining);
         say_level(order.book, order.side, order.limit, quantity, out);
     }
 
     /// Takes an order out of its queue; returns the credits its level still has open.
     #[inline(always)]
-    fn remove(&mut self, slab: &mut Slab, slot: u32, node: &Node) -> u64 {
+    fn remove(&mut self, slab: &mut Slab, node: &Node) -> u64 {
         self.orders -= 1;
-        queue::remove(&mut slab.links, slot);
+        queue::join(&mut slab.nodes, node.prev, node.next);
         let ladder = &mut self.sides[node.side()];
         ladder.take(ladder.level_of(node.price), node.quantity.into())
     }
@@ -276,7 +278,7 @@ impl Machine {
         pocket.balance.release(held);
         let flips = pocket.flips();
         report_cancelled(env, slot, &node, reason, out);
-        let left = book.remove(&mut self.slab, slot, &node);
+        let left = book.remove(&mut self.slab, &node);
         let resource = book.resource;
         self.retire(slot, &node);
         self.fold(u64::from(slot) << 8 | reason as u64);
@@ -384,7 +386,7 @@ impl Machine {
         let expires_at_ms = if node.dated() { self.expiry.expires_at_ms(slot) } else { 0 };
         self.release_hold(&node);
         let (side, book) = (side_of(&node), &mut self.books[node.book()]);
-        let left = book.remove(&mut self.slab, slot, &node);
+        let left = book.remove(&mut self.slab, &node);
         let (resource, tick_micro) = (book.resource, book.tick_micro);
         self.retire(slot, &node);
         say_level(node.book() as u16, side, node.price, left, out);

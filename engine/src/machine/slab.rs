@@ -1,7 +1,6 @@
 //! Open orders: one preallocated slab of slots for all books.
 //!
-//! A slot has a node of 24 bytes with everything a fill needs, and a link that holds its place in
-//! its level's queue. What an order holds in funds or
+//! A slot's node is half a cache line and holds everything a fill needs. What an order holds in funds or
 //! credits follows from its price and open quantity, so it is not stored.
 //!
 //! Slots belong to instances by pages of [`PAGE_SLOTS`]. An instance gets a page when all its slots
@@ -9,7 +8,6 @@
 //! found by its pages, and an order comes and goes without any list of orders to keep.
 
 use super::ladder::NONE;
-use super::queue::{self, Link};
 use vendue_wire::code::Reject;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -17,6 +15,10 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(8))]
 pub struct Node {
+    /// Next order of the level's queue, or next free slot.
+    pub next: u32,
+    /// Previous order of the level's queue.
+    pub prev: u32,
     /// Credits open.
     pub quantity: u32,
     /// Odd while the order lives; raised by one when it comes and when it goes.
@@ -33,7 +35,7 @@ pub struct Node {
     pub place: u16,
 }
 
-const _: () = assert!(size_of::<Node>() == 24, "a node has no padding");
+const _: () = assert!(size_of::<Node>() == 32, "a node is half a cache line");
 
 /// Books at most: the node's `place` keeps two bits for itself.
 pub const BOOKS_MAX: usize = 1 << 14;
@@ -97,10 +99,9 @@ impl Share {
 /// All slots, and whose they are.
 #[derive(Debug)]
 pub struct Slab {
-    /// All slots.
-    pub nodes: Box<[Node]>,
-    /// The slots' links, then the sentinels of the books' queues.
-    pub links: Vec<Link>,
+    /// All slots, then the sentinels of the books' queues.
+    pub nodes: Vec<Node>,
+    slots: u32,
     /// Open orders.
     pub live: u32,
     pages: Pages,
@@ -125,7 +126,7 @@ impl Pages {
 
     /// Gives the first page that is left to an instance whose slots are all taken.
     #[cold]
-    fn give(&mut self, instance: u16, share: &mut Share, links: &mut [Link], slots: u32) {
+    fn give(&mut self, instance: u16, share: &mut Share, nodes: &mut [Node], slots: u32) {
         let page = self.first_left;
         assert!(self.owners[page] == NOBODY, "a page is given twice");
         self.owners[page] = instance;
@@ -135,7 +136,7 @@ impl Pages {
         let first = page as u32 * PAGE_SLOTS;
         let end = (first + PAGE_SLOTS).min(slots);
         for slot in (first..end).rev() {
-            links[slot as usize].next = share.free;
+            nodes[slot as usize].next = share.free;
             share.free = slot;
         }
     }
@@ -156,7 +157,7 @@ impl Pages {
 /// A place for one more order of an instance.
 pub struct Room<'a> {
     nodes: &'a mut [Node],
-    links: &'a mut [Link],
+    slots: u32,
     live: &'a mut u32,
     share: &'a mut Share,
     pages: &'a mut Pages,
@@ -167,15 +168,15 @@ impl Room<'_> {
     /// Takes the slot and returns it with the order's generation.
     #[inline(always)]
     pub fn take(self) -> (u32, u32) {
-        let Room { nodes, links, live, share, pages, instance } = self;
+        let Room { nodes, slots, live, share, pages, instance } = self;
         if share.free == NONE {
-            pages.give(instance, share, links, nodes.len() as u32);
+            pages.give(instance, share, nodes, slots);
         }
         let slot = share.free;
         let node = &mut nodes[slot as usize];
         assert!(!node.live(), "a slot is taken twice");
         node.generation = node.generation.wrapping_add(1);
-        share.free = links[slot as usize].next;
+        share.free = node.next;
         share.orders += 1;
         *live += 1;
         (slot, node.generation)
@@ -187,8 +188,8 @@ impl Slab {
     pub fn new(orders: u32, instances: u32, per_instance: u32) -> Slab {
         let pages = orders.div_ceil(PAGE_SLOTS);
         Slab {
-            nodes: vec![Node::new_zeroed(); orders as usize].into_boxed_slice(),
-            links: vec![Link::new_zeroed(); orders as usize],
+            nodes: vec![Node::new_zeroed(); orders as usize],
+            slots: orders,
             live: 0,
             pages: Pages { owners: vec![NOBODY; pages as usize].into_boxed_slice(), first_left: 0 },
             shares: vec![Share::NOTHING; instances as usize].into_boxed_slice(),
@@ -198,8 +199,9 @@ impl Slab {
 
     /// Adds the sentinels of `levels` empty queues, at start-up. Returns the first.
     pub fn add_queues(&mut self, levels: u32) -> u32 {
-        let first = self.links.len() as u32;
-        self.links.extend((first..first + levels).map(queue::empty));
+        let first = self.nodes.len() as u32;
+        let empty = |at| Node { next: at, prev: at, ..Node::new_zeroed() };
+        self.nodes.extend((first..first + levels).map(empty));
         first
     }
 
@@ -227,7 +229,7 @@ impl Slab {
     /// [`Reject::InstanceOrdersFull`] if it has as many orders as it may.
     #[inline(always)]
     pub fn room(&mut self, instance: u16) -> Result<Room<'_>, Reject> {
-        let Slab { nodes, links, live, pages, shares, per_instance } = self;
+        let Slab { nodes, slots, live, pages, shares, per_instance } = self;
         let share = &mut shares[usize::from(instance)];
         if share.free == NONE && pages.none_left() {
             return Err(Reject::OrdersFull);
@@ -235,7 +237,7 @@ impl Slab {
         if share.orders >= *per_instance {
             return Err(Reject::InstanceOrdersFull);
         }
-        Ok(Room { nodes, links, live, share, pages, instance })
+        Ok(Room { nodes, slots: *slots, live, share, pages, instance })
     }
 
     /// Returns the slot of an instance's order that has gone.
@@ -245,7 +247,7 @@ impl Slab {
         assert!(node.live(), "a slot is given back twice");
         node.generation = node.generation.wrapping_add(1);
         let share = &mut self.shares[usize::from(instance)];
-        self.links[slot as usize].next = share.free;
+        node.next = share.free;
         share.free = slot;
         share.orders -= 1;
         self.live -= 1;
@@ -274,30 +276,21 @@ impl Slab {
         handle(slot, self.nodes[slot as usize].generation)
     }
 
-    /// The links of the slots, the owner of each page and the share of each instance, for a
-    /// snapshot.
-    pub fn parts(&self) -> (&[Link], &[u16], &[Share]) {
-        (&self.links[..self.nodes.len()], &self.pages.owners, &self.shares)
+    /// All slots, the owner of each page and the share of each instance, for a snapshot.
+    pub fn parts(&self) -> (&[Node], &[u16], &[Share]) {
+        (&self.nodes[..self.slots as usize], &self.pages.owners, &self.shares)
     }
 
-    /// Restores what [`Slab::parts`] and the nodes were. Returns false if they contradict one
+    /// Restores what [`Slab::parts`] were. Returns false if they contradict one
     /// another.
-    pub fn restore(
-        &mut self,
-        nodes: &[Node],
-        links: &[Link],
-        owners: &[u16],
-        shares: &[Share],
-    ) -> bool {
-        if nodes.len() != self.nodes.len()
-            || links.len() != self.nodes.len()
+    pub fn restore(&mut self, nodes: &[Node], owners: &[u16], shares: &[Share]) -> bool {
+        if nodes.len() != self.slots as usize
             || owners.len() != self.pages.owners.len()
             || shares.len() > self.shares.len()
         {
             return false;
         }
-        self.nodes.copy_from_slice(nodes);
-        self.links[..links.len()].copy_from_slice(links);
+        self.nodes[..nodes.len()].copy_from_slice(nodes);
         self.pages.owners.copy_from_slice(owners);
         let left = owners.iter().position(|&owner| owner == NOBODY);
         self.pages.first_left = left.unwrap_or(owners.len());
@@ -322,16 +315,16 @@ impl Slab {
             return *share == Share::NOTHING;
         }
         let own = self.pages.owners.iter().zip(0_u32..).filter(|(owner, _)| **owner == instance);
-        let slots = |page: u32| (self.nodes.len() as u32 - page * PAGE_SLOTS).min(PAGE_SLOTS);
+        let slots = |page: u32| (self.slots - page * PAGE_SLOTS).min(PAGE_SLOTS);
         let size: u32 = own.map(|(_, page)| slots(page)).sum();
         let (mut free, mut slot) = (0, share.free);
         while slot != NONE && free <= size {
-            match self.nodes.get(slot as usize) {
+            match self.nodes[..self.slots as usize].get(slot as usize) {
                 Some(node)
                     if !node.live()
                         && self.pages.owners[(slot / PAGE_SLOTS) as usize] == instance =>
                 {
-                    (free, slot) = (free + 1, self.links[slot as usize].next);
+                    (free, slot) = (free + 1, node.next);
                 }
                 _ => return false,
             }

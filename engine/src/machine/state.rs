@@ -9,7 +9,6 @@ use super::command::{Command, DefineBook, Genesis};
 use super::config::BoundsError;
 use super::expiry::Dated;
 use super::ledger::{Balance, CreditHouse};
-use super::queue::Link;
 use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
 use vendue_wire::message::Body;
@@ -116,9 +115,8 @@ impl Machine {
             w.slice(used(&balances, &Balance::default()));
         }
         w.slice(&self.ledger.house);
-        w.slice(&self.slab.nodes);
-        let (links, owners, shares) = self.slab.parts();
-        w.slice(links);
+        let (nodes, owners, shares) = self.slab.parts();
+        w.slice(nodes);
         w.slice(owners);
         w.slice(used(shares, &Share::NOTHING));
         let (entries, buckets, second) = self.expiry.parts();
@@ -199,8 +197,7 @@ impl Machine {
     }
 
     fn decode_orders(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
-        let nodes: Vec<Node> = r.rows(self.slab.nodes.len(), "orders")?;
-        let links: Vec<Link> = r.rows(nodes.len(), "links")?;
+        let nodes: Vec<Node> = r.rows(self.genesis.orders_max.get() as usize, "orders")?;
         let owners: Vec<u16> = r.rows(nodes.len(), "pages")?;
         let shares: Vec<Share> = r.rows(self.instances.len(), "shares")?;
         let entries: Vec<Dated> = r.rows(nodes.len(), "expiry")?;
@@ -217,7 +214,7 @@ impl Machine {
             *pair = (r.word("digests")?, r.word("digests")?);
         }
         let dated = nodes.iter().filter(|node| node.live() && node.dated()).count() as u32;
-        if !self.slab.restore(&nodes, &links, &owners, &shares)
+        if !self.slab.restore(&nodes, &owners, &shares)
             || !self.expiry.restore(&entries, &buckets, second, dated)
         {
             return Err(StateError::Contradiction("orders"));
@@ -238,23 +235,23 @@ impl Machine {
             ladder.add(level, node.quantity);
             book.orders += 1;
             let sentinel = book.queues[node.side()] + level;
-            let Link { next, prev } = self.slab.links[slot as usize];
             // A neighbour is of the same level and knows it, or is its sentinel, which learns it.
-            let beside = |other: u32, back: fn(&Link) -> u32| {
+            let beside = |other: u32, back: fn(&Node) -> u32| {
                 other == sentinel
                     || nodes.get(other as usize).is_some_and(|other| {
                         other.live()
                             && (other.place | 2, other.price) == (node.place | 2, node.price)
-                    }) && back(&self.slab.links[other as usize]) == slot
+                            && back(other) == slot
+                    })
             };
-            if !beside(next, |link| link.prev) || !beside(prev, |link| link.next) {
+            if !beside(node.next, |node| node.prev) || !beside(node.prev, |node| node.next) {
                 return Err(StateError::Contradiction("an order's place in its queue"));
             }
-            if next == sentinel {
-                self.slab.links[sentinel as usize].prev = slot;
+            if node.next == sentinel {
+                self.slab.nodes[sentinel as usize].prev = slot;
             }
-            if prev == sentinel {
-                self.slab.links[sentinel as usize].next = slot;
+            if node.prev == sentinel {
+                self.slab.nodes[sentinel as usize].next = slot;
             }
         }
         Ok(())
