@@ -2,7 +2,7 @@
 //! two-level bitmap that finds the best level, queues threaded through 16-byte nodes in a recycled
 //! slab, and cancels by handle. No accounts, no permissions, no fees, no reports.
 
-use crate::flow::{BUY, Fill, PRICE_TICKS, Record};
+use crate::flow::{BUY, CANCEL, Fill, PRICE_TICKS, Record};
 use crate::run::Matcher;
 
 /// Levels of one side of one book.
@@ -106,6 +106,25 @@ impl Floor {
 }
 
 impl Matcher for Floor {
+    type Input = Record;
+
+    fn input(record: &Record) -> Record {
+        *record
+    }
+
+    #[inline(always)]
+    fn take(&mut self, record: &Record, on_fill: impl FnMut(Fill)) -> u64 {
+        if record.kind == CANCEL {
+            self.cancel(record.handle());
+            0
+        } else {
+            self.add(record, on_fill)
+        }
+    }
+}
+
+impl Floor {
+    /// Matches an order and queues what is left of it. Returns its handle.
     #[inline(always)]
     fn add(&mut self, order: &Record, mut on_fill: impl FnMut(Fill)) -> u64 {
         let mirror = if order.side == BUY { LEVEL_MASK } else { 0 };
@@ -155,6 +174,7 @@ impl Matcher for Floor {
         u64::from(order.id) << 32 | u64::from(slot)
     }
 
+    /// Takes the order with this handle out of its queue.
     #[inline(always)]
     fn cancel(&mut self, handle: u64) {
         let slot = handle as u32;
@@ -174,22 +194,26 @@ impl Matcher for Floor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{ADD, CANCEL, FLOW_A, FLOW_B, Flow, SELL, Totals};
+    use crate::flow::{ADD, FLOW_A, FLOW_B, Flow, SELL, Totals};
     use crate::generate::generate;
     use crate::ours::Ours;
 
     /// Runs a whole flow by handle; totals after the timed part and after the sweeps.
-    fn run(flow: &Flow, mut matcher: impl Matcher) -> (Totals, Totals) {
+    fn run<M: Matcher>(flow: &Flow, mut matcher: M) -> (Totals, Totals) {
         let mut handles = vec![0; flow.records.len() + 1];
         let (mut totals, mut timed) = (Totals::default(), Totals::default());
         for (index, record) in flow.records.iter().enumerate() {
             if index == flow.prefill + flow.ops {
                 timed = totals;
             }
+            let mut record = *record;
+            let id = record.id as usize;
             if record.kind == CANCEL {
-                matcher.cancel(handles[record.id as usize]);
-            } else {
-                handles[record.id as usize] = matcher.add(record, |fill| totals.count(fill));
+                record.set_handle(handles[id]);
+            }
+            let handle = matcher.take(&M::input(&record), |fill| totals.count(fill));
+            if record.kind != CANCEL {
+                handles[id] = handle;
             }
         }
         (timed, totals)

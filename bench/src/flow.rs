@@ -254,21 +254,21 @@ impl Flow {
         Self::from_records(self.records, self.prefill)
     }
 
-    /// The records that build the book.
+    /// Of something for each record: those that build the book.
     #[must_use]
-    pub fn prefill<'a>(&self, records: &'a [Record]) -> &'a [Record] {
+    pub fn prefill<'a, T>(&self, records: &'a [T]) -> &'a [T] {
         &records[..self.prefill]
     }
 
-    /// The timed operations.
+    /// Of something for each record: the timed operations.
     #[must_use]
-    pub fn timed<'a>(&self, records: &'a [Record]) -> &'a [Record] {
+    pub fn timed<'a, T>(&self, records: &'a [T]) -> &'a [T] {
         &records[self.prefill..self.prefill + self.ops]
     }
 
-    /// The sweeps that empty the books.
+    /// Of something for each record: the sweeps that empty the books.
     #[must_use]
-    pub fn sweeps<'a>(&self, records: &'a [Record]) -> &'a [Record] {
+    pub fn sweeps<'a, T>(&self, records: &'a [T]) -> &'a [T] {
         &records[self.prefill + self.ops..]
     }
 

@@ -15,7 +15,7 @@ use vendue_wire::message::{
 };
 use zerocopy::IntoBytes;
 
-use crate::flow::{Fill, Record};
+use crate::flow::{CANCEL, Fill, Record};
 use crate::run::Matcher;
 
 /// Accounts a side.
@@ -158,7 +158,15 @@ impl Ours {
         self.outbox.clear();
     }
 
-    #[inline]
+    /// Applies a message of the trader's session.
+    #[inline(always)]
+    fn apply(&mut self, kind: u8, body: &[u8]) {
+        let env = self.envelope();
+        let command = Command::parse(kind, body).expect("a well-formed command");
+        self.machine.apply(&env, &command, &mut self.outbox).expect("a command in order");
+    }
+
+    #[inline(always)]
     fn envelope(&mut self) -> Envelope {
         self.sequence += 1;
         Envelope {
@@ -182,30 +190,51 @@ fn operator(session: u64) -> OpenSession {
     }
 }
 
+/// A message as it comes over the wire, without its frame.
+pub struct Message {
+    kind: u8,
+    body: [u8; size_of::<NewOrder>()],
+}
+
 impl Matcher for Ours {
-    #[inline]
-    fn add(&mut self, order: &Record, mut on_fill: impl FnMut(Fill)) -> u64 {
-        let env = self.envelope();
-        let tier = u32::from(order.book) / PER_TIER as u32;
-        let sells = u32::from(order.side == Side::Sell as u8);
-        let account = sells * ACCOUNTS + order.id % ACCOUNTS;
-        let message = NewOrder {
-            client_id: u64::from(order.id).into(),
+    type Input = Message;
+
+    fn input(record: &Record) -> Message {
+        let mut body = [0; size_of::<NewOrder>()];
+        if record.kind == CANCEL {
+            let cancel = Cancel { handle: record.handle().into() };
+            body[..size_of::<Cancel>()].copy_from_slice(cancel.as_bytes());
+            return Message { kind: Cancel::KIND, body };
+        }
+        let tier = u32::from(record.book) / PER_TIER as u32;
+        let sells = u32::from(record.side == Side::Sell as u8);
+        let account = sells * ACCOUNTS + record.id % ACCOUNTS;
+        let order = NewOrder {
+            client_id: u64::from(record.id).into(),
             expires_at_ms: U64::ZERO,
             instance: (tier * 2 * ACCOUNTS + account).into(),
-            price_ticks: u32::from(order.price).into(),
-            quantity: order.quantity.into(),
-            book: order.book.into(),
-            side: order.side,
+            price_ticks: u32::from(record.price).into(),
+            quantity: record.quantity.into(),
+            book: record.book.into(),
+            side: record.side,
             order_type: 0,
             time_in_force: 0,
             post_only: 0,
             self_trade: 0,
             reserved: 0,
         };
-        let command = Command::parse(NewOrder::KIND, message.as_bytes()).expect("a valid order");
+        body.copy_from_slice(order.as_bytes());
+        Message { kind: NewOrder::KIND, body }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, message: &Message, mut on_fill: impl FnMut(Fill)) -> u64 {
         let trades = self.machine.trades();
-        self.machine.apply(&env, &command, &mut self.outbox).expect("a command in order");
+        if message.kind == Cancel::KIND {
+            self.apply(Cancel::KIND, &message.body[..size_of::<Cancel>()]);
+        } else {
+            self.apply(NewOrder::KIND, &message.body);
+        }
         let mut events = self.outbox.events();
         let accepted = events.next().and_then(|event| event.read::<Accepted>());
         let handle = accepted.map_or(0, |accepted| accepted.handle.get());
@@ -221,14 +250,5 @@ impl Matcher for Ours {
         }
         self.outbox.clear();
         handle
-    }
-
-    #[inline]
-    fn cancel(&mut self, handle: u64) {
-        let env = self.envelope();
-        let message = Cancel { handle: handle.into() };
-        let command = Command::parse(Cancel::KIND, message.as_bytes()).expect("a valid cancel");
-        self.machine.apply(&env, &command, &mut self.outbox).expect("a command in order");
-        self.outbox.clear();
     }
 }

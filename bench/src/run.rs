@@ -22,27 +22,36 @@ pub const RUNS_MAX: usize = 1000;
 
 /// What a flow is driven through.
 pub trait Matcher {
-    /// Executes an order; every fill goes to `on_fill`, in order. Returns the handle of what rests;
-    /// any number if nothing does.
-    fn add(&mut self, order: &Record, on_fill: impl FnMut(Fill)) -> u64;
+    /// An operation in the form the engine takes it in.
+    type Input;
 
-    /// Cancels the live order that [`Matcher::add`] answered with this handle.
-    fn cancel(&mut self, handle: u64);
+    /// Puts an operation into that form, before any clock runs: orders come encoded. A cancel
+    /// carries the handle that its order was answered with.
+    fn input(record: &Record) -> Self::Input;
+
+    /// Executes an operation; every fill goes to `on_fill`, in order. Returns the handle of what
+    /// rests; any number if nothing does.
+    fn take(&mut self, input: &Self::Input, on_fill: impl FnMut(Fill)) -> u64;
 }
 
 /// What every contender pays: reading the flow and telling orders from cancels.
 pub struct Empty;
 
 impl Matcher for Empty {
-    #[inline(always)]
-    fn add(&mut self, order: &Record, _on_fill: impl FnMut(Fill)) -> u64 {
-        black_box(order.id);
-        0
+    type Input = Record;
+
+    fn input(record: &Record) -> Record {
+        *record
     }
 
     #[inline(always)]
-    fn cancel(&mut self, handle: u64) {
-        black_box(handle);
+    fn take(&mut self, record: &Record, _on_fill: impl FnMut(Fill)) -> u64 {
+        if record.kind == CANCEL {
+            black_box(record.handle());
+        } else {
+            black_box(record.id);
+        }
+        0
     }
 }
 
@@ -71,19 +80,19 @@ pub enum RunError {
     Memory(#[from] io::Error),
 }
 
-/// A contender, with its own copy of the flow in which cancels carry its handles.
-struct Contender<'a, F> {
+/// A contender, with the flow in the form it takes.
+struct Contender<'a, M: Matcher, F> {
     label: &'static str,
     new: F,
     flow: &'a Flow,
-    records: Vec<Record>,
+    inputs: Vec<M::Input>,
     /// The empty loop trades nothing; all others are checked.
     checked: bool,
     run_ns: Vec<f64>,
     memory_bytes: u64,
 }
 
-impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, F> {
+impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, M, F> {
     /// Finds the handles by an untimed dry run over the whole flow, and the memory it takes.
     fn new(label: &'static str, flow: &'a Flow, checked: bool, new: F) -> Result<Self, RunError> {
         let mut records = flow.records.clone();
@@ -92,30 +101,33 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, F> {
         let before = resident_bytes()?;
         let mut dry = new();
         for record in &mut records {
+            let id = record.id as usize;
             if record.kind == CANCEL {
-                record.set_handle(handles[record.id as usize]);
-                dry.cancel(record.handle());
-            } else {
-                handles[record.id as usize] = dry.add(record, |_| ());
+                record.set_handle(handles[id]);
+            }
+            let handle = dry.take(&M::input(record), |_| ());
+            if record.kind != CANCEL {
+                handles[id] = handle;
             }
         }
         let memory_bytes = resident_bytes()?.saturating_sub(before);
-        Ok(Self { label, new, flow, records, checked, run_ns: Vec::new(), memory_bytes })
+        let inputs = records.iter().map(M::input).collect();
+        Ok(Self { label, new, flow, inputs, checked, run_ns: Vec::new(), memory_bytes })
     }
 
     /// Runs the whole flow on a new matcher; `operations` drives the timed part.
     fn run<T>(
         &self,
         name: &str,
-        operations: impl FnOnce(&mut M, &[Record], &mut Totals) -> T,
+        operations: impl FnOnce(&mut M, &[M::Input], &mut Totals) -> T,
     ) -> Result<T, RunError> {
         let mut matcher = (self.new)();
         let mut totals = Totals::default();
         let expected = &self.flow.expected;
-        drive(&mut matcher, self.flow.prefill(&self.records), &mut totals);
-        let result = operations(&mut matcher, self.flow.timed(&self.records), &mut totals);
+        drive(&mut matcher, self.flow.prefill(&self.inputs), &mut totals);
+        let result = operations(&mut matcher, self.flow.timed(&self.inputs), &mut totals);
         self.check(name, "in the timed part", totals, expected.timed)?;
-        drive(&mut matcher, self.flow.sweeps(&self.records), &mut totals);
+        drive(&mut matcher, self.flow.sweeps(&self.inputs), &mut totals);
         self.check(name, "in the final sweep", totals, expected.swept)?;
         Ok(result)
     }
@@ -135,9 +147,9 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, F> {
 
     /// One timed run.
     fn time(&mut self, name: &str) -> Result<(), RunError> {
-        let elapsed = self.run(name, |matcher, records, totals| {
+        let elapsed = self.run(name, |matcher, inputs, totals| {
             let start = Instant::now();
-            drive(matcher, records, totals);
+            drive(matcher, inputs, totals);
             start.elapsed()
         })?;
         self.run_ns.push(elapsed.as_nanos() as f64 / self.flow.ops as f64);
@@ -146,11 +158,11 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, F> {
 
     /// One run with a time stamp around every operation.
     fn latency(&self, name: &str, ns_per_tick: f64) -> Result<Latency, RunError> {
-        let ticks = self.run(name, |matcher, records, totals| {
+        let ticks = self.run(name, |matcher, inputs, totals| {
             let mut ticks = Histogram::<u64>::new(3).expect("3 digits are valid");
-            for record in records {
+            for input in inputs {
                 let start = time_stamp();
-                drive_one(matcher, record, totals);
+                matcher.take(input, |fill| totals.count(fill));
                 ticks.saturating_record(time_stamp() - start);
             }
             ticks
@@ -213,7 +225,7 @@ pub fn book(name: &str, flow: &Flow, runs: usize) -> Result<Comparison, RunError
 
 fn method(runs: usize, cpu: usize, ns_per_tick: f64) -> String {
     format!(
-        "{runs} interleaved runs on CPU {cpu}, every fill checked; ratios are of the same run; latency \
+        "{runs} interleaved runs on CPU {cpu}, orders encoded before the clock starts, every fill checked; ratios are of the same run; latency \
          from one more run each, with a time stamp ({ns_per_tick:.3} ns a tick) around every operation, \
          whose own cost is the empty loop's; memory is what a dry run over the whole flow adds"
     )
@@ -230,18 +242,9 @@ fn facts(flow: &Flow) -> Result<Map<String, Value>, RunError> {
     Ok(facts)
 }
 
-fn drive<M: Matcher>(matcher: &mut M, records: &[Record], totals: &mut Totals) {
-    for record in records {
-        drive_one(matcher, record, totals);
-    }
-}
-
-#[inline(always)]
-fn drive_one<M: Matcher>(matcher: &mut M, record: &Record, totals: &mut Totals) {
-    if record.kind == CANCEL {
-        matcher.cancel(record.handle());
-    } else {
-        matcher.add(record, |fill| totals.count(fill));
+fn drive<M: Matcher>(matcher: &mut M, inputs: &[M::Input], totals: &mut Totals) {
+    for input in inputs {
+        matcher.take(input, |fill| totals.count(fill));
     }
 }
 

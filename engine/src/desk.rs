@@ -142,7 +142,7 @@ impl Desk {
     }
 
     fn fill(&mut self, outcome: &Outcome, fill: &Fill, tell: &mut impl FnMut(Told<'_>)) {
-        let taker_side = Side::from_u8(fill.taker_side).unwrap_or(Side::Buy);
+        let taker_side = fill.taker_side();
         let taker = Filled {
             trade: fill.trade,
             client_id: fill.taker_client_id,
@@ -154,8 +154,8 @@ impl Desk {
             remaining: fill.taker_remaining,
             counterparty: fill.maker_account.into(),
             fee_micro: fill.taker_fee_micro,
-            book: fill.book,
-            side: fill.taker_side,
+            book: fill.book().into(),
+            side: taker_side as u8,
             maker: 0,
         };
         let maker = Filled {
@@ -186,11 +186,11 @@ impl Desk {
             quantity: fill.quantity,
             seller: seller.into(),
             buyer: buyer.into(),
-            book: fill.book,
-            taker_side: fill.taker_side,
+            book: fill.book().into(),
+            taker_side: taker_side as u8,
             reserved: [0; 5],
         });
-        if let Some(book) = self.books.get_mut(usize::from(fill.book.get())) {
+        if let Some(book) = self.books.get_mut(usize::from(fill.book())) {
             book.view.last_ticks = fill.price_ticks.get().into();
             book.view.last_quantity = fill.quantity.get();
             book.view.trades += 1;

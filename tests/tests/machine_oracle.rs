@@ -894,10 +894,10 @@ impl Pair {
         };
         Ok(Trade {
             trade: m.trade.get(),
-            book: m.book.get().into(),
+            book: m.book().into(),
             price: m.price_ticks.get().into(),
             quantity: m.quantity.get().into(),
-            taker_side: side(m.taker_side)?,
+            taker_side: m.taker_side(),
             maker,
             taker,
         })

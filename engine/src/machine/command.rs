@@ -193,7 +193,7 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// [`Reject::UnknownKind`], [`Reject::BadLength`] or [`Reject::BadField`].
-    #[inline]
+    #[inline(always)]
     pub fn parse(kind: u8, bytes: &'a [u8]) -> Result<Command<'a>, Reject> {
         match kind {
             NewOrder::KIND => Ok(Command::NewOrder(parse_new_order(body(bytes)?)?)),

@@ -4,6 +4,7 @@
 //! need besides (trades, levels, entitlements) has layouts of its own, below.
 
 use super::config::RESOURCES;
+use vendue_wire::code::Side;
 use vendue_wire::message::*;
 use vendue_wire::messages;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -31,26 +32,26 @@ messages! {
         maker_remaining: U32,
         /// Credits the taker's order still wants.
         taker_remaining: U32,
+        /// Maker's account.
+        maker_account: U16,
+        /// Taker's account.
+        taker_account: U16,
         /// Maker's instance.
         maker: U16,
         /// Maker's session slot.
         maker_session: U16,
         /// Price in ticks: the maker's.
         price_ticks: U16,
+        /// Maker's place: see [`super::slab::Tag`].
+        maker_place: U16,
         /// Taker's instance.
         taker: U16,
         /// Taker's session slot.
         taker_session: U16,
-        /// Maker's account.
-        maker_account: U16,
-        /// Taker's account.
-        taker_account: U16,
-        /// Book.
-        book: U16,
-        /// The taker's [`vendue_wire::code::Side`].
-        taker_side: u8,
-        /// Zero.
-        reserved: [u8; 3],
+        /// Taker's limit in ticks.
+        limit_ticks: U16,
+        /// Taker's place.
+        taker_place: U16,
     }
     /// A price level's new total.
     0xc1 LevelChanged {
@@ -159,6 +160,18 @@ pub struct EventHeader {
     pub target: U32,
 }
 
+impl Fill {
+    /// Its book.
+    pub fn book(&self) -> u16 {
+        self.maker_place.get() >> 2
+    }
+
+    /// The taker's side.
+    pub fn taker_side(&self) -> Side {
+        if self.taker_place.get() & 1 == 0 { Side::Buy } else { Side::Sell }
+    }
+}
+
 const HEADER_BYTES: usize = size_of::<EventHeader>();
 
 /// One event, borrowed from the buffer.
@@ -225,6 +238,22 @@ impl Outbox {
         let slot = &mut self.bytes[start..end];
         slot[..HEADER_BYTES].copy_from_slice(header.as_bytes());
         slot[HEADER_BYTES..].copy_from_slice(body.as_bytes());
+        self.used = end as u32;
+    }
+
+    /// Appends an event that is given as its bytes in words, lowest byte first: a word is one store
+    /// where its fields would be several, and stores are what the hot path has most of.
+    #[inline(always)]
+    pub fn push_words<M: Body, const WORDS: usize>(&mut self, target: u32, words: [u64; WORDS]) {
+        const { assert!(size_of::<M>() == 8 * WORDS) };
+        let header = (8 * WORDS) as u64 | u64::from(M::KIND) << 16 | u64::from(target) << 32;
+        let start = self.used as usize;
+        let end = start + HEADER_BYTES + 8 * WORDS;
+        let (head, body) = self.bytes[start..end].split_at_mut(HEADER_BYTES);
+        head.copy_from_slice(&header.to_le_bytes());
+        for (bytes, word) in body.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
         self.used = end as u32;
     }
 

@@ -86,7 +86,7 @@ impl Machine {
         let taker = &self.accounts[usize::from(account)];
         let limit = limit.min(self.books[usize::from(book)].price_max.into()) as u16;
         self.facing(usize::from(book), side, limit).any(|node| {
-            let maker_account = self.owner[usize::from(node.instance)];
+            let maker_account = self.owner[usize::from(node.tag.instance())];
             let maker = &self.accounts[usize::from(maker_account)];
             maker_account == account || may_meet(side, taker, maker)
         })
@@ -97,7 +97,7 @@ impl Machine {
         let own = &self.accounts[usize::from(order.account)];
         let mut wanted = order.remaining;
         for node in self.facing(usize::from(order.book), order.side, order.limit) {
-            let maker_account = self.owner[usize::from(node.instance)];
+            let maker_account = self.owner[usize::from(node.tag.instance())];
             if maker_account == order.account {
                 if !order.cancel_maker {
                     return false;
@@ -191,8 +191,9 @@ impl Machine {
         let (mut kept, mut gap, mut gone, mut less) = (sentinel, false, 0, 0_u64);
         let mut stopped = None;
         while slot != sentinel && order.remaining > 0 {
-            let Node { next, instance, quantity, .. } = self.slab.nodes[slot as usize];
-            let account = self.owner[usize::from(instance)];
+            let node = &self.slab.nodes[slot as usize];
+            let (next, quantity) = (node.next, node.quantity);
+            let account = self.owner[usize::from(node.tag.instance())];
             if account == order.account {
                 if !order.cancel_maker {
                     stopped = Some(CancelReason::SelfTrade);
@@ -242,13 +243,15 @@ impl Machine {
         (side, slot, account): (Side, u32, u16),
         out: &mut Outbox,
     ) -> u32 {
-        let node = self.slab.nodes[slot as usize];
-        let quantity = order.remaining.min(node.quantity);
-        let left = node.quantity - quantity;
-        let unit = u64::from(node.price) * order.tick_micro;
+        // Field by field: a copy of the whole would wait for stores of its parts.
+        let Node { quantity: open, generation, client_id, tag, .. } =
+            self.slab.nodes[slot as usize];
+        let quantity = order.remaining.min(open);
+        let left = open - quantity;
+        let unit = u64::from(tag.price()) * order.tick_micro;
         let notional = unit * u64::from(quantity);
         // What the maker's fee for all of it was, less what it is for the rest.
-        let mut maker_fee = fee(unit * u64::from(node.quantity), self.fees.maker_bps);
+        let mut maker_fee = fee(unit * u64::from(open), self.fees.maker_bps);
         if left > 0 {
             maker_fee -= fee(unit * u64::from(left), self.fees.maker_bps);
         }
@@ -257,42 +260,34 @@ impl Machine {
         let fee_before = taken.fee;
         taken.fee = fee(taken.notional, self.fees.taker_bps);
         order.remaining -= quantity;
-        let (spent, gained) = self.ledger.pockets(side, account, node.instance, order.resource);
+        let (spent, gained) = self.ledger.pockets(side, account, tag.instance(), order.resource);
         let sale = Sale { notional, fee: maker_fee, milli: milli(quantity) };
         taken.gap.maker(side, &sale, &mut spent.balance, &mut gained.balance);
         let flips = spent.flips() | gained.flips();
         self.trades += 1;
         self.fold(self.trades ^ u64::from(slot) << 32 ^ u64::from(quantity));
-        let event = Fill {
-            trade: self.trades.into(),
-            maker_client_id: node.client_id.into(),
-            taker_client_id: order.client_id.into(),
-            maker_handle: handle(slot, node.generation).into(),
-            taker_handle: handle(order.slot, order.generation).into(),
-            maker_fee_micro: maker_fee.into(),
-            taker_fee_micro: (taken.fee - fee_before).into(),
-            quantity: quantity.into(),
-            maker_remaining: left.into(),
-            taker_remaining: order.remaining.into(),
-            price_ticks: node.price.into(),
-            maker: node.instance.into(),
-            taker: order.instance.into(),
-            maker_session: node.session.into(),
-            taker_session: order.session.into(),
-            maker_account: account.into(),
-            taker_account: order.account.into(),
-            book: order.book.into(),
-            taker_side: side.opposite() as u8,
-            reserved: [0; 3],
-        };
-        out.push(ANY, &event);
+        // The words of a `Fill`.
+        let words = [
+            self.trades,
+            client_id,
+            order.client_id,
+            handle(slot, generation),
+            handle(order.slot, order.generation),
+            maker_fee,
+            taken.fee - fee_before,
+            u64::from(quantity) | u64::from(left) << 32,
+            u64::from(order.remaining) | u64::from(account) << 32 | u64::from(order.account) << 48,
+            tag.0,
+            order.tag.0,
+        ];
+        out.push_words::<Fill, 11>(ANY, words);
         if left == 0 {
-            self.retire(slot, &node);
+            self.retire(slot, tag);
         } else {
             self.slab.nodes[slot as usize].quantity = left;
         }
         if flips {
-            self.flip(node.instance, order.resource, out);
+            self.flip(tag.instance(), order.resource, out);
         }
         quantity
     }
@@ -333,8 +328,8 @@ impl Machine {
         self.release_hold(&node);
         let reason = CancelReason::SelfTrade;
         report_cancelled(env, slot, &node, reason, out);
-        self.retire(slot, &node);
+        self.retire(slot, node.tag);
         self.fold(u64::from(slot) << 8 | reason as u64);
-        self.reassess(node.instance, order.resource, out);
+        self.reassess(node.tag.instance(), order.resource, out);
     }
 }

@@ -187,7 +187,7 @@ impl Machine {
 
     /// Open orders.
     pub fn open_orders(&self) -> u32 {
-        self.slab.live
+        self.books.iter().map(|book| book.orders).sum()
     }
 
     /// Accounts, and live instances.
@@ -375,10 +375,7 @@ impl Machine {
     /// The instance a request names, if its session may act for it.
     #[inline(always)]
     fn acting_row(&self, env: &Envelope, instance: u32) -> Result<&Instance, Reject> {
-        let row = self.instances.get(instance as usize).filter(|row| row.live == 1);
-        let row = row.ok_or(Reject::UnknownInstance)?;
-        let allowed = self.sessions[env.session as usize].acts_for(instance, row);
-        if allowed { Ok(row) } else { Err(Reject::NotPermitted) }
+        self.sessions[env.session as usize].acting(&self.instances, instance)
     }
 
     /// Checks that a request's id is greater than every earlier one of its session.

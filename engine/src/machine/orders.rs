@@ -9,7 +9,7 @@ use super::config::MILLI;
 use super::event::{LevelChanged, Outbox};
 use super::ladder::NONE;
 use super::queue;
-use super::slab::{Node, Slab, handle};
+use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
 use super::{Machine, fold};
 use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
@@ -27,6 +27,7 @@ pub(super) struct Incoming {
     pub generation: u32,
     /// Credits it still wants.
     pub remaining: u32,
+    pub tag: Tag,
     pub session: u16,
     pub instance: u16,
     pub account: u16,
@@ -53,10 +54,7 @@ impl Incoming {
             quantity: self.remaining,
             generation: self.generation,
             client_id: self.client_id,
-            instance: self.instance,
-            session: self.session,
-            price: self.limit,
-            place: self.book << 2 | u16::from(self.dated) << 1 | self.side as u16,
+            tag: self.tag,
         }
     }
 }
@@ -110,6 +108,12 @@ impl Fees {
     }
 }
 
+/// An order's place as its tag has it.
+#[inline(always)]
+fn place(book: u16, dated: bool, side: Side) -> u16 {
+    book << 2 | u16::from(dated) << 1 | side as u16
+}
+
 /// Why an order that its owner cannot cover is refused.
 #[cold]
 fn short_of(side: Side) -> Reject {
@@ -126,7 +130,7 @@ impl Book {
         self.orders += 1;
         let side = order.side as usize;
         let level = self.sides[side].level_of(order.limit);
-        queue::append(&mut slab.nodes, self.queues[side] + level, order.slot, &order.node());
+        queue::append(&mut slab.nodes, self.queues[side] + level, order);
         let quantity = self.sides[side].add(level, order.remaining);
         say_level(order.book, order.side, order.limit, quantity, out);
     }
@@ -136,8 +140,8 @@ impl Book {
     fn remove(&mut self, slab: &mut Slab, node: &Node) -> u64 {
         self.orders -= 1;
         queue::join(&mut slab.nodes, node.prev, node.next);
-        let ladder = &mut self.sides[node.side()];
-        ladder.take(ladder.level_of(node.price), node.quantity.into())
+        let ladder = &mut self.sides[node.tag.side()];
+        ladder.take(ladder.level_of(node.tag.price()), node.quantity.into())
     }
 }
 
@@ -162,11 +166,7 @@ impl Machine {
         if client_id <= session.last_client_id {
             return Err(Reject::DuplicateClientId);
         }
-        let row = self.instances.get(instance as usize).filter(|row| row.live == 1);
-        let row = row.ok_or(Reject::UnknownInstance)?;
-        if !session.acts_for(instance, row) {
-            return Err(Reject::NotPermitted);
-        }
+        let row = session.acting(&self.instances, instance)?;
         let book = self.books.get_mut(usize::from(m.book.get())).ok_or(Reject::UnknownBook)?;
         let limit = check_terms(book, limit, m.quantity.get())?;
         if row.tier != book.tier {
@@ -186,13 +186,15 @@ impl Machine {
         }
         session.last_client_id = client_id;
         let (slot, generation) = room.take();
+        let session_slot = env.session as u16;
         let order = Incoming {
+            tag: Tag::new(instance as u16, session_slot, limit, place(m.book.get(), dated, side)),
             client_id,
             tick_micro: book.tick_micro,
             slot,
             generation,
             remaining: m.quantity.get(),
-            session: env.session as u16,
+            session: session_slot,
             instance: instance as u16,
             account: row.account,
             book: m.book.get(),
@@ -252,12 +254,12 @@ impl Machine {
 
     /// Frees an order that has left its level.
     #[inline(always)]
-    pub(super) fn retire(&mut self, slot: u32, node: &Node) {
-        if node.dated() {
+    pub(super) fn retire(&mut self, slot: u32, tag: Tag) {
+        if tag.dated() {
             self.expiry.remove(slot);
         }
-        self.sessions[usize::from(node.session)].orders -= 1;
-        self.slab.give_back(slot, node.instance);
+        self.sessions[usize::from(tag.session())].orders -= 1;
+        self.slab.give_back(slot, tag.instance());
     }
 
     /// Cancels a resting order: releases its hold, reports it and its level, frees its slot.
@@ -271,28 +273,28 @@ impl Machine {
     ) {
         let node = self.slab.nodes[slot as usize];
         let side = side_of(&node);
-        let book = &mut self.books[node.book()];
-        let held = self.fees.cost(side, book.tick_micro, node.price, node.quantity).held;
-        let account = self.owner[usize::from(node.instance)];
-        let pocket = self.ledger.pocket(side, account, node.instance, book.resource);
+        let book = &mut self.books[node.tag.book()];
+        let held = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
+        let account = self.owner[usize::from(node.tag.instance())];
+        let pocket = self.ledger.pocket(side, account, node.tag.instance(), book.resource);
         pocket.balance.release(held);
         let flips = pocket.flips();
         report_cancelled(env, slot, &node, reason, out);
         let left = book.remove(&mut self.slab, &node);
         let resource = book.resource;
-        self.retire(slot, &node);
+        self.retire(slot, node.tag);
         self.fold(u64::from(slot) << 8 | reason as u64);
         if flips {
-            self.flip(node.instance, resource, out);
+            self.flip(node.tag.instance(), resource, out);
         }
-        say_level(node.book() as u16, side, node.price, left, out);
+        say_level(node.tag.book() as u16, side, node.tag.price(), left, out);
     }
 
     /// The slot a handle names, if this session may act on it.
     #[inline(always)]
     fn own_order(&self, env: &Envelope, handle: u64) -> Result<u32, Reject> {
         let slot = self.slab.find(handle).ok_or(Reject::UnknownOrder)?;
-        let instance = self.slab.nodes[slot as usize].instance;
+        let instance = self.slab.nodes[slot as usize].tag.instance();
         match self.acting_row(env, u32::from(instance)) {
             Ok(_) => Ok(slot),
             // Who may not act for the instance learns nothing about its orders.
@@ -322,17 +324,17 @@ impl Machine {
         let slot = self.own_order(env, m.handle.get())?;
         let node = self.slab.nodes[slot as usize];
         let (price, quantity, side) = (m.price_ticks.get(), m.quantity.get(), side_of(&node));
-        let book = &self.books[node.book()];
+        let book = &self.books[node.tag.book()];
         let price = check_terms(book, price, quantity)?;
-        if price == node.price && quantity <= node.quantity {
+        if price == node.tag.price() && quantity <= node.quantity {
             self.use_client_id(env, client_id);
             self.shrink(env, slot, m, out);
             return Ok(());
         }
-        let released = self.fees.cost(side, book.tick_micro, node.price, node.quantity).held;
+        let released = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
         let most = self.fees.cost(side, book.tick_micro, price, quantity).most;
-        let account = self.owner[usize::from(node.instance)];
-        let pocket = self.ledger.pocket(side, account, node.instance, book.resource);
+        let account = self.owner[usize::from(node.tag.instance())];
+        let pocket = self.ledger.pocket(side, account, node.tag.instance(), book.resource);
         if pocket.balance.free + released < most {
             return Err(short_of(side));
         }
@@ -349,63 +351,65 @@ impl Machine {
         node.client_id = m.client_id.get();
         let node = *node;
         self.move_to_session(slot, env);
-        let (side, account) = (side_of(&node), self.owner[usize::from(node.instance)]);
-        let book = &mut self.books[node.book()];
+        let (side, account) = (side_of(&node), self.owner[usize::from(node.tag.instance())]);
+        let book = &mut self.books[node.tag.book()];
         let (resource, tick_micro) = (book.resource, book.tick_micro);
-        let pocket = self.ledger.pocket(side, account, node.instance, resource);
-        pocket.balance.release(self.fees.cost(side, tick_micro, node.price, before).held);
-        pocket.balance.hold(self.fees.cost(side, tick_micro, node.price, node.quantity).held);
+        let pocket = self.ledger.pocket(side, account, node.tag.instance(), resource);
+        pocket.balance.release(self.fees.cost(side, tick_micro, node.tag.price(), before).held);
+        pocket.balance.hold(self.fees.cost(side, tick_micro, node.tag.price(), node.quantity).held);
         let ladder = &mut book.sides[side as usize];
         let less = u64::from(before - node.quantity);
-        let left = ladder.take(ladder.level_of(node.price), less);
+        let left = ladder.take(ladder.level_of(node.tag.price()), less);
         self.report_replaced(env, m, m.handle.get(), out);
-        say_level(node.book() as u16, side, node.price, left, out);
-        self.reassess(node.instance, resource, out);
+        say_level(node.tag.book() as u16, side, node.tag.price(), left, out);
+        self.reassess(node.tag.instance(), resource, out);
     }
 
     /// Makes the session of `env` the one that a resting order reports to.
     fn move_to_session(&mut self, slot: u32, env: &Envelope) {
         let node = &mut self.slab.nodes[slot as usize];
-        self.sessions[usize::from(node.session)].orders -= 1;
-        node.session = env.session as u16;
+        self.sessions[usize::from(node.tag.session())].orders -= 1;
+        node.tag = node.tag.entered_by(env.session as u16);
         self.sessions[env.session as usize].orders += 1;
     }
 
     /// Releases what a resting order holds.
     pub(super) fn release_hold(&mut self, node: &Node) {
-        let (side, book) = (side_of(node), &self.books[node.book()]);
-        let held = self.fees.cost(side, book.tick_micro, node.price, node.quantity).held;
-        let account = self.owner[usize::from(node.instance)];
-        self.ledger.pocket(side, account, node.instance, book.resource).balance.release(held);
+        let (side, book) = (side_of(node), &self.books[node.tag.book()]);
+        let held = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
+        let account = self.owner[usize::from(node.tag.instance())];
+        self.ledger.pocket(side, account, node.tag.instance(), book.resource).balance.release(held);
     }
 
     /// A replacement that loses its place: out of its queue and in again at the new price, where
     /// it may trade at once.
     fn requeue(&mut self, env: &Envelope, slot: u32, m: &Replace, price: u16, out: &mut Outbox) {
         let node = self.slab.nodes[slot as usize];
-        let expires_at_ms = if node.dated() { self.expiry.expires_at_ms(slot) } else { 0 };
+        let expires_at_ms = if node.tag.dated() { self.expiry.expires_at_ms(slot) } else { 0 };
         self.release_hold(&node);
-        let (side, book) = (side_of(&node), &mut self.books[node.book()]);
+        let (side, book) = (side_of(&node), &mut self.books[node.tag.book()]);
         let left = book.remove(&mut self.slab, &node);
         let (resource, tick_micro) = (book.resource, book.tick_micro);
-        self.retire(slot, &node);
-        say_level(node.book() as u16, side, node.price, left, out);
-        let room = self.slab.room(node.instance).expect("a slot has just been given back");
+        self.retire(slot, node.tag);
+        say_level(node.tag.book() as u16, side, node.tag.price(), left, out);
+        let room = self.slab.room(node.tag.instance()).expect("a slot has just been given back");
         let (slot, generation) = room.take();
+        let place = place(node.tag.book() as u16, node.tag.dated(), side);
         let order = Incoming {
+            tag: Tag::new(node.tag.instance(), env.session as u16, price, place),
             client_id: m.client_id.get(),
             tick_micro,
             slot,
             generation,
             remaining: m.quantity.get(),
             session: env.session as u16,
-            instance: node.instance,
-            account: self.owner[usize::from(node.instance)],
-            book: node.book() as u16,
+            instance: node.tag.instance(),
+            account: self.owner[usize::from(node.tag.instance())],
+            book: node.tag.book() as u16,
             limit: price,
             side,
             resource,
-            dated: node.dated(),
+            dated: node.tag.dated(),
             rests: true,
             whole: false,
             cancel_maker: false,
@@ -429,7 +433,7 @@ impl Machine {
             return Err(Reject::NotPermitted);
         }
         let of_book = |node: &Node| {
-            (m.book.get() == ANY_BOOK || node.book() == usize::from(m.book.get()))
+            (m.book.get() == ANY_BOOK || node.tag.book() == usize::from(m.book.get()))
                 && side.is_none_or(|side| side_of(node) == side)
         };
         let reason = CancelReason::MassCancel;
@@ -511,19 +515,19 @@ impl Machine {
 /// Reports an order accepted.
 #[inline(always)]
 fn report_accepted(env: &Envelope, m: &NewOrder, order: &Incoming, out: &mut Outbox) {
-    let report = Accepted {
-        request: env.request.into(),
-        client_id: m.client_id,
-        handle: handle(order.slot, order.generation).into(),
-        time_ns: env.time_ns.into(),
-        instance: m.instance,
-        price_ticks: u32::from(order.limit).into(),
-        quantity: m.quantity,
-        book: m.book,
-        side: m.side,
-        reserved: 0,
-    };
-    out.push(env.session, &report);
+    let price = u64::from(order.limit) << 32;
+    let quantity = u64::from(m.quantity.get());
+    out.push_words::<Accepted, 6>(
+        env.session,
+        [
+            env.request,
+            order.client_id,
+            handle(order.slot, order.generation),
+            env.time_ns,
+            u64::from(order.instance) | price,
+            quantity | u64::from(order.book) << 32 | (order.side as u64) << 48,
+        ],
+    );
 }
 
 /// Reports a cancel to the order's session and, if another one asked for it, to that one too.
@@ -535,23 +539,19 @@ pub(super) fn report_cancelled(
     reason: CancelReason,
     out: &mut Outbox,
 ) {
-    let own = u32::from(node.session) == env.session;
-    let mut report = Cancelled {
-        request: if own { env.request } else { 0 }.into(),
-        client_id: node.client_id.into(),
-        handle: handle(slot, node.generation).into(),
-        time_ns: env.time_ns.into(),
-        instance: u32::from(node.instance).into(),
-        quantity: node.quantity.into(),
-        book: (node.book() as u16).into(),
-        side: node.side() as u8,
-        reason: reason as u8,
-        reserved: 0.into(),
-    };
-    out.push(node.session.into(), &report);
+    let own = u32::from(node.tag.session()) == env.session;
+    let mut words = [
+        if own { env.request } else { 0 },
+        node.client_id,
+        handle(slot, node.generation),
+        env.time_ns,
+        u64::from(node.tag.instance()) | u64::from(node.quantity) << 32,
+        node.tag.book() as u64 | (node.tag.side() as u64) << 16 | (reason as u64) << 24,
+    ];
+    out.push_words::<Cancelled, 6>(node.tag.session().into(), words);
     if !own && matches!(reason, CancelReason::Requested | CancelReason::MassCancel) {
-        report.request = env.request.into();
-        out.push(env.session, &report);
+        words[0] = env.request;
+        out.push_words::<Cancelled, 6>(env.session, words);
     }
 }
 
@@ -570,17 +570,11 @@ fn check_terms(book: &Book, price: u32, quantity: u32) -> Result<u16, Reject> {
 /// Says what is open at a price now.
 #[inline(always)]
 pub(super) fn say_level(book: u16, side: Side, price: u16, quantity: u64, out: &mut Outbox) {
-    let event = LevelChanged {
-        quantity: quantity.into(),
-        price_ticks: u32::from(price).into(),
-        book: book.into(),
-        side: side as u8,
-        reserved: 0,
-    };
-    out.push(ANY, &event);
+    let level = u64::from(price) | u64::from(book) << 32 | (side as u64) << 48;
+    out.push_words::<LevelChanged, 2>(ANY, [quantity, level]);
 }
 
 #[inline(always)]
 pub(super) fn side_of(node: &Node) -> Side {
-    if node.side() == 0 { Side::Buy } else { Side::Sell }
+    if node.tag.side() == 0 { Side::Buy } else { Side::Sell }
 }

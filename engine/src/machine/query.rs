@@ -152,10 +152,10 @@ impl Machine {
                 handle: self.slab.handle(slot).into(),
                 client_id: node.client_id.into(),
                 instance: m.instance,
-                price_ticks: u32::from(node.price).into(),
+                price_ticks: u32::from(node.tag.price()).into(),
                 quantity: node.quantity.into(),
-                book: (node.book() as u16).into(),
-                side: node.side() as u8,
+                book: (node.tag.book() as u16).into(),
+                side: node.tag.side() as u8,
                 reserved: 0,
             };
             out.push(env.connection, &answer);

@@ -106,7 +106,7 @@ impl Machine {
             let owner = |machine: &Machine, owner: u16| {
                 session.acts_for(owner.into(), &machine.instances[usize::from(owner)])
             };
-            let own = |node: &Node| u32::from(node.session) == slot;
+            let own = |node: &Node| u32::from(node.tag.session()) == slot;
             self.cancel_where(env, CancelReason::Disconnected, out, owner, own);
         }
     }

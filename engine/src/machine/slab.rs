@@ -25,14 +25,65 @@ pub struct Node {
     pub generation: u32,
     /// The client's id.
     pub client_id: u64,
+    /// Whose it is and where it stands.
+    pub tag: Tag,
+}
+
+/// Whose an order is and where it stands, in one word, because storing four costs four stores: its
+/// instance, the slot of the session that entered it, its price in ticks and its place, 16 bits
+/// each, lowest first. The place is book number << 2 | dated << 1 | side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(transparent)]
+pub struct Tag(pub u64);
+
+impl Tag {
+    /// Puts it together.
+    #[inline(always)]
+    pub fn new(instance: u16, session: u16, price: u16, place: u16) -> Tag {
+        let [instance, session, price, place] = [instance, session, price, place].map(u64::from);
+        Tag(instance | session << 16 | price << 32 | place << 48)
+    }
+
     /// Instance that owns it.
-    pub instance: u16,
+    #[inline(always)]
+    pub fn instance(self) -> u16 {
+        self.0 as u16
+    }
+
     /// Slot of the session that entered it.
-    pub session: u16,
+    #[inline(always)]
+    pub fn session(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
     /// Price in ticks.
-    pub price: u16,
-    /// Book number << 2 | dated << 1 | side.
-    pub place: u16,
+    #[inline(always)]
+    pub fn price(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// Book number.
+    #[inline(always)]
+    pub fn book(self) -> usize {
+        (self.0 >> 50) as usize
+    }
+
+    /// Index of its side: 0 buy, 1 sell.
+    #[inline(always)]
+    pub fn side(self) -> usize {
+        (self.0 >> 48 & 1) as usize
+    }
+
+    /// True if the order has an expiry.
+    #[inline(always)]
+    pub fn dated(self) -> bool {
+        self.0 >> 49 & 1 == 1
+    }
+
+    /// The same order, entered by another session.
+    pub fn entered_by(self, session: u16) -> Tag {
+        Tag(self.0 & !(0xffff << 16) | u64::from(session) << 16)
+    }
 }
 
 const _: () = assert!(size_of::<Node>() == 32, "a node is half a cache line");
@@ -41,24 +92,6 @@ const _: () = assert!(size_of::<Node>() == 32, "a node is half a cache line");
 pub const BOOKS_MAX: usize = 1 << 14;
 
 impl Node {
-    /// Book number.
-    #[inline(always)]
-    pub fn book(&self) -> usize {
-        usize::from(self.place >> 2)
-    }
-
-    /// Index of its side: 0 buy, 1 sell.
-    #[inline(always)]
-    pub fn side(&self) -> usize {
-        usize::from(self.place & 1)
-    }
-
-    /// True if the order has an expiry.
-    #[inline(always)]
-    pub fn dated(&self) -> bool {
-        self.place & 2 != 0
-    }
-
     /// True if this slot holds an open order.
     #[inline(always)]
     pub fn live(&self) -> bool {
@@ -102,8 +135,6 @@ pub struct Slab {
     /// All slots, then the sentinels of the books' queues.
     pub nodes: Vec<Node>,
     slots: u32,
-    /// Open orders.
-    pub live: u32,
     pages: Pages,
     /// By instance.
     shares: Box<[Share]>,
@@ -158,7 +189,6 @@ impl Pages {
 pub struct Room<'a> {
     nodes: &'a mut [Node],
     slots: u32,
-    live: &'a mut u32,
     share: &'a mut Share,
     pages: &'a mut Pages,
     instance: u16,
@@ -168,7 +198,7 @@ impl Room<'_> {
     /// Takes the slot and returns it with the order's generation.
     #[inline(always)]
     pub fn take(self) -> (u32, u32) {
-        let Room { nodes, slots, live, share, pages, instance } = self;
+        let Room { nodes, slots, share, pages, instance } = self;
         if share.free == NONE {
             pages.give(instance, share, nodes, slots);
         }
@@ -178,7 +208,6 @@ impl Room<'_> {
         node.generation = node.generation.wrapping_add(1);
         share.free = node.next;
         share.orders += 1;
-        *live += 1;
         (slot, node.generation)
     }
 }
@@ -190,7 +219,6 @@ impl Slab {
         Slab {
             nodes: vec![Node::new_zeroed(); orders as usize],
             slots: orders,
-            live: 0,
             pages: Pages { owners: vec![NOBODY; pages as usize].into_boxed_slice(), first_left: 0 },
             shares: vec![Share::NOTHING; instances as usize].into_boxed_slice(),
             per_instance,
@@ -229,7 +257,7 @@ impl Slab {
     /// [`Reject::InstanceOrdersFull`] if it has as many orders as it may.
     #[inline(always)]
     pub fn room(&mut self, instance: u16) -> Result<Room<'_>, Reject> {
-        let Slab { nodes, slots, live, pages, shares, per_instance } = self;
+        let Slab { nodes, slots, pages, shares, per_instance } = self;
         let share = &mut shares[usize::from(instance)];
         if share.free == NONE && pages.none_left() {
             return Err(Reject::OrdersFull);
@@ -237,7 +265,7 @@ impl Slab {
         if share.orders >= *per_instance {
             return Err(Reject::InstanceOrdersFull);
         }
-        Ok(Room { nodes, slots: *slots, live, share, pages, instance })
+        Ok(Room { nodes, slots: *slots, share, pages, instance })
     }
 
     /// Returns the slot of an instance's order that has gone.
@@ -250,7 +278,6 @@ impl Slab {
         node.next = share.free;
         share.free = slot;
         share.orders -= 1;
-        self.live -= 1;
         if share.orders == 0 && share.pages > 1 {
             self.pages.take_back(instance, share);
         }
@@ -296,16 +323,16 @@ impl Slab {
         self.pages.first_left = left.unwrap_or(owners.len());
         self.shares[..shares.len()].copy_from_slice(shares);
         let owned = owners.iter().filter(|&&owner| owner != NOBODY).count();
-        self.live = nodes.iter().filter(|node| node.live()).count() as u32;
+        let live = nodes.iter().filter(|node| node.live()).count();
         let held = |what: fn(&Share) -> u32| self.shares.iter().map(|s| u64::from(what(s))).sum();
         owned as u64 == held(|share| share.pages)
-            && u64::from(self.live) == held(|share| share.orders)
+            && live as u64 == held(|share| share.orders)
             && (0..self.shares.len()).all(|instance| self.is_whole(instance as u16))
             && nodes
                 .iter()
                 .zip(0_u32..)
                 .filter(|(node, _)| node.live())
-                .all(|(node, slot)| owners[(slot / PAGE_SLOTS) as usize] == node.instance)
+                .all(|(node, slot)| owners[(slot / PAGE_SLOTS) as usize] == node.tag.instance())
     }
 
     /// True if the slots of an instance's pages hold its orders or are in its list of free ones.

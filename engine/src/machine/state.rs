@@ -213,7 +213,7 @@ impl Machine {
         for pair in &mut self.digests {
             *pair = (r.word("digests")?, r.word("digests")?);
         }
-        let dated = nodes.iter().filter(|node| node.live() && node.dated()).count() as u32;
+        let dated = nodes.iter().filter(|node| node.live() && node.tag.dated()).count() as u32;
         if !self.slab.restore(&nodes, &owners, &shares)
             || !self.expiry.restore(&entries, &buckets, second, dated)
         {
@@ -225,22 +225,23 @@ impl Machine {
     /// Levels, their sentinels and counts from the orders and their links.
     fn rebuild_levels(&mut self, nodes: &[Node]) -> Result<(), StateError> {
         for (slot, node) in (0_u32..).zip(nodes).filter(|(_, node)| node.live()) {
-            let book = self.books.get_mut(node.book());
+            let book = self.books.get_mut(node.tag.book());
             let book = book.ok_or(StateError::Contradiction("an order without a book"))?;
-            if node.price == 0 || node.price > book.price_max || node.quantity == 0 {
+            if node.tag.price() == 0 || node.tag.price() > book.price_max || node.quantity == 0 {
                 return Err(StateError::Contradiction("an order's price"));
             }
-            let ladder = &mut book.sides[node.side()];
-            let level = ladder.level_of(node.price);
+            let ladder = &mut book.sides[node.tag.side()];
+            let level = ladder.level_of(node.tag.price());
             ladder.add(level, node.quantity);
             book.orders += 1;
-            let sentinel = book.queues[node.side()] + level;
+            let sentinel = book.queues[node.tag.side()] + level;
             // A neighbour is of the same level and knows it, or is its sentinel, which learns it.
             let beside = |other: u32, back: fn(&Node) -> u32| {
                 other == sentinel
                     || nodes.get(other as usize).is_some_and(|other| {
                         other.live()
-                            && (other.place | 2, other.price) == (node.place | 2, node.price)
+                            && (other.tag.book(), other.tag.side(), other.tag.price())
+                                == (node.tag.book(), node.tag.side(), node.tag.price())
                             && back(other) == slot
                     })
             };
@@ -260,8 +261,8 @@ impl Machine {
     /// Numbers that point into other tables stay inside them.
     fn check_references(&self) -> Result<(), StateError> {
         let nodes_fit = self.slab.nodes.iter().all(|node| {
-            usize::from(node.instance) < self.instances.len()
-                && usize::from(node.session) < self.sessions.len()
+            usize::from(node.tag.instance()) < self.instances.len()
+                && usize::from(node.tag.session()) < self.sessions.len()
         });
         let instances_fit = self.instances.iter().filter(|row| row.live == 1).all(|row| {
             usize::from(row.tier) < self.book_of.len()

@@ -3,7 +3,7 @@
 
 use super::config::RESOURCES;
 use super::ladder::{Ladder, NONE};
-use vendue_wire::code::{Resource, Role, Side};
+use vendue_wire::code::{Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -116,6 +116,17 @@ impl Session {
         cancel_on_disconnect: 0,
         reserved: [0; 5],
     };
+
+    /// The row of an instance, if it may act for it.
+    ///
+    /// # Errors
+    /// [`Reject::UnknownInstance`] or [`Reject::NotPermitted`].
+    #[inline(always)]
+    pub fn acting<'a>(&self, rows: &'a [Instance], instance: u32) -> Result<&'a Instance, Reject> {
+        let row = rows.get(instance as usize).filter(|row| row.live == 1);
+        let row = row.ok_or(Reject::UnknownInstance)?;
+        if self.acts_for(instance, row) { Ok(row) } else { Err(Reject::NotPermitted) }
+    }
 
     /// True if it may act for the instance of this number and row.
     #[inline(always)]

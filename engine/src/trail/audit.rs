@@ -146,14 +146,14 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
 }
 
 fn trade(machine: &Machine, blank: &AuditRow, fill: &Fill) -> AuditRow {
-    let bought = fill.taker_side == Side::Buy as u8;
+    let bought = fill.taker_side() == Side::Buy;
     let (seller, buyer) = if bought {
         ((fill.maker_account, fill.maker), (fill.taker_account, fill.taker))
     } else {
         ((fill.taker_account, fill.taker), (fill.maker_account, fill.maker))
     };
     let tick_micro =
-        machine.books().get(usize::from(fill.book.get())).map_or(0, |book| book.tick_micro);
+        machine.books().get(usize::from(fill.book())).map_or(0, |book| book.tick_micro);
     let notional = u64::from(fill.price_ticks.get()) * tick_micro * u64::from(fill.quantity.get());
     AuditRow {
         amount: u64::from(fill.quantity.get()).into(),
@@ -163,7 +163,7 @@ fn trade(machine: &Machine, blank: &AuditRow, fill: &Fill) -> AuditRow {
         other_account: buyer.0.into(),
         other_instance: buyer.1.into(),
         price_ticks: fill.price_ticks.into(),
-        book: fill.book,
+        book: fill.book().into(),
         what: field_cut("trade"),
         ..*blank
     }
