@@ -1,16 +1,20 @@
 //! Open-loop load on a running daemon, with every reply checked.
 //!
-//! Read in this order: [`flow`] (what is sent, and when it is due), [`check`] (what must come
+//! Read in this order: [`steps`] (what is sent, and when it is due), [`check`] (what must come
 //! back), [`setup`] (accounts and instances to trade with), [`worker`] (threads that drive the
 //! sessions), [`report`] (what is said in the end).
+//!
+//! [`meflow`] holds the file format of orders that `bench` and `loadgen` share.
 //!
 //! When a request is due is fixed before the run; its latency counts from then, not from when it
 //! could be sent, so a daemon that stalls is charged for every request that waited meanwhile.
 
 pub mod check;
-pub mod flow;
+pub mod meflow;
+pub mod random;
 pub mod report;
 pub mod setup;
+pub mod steps;
 pub mod worker;
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Accounts and instances to trade with: found by name, made where missing, topped up.
 
-use crate::flow::LADDER_MIN;
+use crate::steps::LADDER_MIN;
 use crate::{LoadError, Options};
 use vendue_wire::client::{Client, ClientError, Identity};
 use vendue_wire::message::{

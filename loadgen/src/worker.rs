@@ -1,9 +1,9 @@
 //! Threads that drive the sessions, each a share of them, without ever blocking on one.
 
 use crate::check::{Asked, Checker, Counts, Violation};
-use crate::flow::{Flow, Schedule, Step};
 use crate::report::{Histogram, histogram};
 use crate::setup::Market;
+use crate::steps::{Flow, Schedule, Step};
 use crate::{LoadError, Options};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};

@@ -1,5 +1,6 @@
 //! What a session sends and when it is due, decided by the seed alone.
 
+use crate::random::SplitMix;
 use vendue_wire::code::Side;
 
 /// Orders a session lets rest at most. Beyond it the flow cancels.
@@ -14,19 +15,6 @@ const REACH: u32 = 4;
 const STEPS_PER_MOVE: u64 = 32;
 /// Lowest highest price a book must have for this flow, in ticks.
 pub const LADDER_MIN: u32 = 8 * DISTANCE_MAX;
-
-/// SplitMix64 (Steele, Lea, Flood 2014): one addition and a finaliser a number.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-}
 
 /// When requests are due, in nanoseconds from the start: all sessions together send `rate` a
 /// second, evenly spaced, taking turns.
@@ -82,8 +70,8 @@ pub enum Step {
 /// around a middle that walks, the same for every session of a seed.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    own: Random,
-    walk: Random,
+    own: SplitMix,
+    walk: SplitMix,
     steps: u64,
     middle_ticks: u32,
     lowest_ticks: u32,
@@ -95,11 +83,11 @@ impl Flow {
     /// [`LADDER_MIN`].
     pub fn new(seed: u64, session: u64, price_ticks_max: u32) -> Flow {
         assert!(price_ticks_max >= LADDER_MIN, "a ladder of {price_ticks_max} ticks is too short");
-        let mut own = Random(seed);
-        let stream = own.next() ^ session.wrapping_mul(0xd134_2543_de82_ef95);
+        let mut own = SplitMix(seed);
+        let stream = own.draw() ^ session.wrapping_mul(0xd134_2543_de82_ef95);
         Flow {
-            own: Random(stream),
-            walk: Random(!seed),
+            own: SplitMix(stream),
+            walk: SplitMix(!seed),
             steps: 0,
             middle_ticks: price_ticks_max / 2,
             lowest_ticks: price_ticks_max / 4,
@@ -112,13 +100,13 @@ impl Flow {
     pub fn next(&mut self, resting: usize, cancellable: usize) -> Step {
         self.steps += 1;
         if self.steps.is_multiple_of(STEPS_PER_MOVE) {
-            self.middle_ticks = match self.walk.next() % 3 {
+            self.middle_ticks = match self.walk.draw() % 3 {
                 0 => (self.middle_ticks + 1).min(self.highest_ticks),
                 1 => (self.middle_ticks - 1).max(self.lowest_ticks),
                 _ => self.middle_ticks,
             };
         }
-        let (roll, detail) = (self.own.next() % 100, self.own.next());
+        let (roll, detail) = (self.own.draw() % 100, self.own.draw());
         let full = resting >= RESTING_MAX;
         if cancellable > 0 && (full || (45..75).contains(&roll)) {
             return Step::Cancel { pick: detail };

@@ -4,7 +4,7 @@
 use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::flow::{BUY, CANCEL, Fill, QUANTITY_MAX, Record, SELL, Totals};
+use super::{BUY, CANCEL, Fill, QUANTITY_MAX, Record, SELL, Totals};
 
 type Level = VecDeque<Resting>;
 
