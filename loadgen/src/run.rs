@@ -180,7 +180,14 @@ fn log_on<'a>(
         // A flow buys and sells in one order: its session acts for both parties.
         None => (Identity::operator(), market.flow_accounts),
     };
-    let identity = Identity { token: options.token, cancel_on_disconnect: true, ..identity };
+    // The longest heartbeat the daemon allows: thousands of logons may take their time, and no
+    // session is heard of before the last is there.
+    let identity = Identity {
+        token: options.token,
+        cancel_on_disconnect: true,
+        heartbeat_ms: 0,
+        ..identity
+    };
     let client = Client::connect(&options.endpoint, &identity)
         .map_err(|source| LoadError::Session { session: number, source })?;
     let source = match (&options.flow, market.seats.get(number)) {
