@@ -361,6 +361,8 @@ fn wire_up(
         health: health.clone(),
         sequence: last,
         time_ns,
+        read_at: Instant::now(),
+        apart: false,
         tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
         next_tick_ns: 0,
         digest: (0, 0),
@@ -490,6 +492,8 @@ fn make_ingress(
         dirty: Vec::new(),
         turned_at: Instant::now(),
         timers_at: Instant::now(),
+        carried_at: Instant::now(),
+        accept_again: false,
         reloads,
         health: health.clone(),
     })?;

@@ -182,12 +182,8 @@ fn log_on<'a>(
     };
     // The longest heartbeat the daemon allows: thousands of logons may take their time, and no
     // session is heard of before the last is there.
-    let identity = Identity {
-        token: options.token,
-        cancel_on_disconnect: true,
-        heartbeat_ms: 0,
-        ..identity
-    };
+    let identity =
+        Identity { token: options.token, cancel_on_disconnect: true, heartbeat_ms: 0, ..identity };
     let client = Client::connect(&options.endpoint, &identity)
         .map_err(|source| LoadError::Session { session: number, source })?;
     let source = match (&options.flow, market.seats.get(number)) {

@@ -116,6 +116,8 @@ pub struct Connection {
     pub readable: bool,
     /// When something was last heard.
     pub heard: Instant,
+    /// Something was heard since timers were last looked at.
+    pub spoke: bool,
     /// When something was last said.
     pub said: Instant,
     /// Heartbeat interval, milliseconds; 0 before the logon.
@@ -156,6 +158,7 @@ impl Connection {
             rings: None,
             readable: true,
             heard: now,
+            spoke: false,
             said: now,
             heartbeat_ms: 0,
             tokens: u64::MAX,

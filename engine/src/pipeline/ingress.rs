@@ -85,6 +85,10 @@ pub struct Ingress {
     pub turned_at: Instant,
     /// When timers were last looked at.
     pub timers_at: Instant,
+    /// When something was last carried back.
+    pub carried_at: Instant,
+    /// A connection could not be accepted: nothing else tells that it still waits.
+    pub accept_again: bool,
     /// New access tables and throttles.
     pub reloads: Receiver<Reload>,
     /// Shared counters.
@@ -109,8 +113,9 @@ impl Ingress {
 
     /// Does what there is to do. True if there was something.
     pub fn turn(&mut self) -> bool {
-        self.poll_only(Duration::ZERO);
+        // Before looking: peers are judged by it, after all that they said before it was read.
         self.turned_at = Instant::now();
+        self.poll_only(Duration::ZERO);
         let mut moved = self.carry_back();
         // While stopping everything read is refused: a peer that goes on asking is no reason to
         // go on running.
@@ -184,9 +189,47 @@ impl Ingress {
                 Ok(socket) => self.admit_connection(socket),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    self.health.report("gateway", format!("cannot accept: {error}"));
+                    let text = format!(
+                        "cannot accept: {error}; raise the limit of open descriptors, or lower \
+                         gateway.connections_max"
+                    );
+                    self.health.restate("accept", &[text]);
+                    self.accept_again = true;
                     return;
                 }
+            }
+        }
+    }
+
+    /// Tries once more what failed: the listener tells of a connection only once.
+    fn retry_accepting(&mut self) {
+        if std::mem::take(&mut self.accept_again) {
+            self.accept(UNIX);
+            self.accept(TCP);
+            if !self.accept_again {
+                self.health.restate("accept", &[]);
+            }
+        }
+    }
+
+    /// Once the journal has stopped, what was asked and is not durable will never be answered: its
+    /// sessions are told so, and after a restart resume to learn what became of it. All that is
+    /// durable has gone out by then.
+    fn end_sessions_if_stopped(&mut self) {
+        let told = self.health.executed.get() >= self.health.durable.get()
+            && self.turned_at.duration_since(self.carried_at) >= TIMERS;
+        if self.health.accepting() || self.health.stopping() || !told {
+            return;
+        }
+        for at in 0..self.connections.len() {
+            let stage = self.connections[at].as_ref().map(|connection| connection.stage);
+            let waits = match stage {
+                Some(Stage::Open { slot, .. }) => slot != ANY,
+                Some(Stage::Opening) => true,
+                _ => false,
+            };
+            if waits {
+                self.close(at as u32, Some(Goodbye::JournalStopped));
             }
         }
     }
@@ -255,11 +298,14 @@ impl Ingress {
     }
 
     fn look_at_timers(&mut self) {
-        let now = Instant::now();
+        // Of the turn's beginning: what came before has been read since, however long that took.
+        let now = self.turned_at;
         if now.duration_since(self.timers_at) < TIMERS {
             return;
         }
         self.timers_at = now;
+        self.retry_accepting();
+        self.end_sessions_if_stopped();
         if let Ok(Reload { access, keys }) = self.reloads.try_recv() {
             self.access = access;
             self.keys.throttle_per_s = keys.throttle_per_s;
@@ -268,6 +314,10 @@ impl Ingress {
         let logon_timeout = Duration::from_millis(*self.keys.logon_timeout_ms.get_ref());
         for at in 0..self.connections.len() {
             let Some(connection) = &mut self.connections[at] else { continue };
+            if std::mem::take(&mut connection.spoke) {
+                // Not when the turn began: this thread may have stood still since.
+                connection.heard = Instant::now();
+            }
             let silent = now.duration_since(connection.heard);
             if connection.heartbeat_ms == 0 {
                 if silent > logon_timeout {
@@ -349,6 +399,7 @@ impl Ingress {
         // Until it logs on, whatever it says buys a peer no time.
         if connection.stage != Stage::New {
             connection.heard = self.turned_at;
+            connection.spoke = true;
         }
         let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
         let (slot, role) = match connection.stage {
@@ -564,6 +615,9 @@ impl Ingress {
                 moved = true;
                 self.deliver(tag, &head, &bytes[..length]);
             }
+        }
+        if moved {
+            self.carried_at = self.turned_at;
         }
         moved
     }
