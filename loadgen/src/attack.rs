@@ -274,7 +274,7 @@ impl Attacker {
         let reason = connection.farewell;
         let left = self.kind == Kind::Truncated && connection.said && connection.outbox.is_empty();
         self.connection = Some(connection);
-        match reason.map(|reason| Goodbye::from_u8(reason)) {
+        match reason.map(Goodbye::from_u8) {
             _ if !broken && left => self.end("left amid a frame".to_owned()),
             _ if !broken => {}
             Some(Some(reason)) => self.end(reason.to_string()),

@@ -21,6 +21,22 @@ const SLEW: u64 = 10;
 /// The host's clock and ours may be so far apart before it is a fault.
 const APART_NS: u64 = 5_000_000_000;
 
+/// How the host's clock is followed.
+#[derive(Debug)]
+pub struct Following {
+    /// When it was read last, on a clock that nobody sets.
+    read_at: Instant,
+    /// It and ours are too far apart, and that was said.
+    apart: bool,
+}
+
+impl Following {
+    /// From now on.
+    pub fn begin() -> Following {
+        Following { read_at: Instant::now(), apart: false }
+    }
+}
+
 /// The stage.
 pub struct Sequence {
     /// Measured use from the actuator, then requests from the gateway: no flood of requests
@@ -38,10 +54,8 @@ pub struct Sequence {
     pub sequence: u64,
     /// Last time given, nanoseconds since 1970 UTC.
     pub time_ns: u64,
-    /// When that was, on a clock that nobody sets.
-    pub read_at: Instant,
-    /// The host's clock and ours are too far apart, and it was said.
-    pub apart: bool,
+    /// How the host's clock is followed.
+    pub following: Following,
     /// Time between ticks, nanoseconds.
     pub tick_ns: u64,
     /// When the next tick is due.
@@ -76,12 +90,12 @@ impl Sequence {
     /// be set at any moment; ours neither jumps nor stands still for it, or a wrong step would
     /// expire every order, and its correction would stop ticks until the clock has caught up.
     fn pass(&mut self, host_ns: u64, now: Instant) {
-        let elapsed_ns = now.duration_since(self.read_at).as_nanos() as u64;
-        self.read_at = now;
+        let elapsed_ns = now.duration_since(self.following.read_at).as_nanos() as u64;
+        self.following.read_at = now;
         self.time_ns = follow(self.time_ns, host_ns, elapsed_ns);
         let apart = self.time_ns.abs_diff(host_ns) > APART_NS;
-        if apart != self.apart {
-            self.apart = apart;
+        if apart != self.following.apart {
+            self.following.apart = apart;
             let text = if host_ns > self.time_ns {
                 "the host's clock was set forward; it is followed at a tenth of the speed of time: \
                  restart to follow at once"
