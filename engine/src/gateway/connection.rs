@@ -116,6 +116,10 @@ pub struct Connection {
     pub readable: bool,
     /// When something was last heard.
     pub heard: Instant,
+    /// Questions passed on whose answers have not ended.
+    pub questions: u32,
+    /// When the last one was passed on.
+    pub asked_at: Instant,
     /// Something was heard since timers were last looked at.
     pub spoke: bool,
     /// When something was last said.
@@ -158,6 +162,8 @@ impl Connection {
             rings: None,
             readable: true,
             heard: now,
+            questions: 0,
+            asked_at: now,
             spoke: false,
             said: now,
             heartbeat_ms: 0,

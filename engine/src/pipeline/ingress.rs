@@ -29,6 +29,10 @@ const TCP: Token = Token(usize::MAX - 3);
 const FRAMES_PER_TURN: usize = 256;
 /// Deliveries carried back in a turn at most.
 const DELIVERIES_PER_TURN: usize = 4096;
+/// Questions of one connection whose answers have not ended, at most.
+const QUESTIONS_MAX: u32 = 64;
+/// An answer that has not ended by now was lost to an overload: the question may be asked again.
+const ANSWER_LOST: Duration = Duration::from_secs(1);
 /// How often timers are looked at.
 const TIMERS: Duration = Duration::from_millis(50);
 /// Low bits of a connection's number: its place in the table. The rest counts its reuses, so that
@@ -325,6 +329,10 @@ impl Ingress {
                 }
                 continue;
             }
+            // The disk decides how long a logon takes: the peer waits, and hears the answer first.
+            if connection.stage == Stage::Opening {
+                continue;
+            }
             let interval = Duration::from_millis(connection.heartbeat_ms.into());
             if silent > 2 * interval {
                 self.close(at as u32, Some(Goodbye::HeartbeatLost));
@@ -461,11 +469,28 @@ impl Ingress {
         if !self.health.accepting() {
             return Err((Reject::JournalStopped, 0));
         }
-        if self.push(kind, slot, at, sequence, frame.body) {
-            Ok(())
-        } else {
-            Err((Reject::Busy, 0))
+        let asks = is_query(kind);
+        if asks && !self.may_ask(at) {
+            return Err((Reject::Busy, 0));
         }
+        if !self.push(kind, slot, at, sequence, frame.body) {
+            return Err((Reject::Busy, 0));
+        }
+        if asks && let Some(Some(connection)) = self.connections.get_mut(at as usize) {
+            connection.questions += 1;
+            connection.asked_at = self.turned_at;
+        }
+        Ok(())
+    }
+
+    /// False while too many questions of the connection wait for the end of their answers. A small
+    /// question may have a long answer: who does not read must not keep the core busy with more.
+    fn may_ask(&mut self, at: u32) -> bool {
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return false };
+        if self.turned_at.duration_since(connection.asked_at) > ANSWER_LOST {
+            connection.questions = 0;
+        }
+        connection.questions < QUESTIONS_MAX
     }
 
     /// Takes a token from the connection's bucket.
@@ -639,13 +664,25 @@ impl Ingress {
                 let holder = self.holders[slot as usize];
                 self.queue(holder, bytes);
             }
-            TO_CONNECTION => self.queue(connection, bytes),
+            TO_CONNECTION => {
+                self.answered(connection, bytes);
+                self.queue(connection, bytes);
+            }
             OPENED => self.opened(head.connection.get(), slot, bytes),
             REFUSED => {
                 self.queue(connection, bytes);
                 self.close(connection, Some(Goodbye::BadCredentials));
             }
             _ => {}
+        }
+    }
+
+    /// Notes the end of a question's answer.
+    fn answered(&mut self, at: u32, bytes: &[u8]) {
+        const ENDS: [u8; 3] = [QueryEnd::KIND, ReplayEnd::KIND, Refused::KIND];
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
+        if matches!(Frame::parse(bytes), Ok(Some(frame)) if ENDS.contains(&frame.header.kind)) {
+            connection.questions = connection.questions.saturating_sub(1);
         }
     }
 
@@ -665,6 +702,7 @@ impl Ingress {
             }
         };
         opening.stage = Stage::Open { slot, role: opening.role };
+        opening.heard = self.turned_at;
         if let Ok(Some(frame)) = Frame::parse(bytes)
             && let Some(ack) = frame.message::<LogonAck>()
         {
