@@ -492,6 +492,8 @@ fn make_ingress(
         turned_at: Instant::now(),
         timers_at: Instant::now(),
         carried_at: Instant::now(),
+        crowded: false,
+        crowdings: 0,
         accept_again: false,
         reloads,
         health: health.clone(),

@@ -308,6 +308,20 @@ fn honest_sessions_are_served_right_beside_attackers() {
     check_alive(&daemon, &market, &daemon.unix());
 }
 
+/// A flood that no throttle holds fills the queue to the core. It is refused itself, not those who
+/// ask for little.
+#[test]
+fn a_flood_is_refused_before_the_others() {
+    let daemon = Daemon::start(&roomy());
+    let arguments = ["--rate", "200", "--seconds", "4", "--attack", "flood", "--attackers", "4"];
+    let report = passed(loadgen(&daemon.unix(), &arguments));
+    // A few may be, where the whole queue stood still for long.
+    let refused = report["refused"]["queue full"].as_u64().unwrap_or(0);
+    assert!(refused * 20 <= number(&report, "/sent"), "{report}");
+    let (status, _) = daemon.status();
+    assert!(status.refused.get() > 1000, "no flood: {} refused", status.refused.get());
+}
+
 /// Thousands of sessions in one process, most of them idle.
 #[test]
 fn thousands_of_sessions_are_driven_at_once() {

@@ -19,7 +19,7 @@ use vendue_wire::code::{Goodbye, Reject, Role};
 use vendue_wire::doorbell::{Bell, Doorbell};
 use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::*;
-use vendue_wire::ring::{Consumer, Producer};
+use vendue_wire::ring::{Consumer, Producer, RECORD_BYTES_MAX};
 use zerocopy::IntoBytes;
 
 const DOORBELL: Token = Token(usize::MAX - 1);
@@ -29,6 +29,10 @@ const TCP: Token = Token(usize::MAX - 3);
 const FRAMES_PER_TURN: usize = 256;
 /// Deliveries carried back in a turn at most.
 const DELIVERIES_PER_TURN: usize = 4096;
+/// The last of so many parts of the queue to the core is shared out...
+const KEPT_PARTS: usize = 8;
+/// ...so many requests to each connection, until there is room again.
+const SHARE_MAX: u32 = 32;
 /// Questions of one connection whose answers have not ended, at most.
 const QUESTIONS_MAX: u32 = 64;
 /// An answer that has not ended by now was lost to an overload: the question may be asked again.
@@ -91,6 +95,10 @@ pub struct Ingress {
     pub timers_at: Instant,
     /// When something was last carried back.
     pub carried_at: Instant,
+    /// The queue to the core is nearly full.
+    pub crowded: bool,
+    /// How often it came to that.
+    pub crowdings: u64,
     /// A connection could not be accepted: nothing else tells that it still waits.
     pub accept_again: bool,
     /// New access tables and throttles.
@@ -473,7 +481,7 @@ impl Ingress {
         if asks && !self.may_ask(at) {
             return Err((Reject::Busy, 0));
         }
-        if !self.push(kind, slot, at, sequence, frame.body) {
+        if !self.may_push(at) || !self.push(kind, slot, at, sequence, frame.body) {
             return Err((Reject::Busy, 0));
         }
         if asks && let Some(Some(connection)) = self.connections.get_mut(at as usize) {
@@ -481,6 +489,25 @@ impl Ingress {
             connection.asked_at = self.turned_at;
         }
         Ok(())
+    }
+
+    /// False if the queue is nearly full and this connection has had its share of the last part,
+    /// which is kept so that a flood refuses itself before those who ask for little.
+    fn may_push(&mut self, at: u32) -> bool {
+        let kept = self.requests.memory().capacity_bytes() / KEPT_PARTS;
+        if self.requests.record_fits(kept.min(RECORD_BYTES_MAX)) {
+            self.crowded = false;
+            return true;
+        }
+        if !std::mem::replace(&mut self.crowded, true) {
+            self.crowdings += 1;
+        }
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return false };
+        if connection.crowding != self.crowdings {
+            (connection.crowding, connection.pushed) = (self.crowdings, 0);
+        }
+        connection.pushed += 1;
+        connection.pushed <= SHARE_MAX
     }
 
     /// False while too many questions of the connection wait for the end of their answers. A small
