@@ -89,6 +89,29 @@ fn a_limit_on_file_size_stops_the_journal_with_a_word_to_everyone() {
     check_alive(&daemon, &market, &daemon.unix());
 }
 
+/// Files may not grow beyond a limit that a snapshot exceeds: it is an error like any other, not a
+/// signal that ends the daemon in the middle of a word. The journal has everything.
+#[test]
+fn a_snapshot_beyond_the_limit_costs_nothing_but_the_snapshot() {
+    // A table that makes the snapshot larger than the journal will be.
+    let setup = Setup::small().key("every_records", "1000").key("orders_max", "65536");
+    let mut daemon = Daemon::start(&setup);
+    let mut market = Market::open(&daemon);
+    let account = market.buyer.account;
+    limit_daemon(&daemon, "--fsize=524288");
+    for _ in 0..1100 {
+        deposit(&mut market.operator, account, 1);
+    }
+    let told = |faults: &[String]| faults.iter().any(|fault| fault.contains("File too large"));
+    eventually("a fault", || told(&daemon.status().1).then_some(()));
+    deposit(&mut market.operator, account, 1);
+    assert!(daemon.terminate().code().is_some(), "a signal ended it");
+    daemon.launch();
+    let mut client = daemon.client(&Identity::observer());
+    assert_eq!(account_row(&mut client, account).free_micro.get(), FUNDS_MICRO + 1101);
+    check_ledger(&mut client);
+}
+
 /// No descriptor is left for another connection: who is there is served, the fault says what to
 /// do, and who waited is served as soon as there is one again, though nobody new knocks.
 #[test]
