@@ -9,9 +9,9 @@
 compile_error!("latencies are read from the x86-64 time stamp counter; port `run` before building");
 
 pub mod floor;
-pub mod flow;
-pub mod generate;
-pub mod oracle;
 pub mod ours;
 pub mod report;
 pub mod run;
+
+// The flows live with the load generator, which sends the same files to a running daemon.
+pub use vendue_loadgen::meflow::{self as flow, generate, oracle};

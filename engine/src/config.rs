@@ -346,6 +346,16 @@ impl Config {
         }
         source.range("host.quantum_ms", &self.host.quantum_ms, 10..60_001)?;
         source.range("host.meter_ms", &self.host.meter_ms, 10..60_001)?;
+        let resume = &self.machine.burst_resume_ms;
+        if u64::from(*resume.get_ref()) < *self.host.meter_ms.get_ref() {
+            let reason = format!(
+                "machine.burst_resume_ms is {}, less than host.meter_ms ({}): a burst would use \
+                 more than it has in hand before it is first measured",
+                resume.get_ref(),
+                self.host.meter_ms.get_ref()
+            );
+            return Err(source.wrong(&resume.span(), reason));
+        }
         source.range("host.verify_ms", &self.host.verify_ms, 100..3_600_001)?;
         for device in &self.host.devices {
             if hvctl::limit::Device::parse(device.get_ref()).is_none() {
@@ -512,6 +522,11 @@ mod tests {
             DEFAULT.replacen("orders_per_instance_max = ", "orders_per_instance_max = 9", 1);
         let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
         assert!(error.contains("orders_per_instance_max"), "{error}");
+
+        let wrong = DEFAULT.replacen("burst_resume_ms = 5000", "burst_resume_ms = 999", 1);
+        let line = 1 + wrong[..wrong.find("burst_resume_ms = 999").unwrap()].matches('\n').count();
+        let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();
+        assert!(error.contains(&format!("line {line}")) && error.contains("meter_ms"), "{error}");
 
         let wrong = DEFAULT.replacen("# tcp = \"127.0.0.1:7411\"", "tcp = \"10.0.0.1:7411\"", 1);
         let error = Config::parse("x.toml", &wrong).unwrap_err().to_string();

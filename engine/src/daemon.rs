@@ -12,7 +12,7 @@ use crate::pipeline::ingress::{Ingress, Reload};
 use crate::pipeline::journal::Journal;
 use crate::pipeline::publish::Publish;
 use crate::pipeline::record::{Arrival, Outcome};
-use crate::pipeline::sequence::Sequence;
+use crate::pipeline::sequence::{Following, Sequence};
 use crate::pipeline::{self, Doorbells, Rings, Stage};
 use crate::storage::{
     Append, Log, LogConfig, LogError, RecoverError, Sync as LogSync, Verify, recover,
@@ -361,6 +361,7 @@ fn wire_up(
         health: health.clone(),
         sequence: last,
         time_ns,
+        following: Following::begin(),
         tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
         next_tick_ns: 0,
         digest: (0, 0),
@@ -490,6 +491,10 @@ fn make_ingress(
         dirty: Vec::new(),
         turned_at: Instant::now(),
         timers_at: Instant::now(),
+        carried_at: Instant::now(),
+        crowded: false,
+        crowdings: 0,
+        accept_again: false,
         reloads,
         health: health.clone(),
     })?;

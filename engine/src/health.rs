@@ -2,8 +2,8 @@
 //! faults that stand. Statistics only: no decision about money or order depends on them, except
 //! `accepting`, which closes the door when the journal has stopped.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::Instant;
 use vendue_wire::message::{FaultRow, StatusRow, field_cut};
 
@@ -79,6 +79,13 @@ pub fn now_ns() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Nanoseconds that only go forward, as time does, whoever sets the host's clock: for what is
+/// measured and repeated.
+pub fn steady_ns() -> u64 {
+    static START: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), now_ns()));
+    START.1 + START.0.elapsed().as_nanos() as u64
 }
 
 impl Health {

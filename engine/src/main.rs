@@ -131,6 +131,8 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
     // Blocked before any thread starts, so that all inherit it and only this one is told.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block()?;
+    // A limit on file size is an error of the write that meets it, not the end of the daemon.
+    SigSet::from_iter([Signal::SIGXFSZ]).thread_block()?;
     // Limits are written through held descriptors: several an instance.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;

@@ -1,10 +1,14 @@
-//! What must come back: every request answered exactly once and in order, no order filled beyond
-//! its quantity or at a worse price, no order lost.
+//! What must come back to one session: every request answered exactly once and in order, no order
+//! filled beyond its quantity or at a worse price, no order lost.
+//!
+//! The same model runs on every reply as it comes, and over a record of them afterwards. What the
+//! reports of all sessions must say together is for [`crate::trades`].
 
+use crate::meflow::Fill;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use vendue_wire::client::Received;
-use vendue_wire::code::{Reject, Side};
-use vendue_wire::message::{Accepted, Cancelled, Filled, Refused, Rejected};
+use vendue_wire::code::{OrderType, Reject, Side, TimeInForce};
+use vendue_wire::message::{Accepted, Body, Cancelled, Filled, NewOrder, Refused, Rejected};
 
 /// What a reply did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +101,65 @@ pub enum Violation {
         /// Sequence that came.
         got: u64,
     },
+    /// A resting order trades at its own limit, whoever comes.
+    #[error("resting order {client_id} at {limit_ticks} traded at {price_ticks}")]
+    MakerPrice {
+        /// The order.
+        client_id: u64,
+        /// Price of the fill in ticks.
+        price_ticks: u32,
+        /// The order's limit in ticks.
+        limit_ticks: u32,
+    },
+    /// A flow from a file must be executed whole.
+    #[error(
+        "order or cancel {client_id} of the flow was refused: {reason}; the daemon's bounds must \
+         fit the flow, and its throttle the rate"
+    )]
+    FlowRefused {
+        /// The order.
+        client_id: u64,
+        /// Why, in the daemon's words.
+        reason: String,
+    },
+    /// A fill that a right engine does not make of the flow.
+    #[error("the daemon filled {got:?}; by the flow {wanted:?} was due")]
+    FlowFill {
+        /// What is due next, if anything is.
+        wanted: Option<Fill>,
+        /// What was reported.
+        got: Fill,
+    },
+    /// Fills of the flow that were never reported.
+    #[error("{count} fills of the flow were never reported, the first of them {first:?}")]
+    FlowFillsMissing {
+        /// How many.
+        count: usize,
+        /// The first.
+        first: Fill,
+    },
+    /// The two reports of a trade do not fit each other.
+    #[error("the two reports of trade {trade} differ in {what}")]
+    TradeDiffers {
+        /// The trade.
+        trade: u64,
+        /// In what.
+        what: &'static str,
+    },
+    /// Both parties are sessions of the run, but only one was told.
+    #[error("only one party of trade {trade} was told of it")]
+    TradeHalfTold {
+        /// The trade.
+        trade: u64,
+    },
+    /// Price first, then time.
+    #[error("trade {trade} passed over the order with handle {handle:#x}, which came before")]
+    PassedOver {
+        /// The trade.
+        trade: u64,
+        /// Handle of the order that should have traded.
+        handle: u64,
+    },
     /// A frame that nothing here asks for.
     #[error("a frame of kind {kind:#04x} came unasked")]
     Unasked {
@@ -105,26 +168,65 @@ pub enum Violation {
     },
 }
 
+/// A limit order, as it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Its id.
+    pub client_id: u64,
+    /// Instance it trades for.
+    pub instance: u32,
+    /// Book.
+    pub book: u16,
+    /// Side.
+    pub side: Side,
+    /// Limit in ticks.
+    pub price_ticks: u32,
+    /// Credits.
+    pub quantity: u32,
+    /// What is not matched at once rests.
+    pub rests: bool,
+}
+
+impl Terms {
+    /// The request that asks for it.
+    pub fn request(&self) -> NewOrder {
+        let force = if self.rests { TimeInForce::Gtc } else { TimeInForce::Ioc };
+        NewOrder {
+            client_id: self.client_id.into(),
+            instance: self.instance.into(),
+            price_ticks: self.price_ticks.into(),
+            quantity: self.quantity.into(),
+            book: self.book.into(),
+            side: self.side as u8,
+            order_type: OrderType::Limit as u8,
+            time_in_force: force as u8,
+            ..NewOrder::zeroed()
+        }
+    }
+
+    /// What a request asks for; `None` if it is of no kind that loadgen sends.
+    pub fn of(request: &NewOrder) -> Option<Terms> {
+        let rests = request.time_in_force == TimeInForce::Gtc as u8;
+        let terms = Terms {
+            client_id: request.client_id.get(),
+            instance: request.instance.get(),
+            book: request.book.get(),
+            side: Side::from_u8(request.side)?,
+            price_ticks: request.price_ticks.get(),
+            quantity: request.quantity.get(),
+            rests,
+        };
+        (terms.request() == *request).then_some(terms)
+    }
+}
+
 /// What was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// A new order.
-    Order {
-        /// Its id.
-        client_id: u64,
-        /// Side.
-        side: Side,
-        /// Limit in ticks.
-        price_ticks: u32,
-        /// Credits.
-        quantity: u32,
-        /// What is not matched at once rests.
-        rests: bool,
-    },
+    Order(Terms),
     /// The cancel of an order.
     Cancel {
-        /// Its id.
-        client_id: u64,
         /// Its handle.
         handle: u64,
         /// Sent after the run to leave nothing behind: neither counted nor timed.
@@ -134,7 +236,7 @@ pub enum Asked {
 
 impl Asked {
     fn rests(self) -> bool {
-        matches!(self, Asked::Order { rests: true, .. })
+        matches!(self, Asked::Order(Terms { rests: true, .. }))
     }
 }
 
@@ -148,9 +250,8 @@ struct Request {
 
 #[derive(Clone, Copy, Debug)]
 struct Order {
+    terms: Terms,
     handle: u64,
-    side: Side,
-    price_ticks: u32,
     open: u32,
     /// Position in `cancellable`, if there.
     position: Option<usize>,
@@ -218,6 +319,8 @@ pub struct Checker {
     unanswered_resting: usize,
     last_sent: u64,
     orders: HashMap<u64, Order>,
+    /// Id of each open order by its handle.
+    handles: HashMap<u64, u64>,
     /// Ids of resting orders that no cancel was sent for.
     cancellable: Vec<u64>,
     /// What was counted so far.
@@ -245,20 +348,40 @@ impl Checker {
         self.cancellable.len()
     }
 
-    /// Takes the resting order at `pick` modulo their number for a cancel: its id and handle.
-    pub fn take_cancellable(&mut self, pick: u64) -> Option<(u64, u64)> {
+    /// The handle of the resting order at `pick` modulo their number, to cancel it.
+    pub fn pick(&self, pick: u64) -> Option<u64> {
         let count = self.cancellable.len() as u64;
         let client_id = self.cancellable[usize::try_from(pick.checked_rem(count)?).ok()?];
-        self.not_cancellable(client_id);
-        Some((client_id, self.orders[&client_id].handle))
+        self.handle_of(client_id)
+    }
+
+    /// The handle of an open order.
+    pub fn handle_of(&self, client_id: u64) -> Option<u64> {
+        self.orders.get(&client_id).map(|order| order.handle)
+    }
+
+    /// True if the core's answer to an order is still to come.
+    pub fn awaits(&self, client_id: u64) -> bool {
+        let same = |asked| matches!(asked, Asked::Order(terms) if terms.client_id == client_id);
+        self.requests.iter().any(|request| !request.answered && same(request.asked))
+    }
+
+    /// True if a request may have this sequence: one above the last.
+    pub fn may_send(&self, sequence: u64) -> bool {
+        sequence > self.last_sent
     }
 
     /// A request was sent.
     pub fn sent(&mut self, sequence: u64, asked: Asked, intended_ns: u64) {
-        assert!(sequence > self.last_sent, "requests are numbered upwards");
+        assert!(self.may_send(sequence), "requests are numbered upwards");
         match asked {
-            Asked::Order { .. } => self.counts.orders += 1,
-            Asked::Cancel { closing, .. } => self.counts.cancels += u64::from(!closing),
+            Asked::Order(_) => self.counts.orders += 1,
+            Asked::Cancel { handle, closing } => {
+                self.counts.cancels += u64::from(!closing);
+                if let Some(&client_id) = self.handles.get(&handle) {
+                    self.not_cancellable(client_id);
+                }
+            }
         }
         self.last_sent = sequence;
         self.unanswered_resting += usize::from(asked.rests());
@@ -292,38 +415,52 @@ impl Checker {
     fn accepted(&mut self, m: &Accepted) -> Result<Answer, Violation> {
         let request = m.request.get();
         let answer = self.answer(request, true)?;
-        let Asked::Order { client_id, side, price_ticks, quantity, rests } = answer.asked else {
-            return Err(Violation::Mismatch { request, kind: 0x90 });
+        let mismatch = Err(Violation::Mismatch { request, kind: Accepted::KIND });
+        let Asked::Order(terms) = answer.asked else { return mismatch };
+        let said = Terms {
+            client_id: m.client_id.get(),
+            instance: m.instance.get(),
+            book: m.book.get(),
+            side: Side::from_u8(m.side).unwrap_or(terms.side.opposite()),
+            price_ticks: m.price_ticks.get(),
+            quantity: m.quantity.get(),
+            rests: terms.rests,
         };
-        let said = (m.client_id.get(), m.side, m.price_ticks.get(), m.quantity.get());
-        if said != (client_id, side as u8, price_ticks, quantity) {
-            return Err(Violation::Mismatch { request, kind: 0x90 });
+        let (client_id, handle) = (terms.client_id, m.handle.get());
+        if said != terms || self.handles.insert(handle, client_id).is_some() {
+            return mismatch;
         }
-        let position = rests.then_some(self.cancellable.len());
-        if rests {
+        let position = terms.rests.then_some(self.cancellable.len());
+        if terms.rests {
             self.cancellable.push(client_id);
         }
-        let order = Order { handle: m.handle.get(), side, price_ticks, open: quantity, position };
-        self.orders.insert(client_id, order);
+        self.orders.insert(client_id, Order { terms, handle, open: terms.quantity, position });
         self.counts.accepted += 1;
         Ok(answer)
     }
 
     fn filled(&mut self, m: &Filled) -> Result<(), Violation> {
         let client_id = m.client_id.get();
-        let order = self.open_order(client_id, m.handle.get(), 0x91)?;
+        let order = self.open_order(client_id, m.handle.get(), Filled::KIND)?;
+        let own = (order.terms.instance, order.terms.book, order.terms.side as u8);
+        if own != (m.instance.get(), m.book.get(), m.side) {
+            return Err(Violation::NotOpen { client_id, kind: Filled::KIND });
+        }
         let (quantity, left) = (m.quantity.get(), m.remaining.get());
         if quantity == 0 || order.open.checked_sub(quantity) != Some(left) {
             let open = order.open;
             return Err(Violation::Quantity { client_id, open, change: quantity, left });
         }
-        let (price_ticks, limit_ticks) = (m.price_ticks.get(), order.price_ticks);
-        let worse = match order.side {
+        let (price_ticks, limit_ticks) = (m.price_ticks.get(), order.terms.price_ticks);
+        let worse = match order.terms.side {
             Side::Buy => price_ticks > limit_ticks,
             Side::Sell => price_ticks < limit_ticks,
         };
         if worse {
             return Err(Violation::WorsePrice { client_id, price_ticks, limit_ticks });
+        }
+        if m.maker == 1 && price_ticks != limit_ticks {
+            return Err(Violation::MakerPrice { client_id, price_ticks, limit_ticks });
         }
         order.open = left;
         if left == 0 {
@@ -339,7 +476,7 @@ impl Checker {
 
     fn cancelled(&mut self, m: &Cancelled) -> Result<Option<Answer>, Violation> {
         let (client_id, handle, request) = (m.client_id.get(), m.handle.get(), m.request.get());
-        let order = self.open_order(client_id, handle, 0x92)?;
+        let order = self.open_order(client_id, handle, Cancelled::KIND)?;
         if order.open != m.quantity.get() {
             let (open, change) = (order.open, m.quantity.get());
             return Err(Violation::Quantity { client_id, open, change, left: 0 });
@@ -352,8 +489,10 @@ impl Checker {
             Some(Asked::Cancel { handle: asked, .. }) if asked == handle => {
                 self.answer(request, true).map(Some)
             }
-            Some(Asked::Cancel { .. }) => Err(Violation::Mismatch { request, kind: 0x92 }),
-            Some(Asked::Order { .. }) => Ok(None),
+            Some(Asked::Cancel { .. }) => {
+                Err(Violation::Mismatch { request, kind: Cancelled::KIND })
+            }
+            Some(Asked::Order(_)) => Ok(None),
             None if request <= self.last_sent => Ok(None),
             None => Err(Violation::NeverAsked { request }),
         }
@@ -362,9 +501,9 @@ impl Checker {
     fn rejected(&mut self, m: &Rejected) -> Result<Answer, Violation> {
         let answer = self.answer(m.request.get(), true)?;
         *self.counts.rejected.entry(m.code).or_default() += 1;
-        if let Asked::Cancel { client_id, .. } = answer.asked
+        if let Asked::Cancel { handle, .. } = answer.asked
             && m.code == Reject::UnknownOrder as u8
-            && self.orders.contains_key(&client_id)
+            && let Some(&client_id) = self.handles.get(&handle)
         {
             return Err(Violation::Lost { client_id });
         }
@@ -375,7 +514,9 @@ impl Checker {
         // The gateway refuses at once, ahead of what the core has still to answer.
         let answer = self.answer(m.request.get(), false)?;
         *self.counts.refused.entry(m.code).or_default() += 1;
-        if let Asked::Cancel { client_id, .. } = answer.asked {
+        if let Asked::Cancel { handle, .. } = answer.asked
+            && let Some(&client_id) = self.handles.get(&handle)
+        {
             self.cancellable_again(client_id);
         }
         Ok(answer)
@@ -427,7 +568,9 @@ impl Checker {
 
     fn close(&mut self, client_id: u64) {
         self.not_cancellable(client_id);
-        self.orders.remove(&client_id);
+        if let Some(order) = self.orders.remove(&client_id) {
+            self.handles.remove(&order.handle);
+        }
     }
 
     fn not_cancellable(&mut self, client_id: u64) {

@@ -108,6 +108,7 @@ impl Raw {
                 Ok(0) => return None,
                 Ok(count) => self.inbox.extend_from_slice(&bytes[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("neither a frame nor the end came: {error}"),
             }
         }

@@ -433,3 +433,27 @@ fn a_full_session_table_makes_room() {
     }
     check_alive(&daemon, &market, &daemon.unix());
 }
+
+/// Questions without end from one who reads nothing: a few are answered, the others refused before
+/// they cost anything, and it hears so when it reads at last.
+#[test]
+fn questions_without_end_are_refused() {
+    const QUESTIONS: u64 = 2000;
+    let (daemon, market) = opened();
+    let mut raw = Raw::logged_on(&daemon.path("socket"), &Identity::observer());
+    let query = QueryInstances { from: 0.into() };
+    let all = (1..=QUESTIONS)
+        .map(|at| frame(QueryInstances::KIND, at, zerocopy::IntoBytes::as_bytes(&query)));
+    raw.send_bytes(&all.collect::<Vec<_>>().concat());
+    let (mut answered, mut busy) = (0, 0);
+    while answered + busy < QUESTIONS {
+        let came = raw.next_said().expect("an answer to each");
+        answered += u64::from(came.message::<QueryEnd>().is_some());
+        busy += u64::from(came.refusal() == Some(Reject::Busy));
+    }
+    assert!(answered > 0 && busy > QUESTIONS / 2, "{answered} answered, {busy} refused");
+    raw.send(QUESTIONS + 1, &QueryInstances { from: 0.into() });
+    let came = raw.next_said().expect("an answer");
+    assert_eq!(came.refusal(), None, "who waits for an answer gets it");
+    check_alive(&daemon, &market, &daemon.unix());
+}

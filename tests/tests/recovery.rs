@@ -128,7 +128,13 @@ fn load(mut client: Client, market: (Party, Party), began: &mpsc::Sender<()>) ->
     }
 }
 
-/// Twenty times: load, a kill at a random moment, a restart. The state is that of a prefix of what
+/// Kills of one run: `VENDUE_KILLS` of them, by default a few.
+fn kills() -> u32 {
+    let asked = std::env::var("VENDUE_KILLS").ok();
+    asked.map_or(20, |text| text.parse().expect("VENDUE_KILLS is a number"))
+}
+
+/// Again and again: load, a kill at a random moment, a restart. The state is that of a prefix of what
 /// was sent, at least as long as what was acknowledged.
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
@@ -141,7 +147,7 @@ fn what_was_acknowledged_outlives_a_kill() {
     let identity = Identity::operator();
     let mut chance = Chance::new(20);
     let mut before = 0;
-    for round in 0..20 {
+    for round in 0..kills() {
         let client = daemon.client(&identity);
         let (began, begins) = mpsc::channel();
         let loading = std::thread::spawn(move || load(client, parties, &began));

@@ -562,29 +562,23 @@ fn a_full_disk_stops_the_journal_and_nothing_else() {
     let account = market.buyer.account.into();
     let mut acknowledged = FUNDS_MICRO;
     let operator = &mut market.operator;
-    eventually("the journal's stop", || {
+    let mut some_deposits = || -> Result<(), ClientError> {
         for _ in 0..100 {
             let client_id = operator.next_client_id().into();
             let reserved = 0.into();
-            operator
-                .send(&Deposit { client_id, amount_micro: 1.into(), account, reserved })
-                .unwrap();
+            operator.send(&Deposit { client_id, amount_micro: 1.into(), account, reserved })?;
         }
-        operator.flush().unwrap();
-        while let Some(frame) = operator.try_recv().unwrap() {
+        operator.flush()?;
+        while let Some(frame) = operator.try_recv()? {
             let done = frame.message::<Done>().map_or(0, |done| done.value.get());
             acknowledged = acknowledged.max(done);
         }
-        (daemon.status().0.accepting == 0).then_some(())
-    });
+        Ok(())
+    };
+    let told = eventually("the journal's stop", || some_deposits().err());
+    let reason = Goodbye::JournalStopped as u8;
+    assert!(matches!(told, ClientError::Farewell { reason: said } if said == reason), "{told:?}");
     let stopped = Reject::JournalStopped as u8;
-    let client_id = operator.next_client_id().into();
-    let deposit = Deposit { client_id, amount_micro: 1.into(), account, reserved: 0.into() };
-    let refused = operator.call(&deposit);
-    assert!(
-        matches!(refused, Err(ClientError::Refused { code, .. }) if code == stopped),
-        "{refused:?}"
-    );
     let refused = Client::connect(&daemon.unix(), &Identity::operator());
     assert!(
         matches!(refused, Err(ClientError::Refused { code, .. }) if code == stopped),

@@ -434,6 +434,30 @@ impl Client {
         Ok(self.sequence)
     }
 
+    /// As [`Client::send`], but never waits: `None` if there is no room for the message now.
+    ///
+    /// # Errors
+    /// Any [`ClientError`] of a connection that is over.
+    pub fn try_send<M: Body>(&mut self, message: &M) -> Result<Option<u64>, ClientError> {
+        let mut bytes = [0; FRAME_BYTES_MAX];
+        let length = encode(self.sequence + 1, message, &mut bytes);
+        if !self.link.push(&bytes[..length])? {
+            return Ok(None);
+        }
+        self.sequence += 1;
+        self.last_sent = Instant::now();
+        Ok(Some(self.sequence))
+    }
+
+    /// Hands to the daemon what it takes now of what is buffered, and never waits. True if nothing
+    /// is left. That the connection is over, the next [`Client::try_recv`] tells.
+    ///
+    /// # Errors
+    /// Any [`ClientError`] of a connection that is over.
+    pub fn try_flush(&mut self) -> Result<bool, ClientError> {
+        self.link.flush_some()
+    }
+
     fn push<M: Body>(&mut self, sequence: u64, message: &M) -> Result<(), ClientError> {
         let mut bytes = [0; FRAME_BYTES_MAX];
         let length = encode(sequence, message, &mut bytes);

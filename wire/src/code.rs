@@ -236,5 +236,8 @@ codes! {
         BadCredentials = 9 => "credentials refused",
         /// As many connections as the configuration allows are open.
         TooManyConnections = 10 => "too many connections",
+        /// The journal has stopped: what was asked and not answered may or may not be remembered.
+        /// After the daemon's next start, log on to the session again and replay.
+        JournalStopped = 11 => "journal stopped",
     }
 }

@@ -116,6 +116,16 @@ pub struct Connection {
     pub readable: bool,
     /// When something was last heard.
     pub heard: Instant,
+    /// The last crowding of the queue to the core in which it passed something on.
+    pub crowding: u64,
+    /// How many requests it passed on in that.
+    pub pushed: u32,
+    /// Questions passed on whose answers have not ended.
+    pub questions: u32,
+    /// When the last one was passed on.
+    pub asked_at: Instant,
+    /// Something was heard since timers were last looked at.
+    pub spoke: bool,
     /// When something was last said.
     pub said: Instant,
     /// Heartbeat interval, milliseconds; 0 before the logon.
@@ -156,6 +166,11 @@ impl Connection {
             rings: None,
             readable: true,
             heard: now,
+            crowding: 0,
+            pushed: 0,
+            questions: 0,
+            asked_at: now,
+            spoke: false,
             said: now,
             heartbeat_ms: 0,
             tokens: u64::MAX,

@@ -2,7 +2,7 @@
 //! lever is reported and retried by the host library; trading goes on.
 
 use super::record::{Arrival, Delivery, TO_CONNECTION, take};
-use crate::health::{Health, now_ns};
+use crate::health::{Health, steady_ns as now_ns};
 use crate::machine::command;
 use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved};
 use hvctl::host::Host;

@@ -19,7 +19,7 @@ use vendue_wire::code::{Goodbye, Reject, Role};
 use vendue_wire::doorbell::{Bell, Doorbell};
 use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::*;
-use vendue_wire::ring::{Consumer, Producer};
+use vendue_wire::ring::{Consumer, Producer, RECORD_BYTES_MAX};
 use zerocopy::IntoBytes;
 
 const DOORBELL: Token = Token(usize::MAX - 1);
@@ -29,6 +29,14 @@ const TCP: Token = Token(usize::MAX - 3);
 const FRAMES_PER_TURN: usize = 256;
 /// Deliveries carried back in a turn at most.
 const DELIVERIES_PER_TURN: usize = 4096;
+/// The last of so many parts of the queue to the core is shared out...
+const KEPT_PARTS: usize = 8;
+/// ...so many requests to each connection, until there is room again.
+const SHARE_MAX: u32 = 32;
+/// Questions of one connection whose answers have not ended, at most.
+const QUESTIONS_MAX: u32 = 64;
+/// An answer that has not ended by now was lost to an overload: the question may be asked again.
+const ANSWER_LOST: Duration = Duration::from_secs(1);
 /// How often timers are looked at.
 const TIMERS: Duration = Duration::from_millis(50);
 /// Low bits of a connection's number: its place in the table. The rest counts its reuses, so that
@@ -85,6 +93,14 @@ pub struct Ingress {
     pub turned_at: Instant,
     /// When timers were last looked at.
     pub timers_at: Instant,
+    /// When something was last carried back.
+    pub carried_at: Instant,
+    /// The queue to the core is nearly full.
+    pub crowded: bool,
+    /// How often it came to that.
+    pub crowdings: u64,
+    /// A connection could not be accepted: nothing else tells that it still waits.
+    pub accept_again: bool,
     /// New access tables and throttles.
     pub reloads: Receiver<Reload>,
     /// Shared counters.
@@ -109,8 +125,9 @@ impl Ingress {
 
     /// Does what there is to do. True if there was something.
     pub fn turn(&mut self) -> bool {
-        self.poll_only(Duration::ZERO);
+        // Before looking: peers are judged by it, after all that they said before it was read.
         self.turned_at = Instant::now();
+        self.poll_only(Duration::ZERO);
         let mut moved = self.carry_back();
         // While stopping everything read is refused: a peer that goes on asking is no reason to
         // go on running.
@@ -184,9 +201,47 @@ impl Ingress {
                 Ok(socket) => self.admit_connection(socket),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    self.health.report("gateway", format!("cannot accept: {error}"));
+                    let text = format!(
+                        "cannot accept: {error}; raise the limit of open descriptors, or lower \
+                         gateway.connections_max"
+                    );
+                    self.health.restate("accept", &[text]);
+                    self.accept_again = true;
                     return;
                 }
+            }
+        }
+    }
+
+    /// Tries once more what failed: the listener tells of a connection only once.
+    fn retry_accepting(&mut self) {
+        if std::mem::take(&mut self.accept_again) {
+            self.accept(UNIX);
+            self.accept(TCP);
+            if !self.accept_again {
+                self.health.restate("accept", &[]);
+            }
+        }
+    }
+
+    /// Once the journal has stopped, what was asked and is not durable will never be answered: its
+    /// sessions are told so, and after a restart resume to learn what became of it. All that is
+    /// durable has gone out by then.
+    fn end_sessions_if_stopped(&mut self) {
+        let told = self.health.executed.get() >= self.health.durable.get()
+            && self.turned_at.duration_since(self.carried_at) >= TIMERS;
+        if self.health.accepting() || self.health.stopping() || !told {
+            return;
+        }
+        for at in 0..self.connections.len() {
+            let stage = self.connections[at].as_ref().map(|connection| connection.stage);
+            let waits = match stage {
+                Some(Stage::Open { slot, .. }) => slot != ANY,
+                Some(Stage::Opening) => true,
+                _ => false,
+            };
+            if waits {
+                self.close(at as u32, Some(Goodbye::JournalStopped));
             }
         }
     }
@@ -255,11 +310,14 @@ impl Ingress {
     }
 
     fn look_at_timers(&mut self) {
-        let now = Instant::now();
+        // Of the turn's beginning: what came before has been read since, however long that took.
+        let now = self.turned_at;
         if now.duration_since(self.timers_at) < TIMERS {
             return;
         }
         self.timers_at = now;
+        self.retry_accepting();
+        self.end_sessions_if_stopped();
         if let Ok(Reload { access, keys }) = self.reloads.try_recv() {
             self.access = access;
             self.keys.throttle_per_s = keys.throttle_per_s;
@@ -268,11 +326,19 @@ impl Ingress {
         let logon_timeout = Duration::from_millis(*self.keys.logon_timeout_ms.get_ref());
         for at in 0..self.connections.len() {
             let Some(connection) = &mut self.connections[at] else { continue };
+            if std::mem::take(&mut connection.spoke) {
+                // Not when the turn began: this thread may have stood still since.
+                connection.heard = Instant::now();
+            }
             let silent = now.duration_since(connection.heard);
             if connection.heartbeat_ms == 0 {
                 if silent > logon_timeout {
                     self.close(at as u32, Some(Goodbye::LogonTimeout));
                 }
+                continue;
+            }
+            // The disk decides how long a logon takes: the peer waits, and hears the answer first.
+            if connection.stage == Stage::Opening {
                 continue;
             }
             let interval = Duration::from_millis(connection.heartbeat_ms.into());
@@ -349,6 +415,7 @@ impl Ingress {
         // Until it logs on, whatever it says buys a peer no time.
         if connection.stage != Stage::New {
             connection.heard = self.turned_at;
+            connection.spoke = true;
         }
         let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
         let (slot, role) = match connection.stage {
@@ -410,11 +477,47 @@ impl Ingress {
         if !self.health.accepting() {
             return Err((Reject::JournalStopped, 0));
         }
-        if self.push(kind, slot, at, sequence, frame.body) {
-            Ok(())
-        } else {
-            Err((Reject::Busy, 0))
+        let asks = is_query(kind);
+        if asks && !self.may_ask(at) {
+            return Err((Reject::Busy, 0));
         }
+        if !self.may_push(at) || !self.push(kind, slot, at, sequence, frame.body) {
+            return Err((Reject::Busy, 0));
+        }
+        if asks && let Some(Some(connection)) = self.connections.get_mut(at as usize) {
+            connection.questions += 1;
+            connection.asked_at = self.turned_at;
+        }
+        Ok(())
+    }
+
+    /// False if the queue is nearly full and this connection has had its share of the last part,
+    /// which is kept so that a flood refuses itself before those who ask for little.
+    fn may_push(&mut self, at: u32) -> bool {
+        let kept = self.requests.memory().capacity_bytes() / KEPT_PARTS;
+        if self.requests.record_fits(kept.min(RECORD_BYTES_MAX)) {
+            self.crowded = false;
+            return true;
+        }
+        if !std::mem::replace(&mut self.crowded, true) {
+            self.crowdings += 1;
+        }
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return false };
+        if connection.crowding != self.crowdings {
+            (connection.crowding, connection.pushed) = (self.crowdings, 0);
+        }
+        connection.pushed += 1;
+        connection.pushed <= SHARE_MAX
+    }
+
+    /// False while too many questions of the connection wait for the end of their answers. A small
+    /// question may have a long answer: who does not read must not keep the core busy with more.
+    fn may_ask(&mut self, at: u32) -> bool {
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return false };
+        if self.turned_at.duration_since(connection.asked_at) > ANSWER_LOST {
+            connection.questions = 0;
+        }
+        connection.questions < QUESTIONS_MAX
     }
 
     /// Takes a token from the connection's bucket.
@@ -565,6 +668,9 @@ impl Ingress {
                 self.deliver(tag, &head, &bytes[..length]);
             }
         }
+        if moved {
+            self.carried_at = self.turned_at;
+        }
         moved
     }
 
@@ -585,13 +691,25 @@ impl Ingress {
                 let holder = self.holders[slot as usize];
                 self.queue(holder, bytes);
             }
-            TO_CONNECTION => self.queue(connection, bytes),
+            TO_CONNECTION => {
+                self.answered(connection, bytes);
+                self.queue(connection, bytes);
+            }
             OPENED => self.opened(head.connection.get(), slot, bytes),
             REFUSED => {
                 self.queue(connection, bytes);
                 self.close(connection, Some(Goodbye::BadCredentials));
             }
             _ => {}
+        }
+    }
+
+    /// Notes the end of a question's answer.
+    fn answered(&mut self, at: u32, bytes: &[u8]) {
+        const ENDS: [u8; 3] = [QueryEnd::KIND, ReplayEnd::KIND, Refused::KIND];
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
+        if matches!(Frame::parse(bytes), Ok(Some(frame)) if ENDS.contains(&frame.header.kind)) {
+            connection.questions = connection.questions.saturating_sub(1);
         }
     }
 
@@ -611,6 +729,7 @@ impl Ingress {
             }
         };
         opening.stage = Stage::Open { slot, role: opening.role };
+        opening.heard = self.turned_at;
         if let Ok(Some(frame)) = Frame::parse(bytes)
             && let Some(ack) = frame.message::<LogonAck>()
         {

@@ -37,6 +37,10 @@ use vendue_wire::doorbell::{self, Bell, Doorbell};
 use vendue_wire::idle::Wait;
 use vendue_wire::ring::{Consumer, Producer};
 
+/// Pause of a thread whose stage waits for room in another's ring, which rings no bell: the other
+/// needs the processor more.
+const STUCK_PAUSE: Duration = Duration::from_micros(50);
+
 /// A stage, by name.
 #[allow(missing_docs, reason = "each variant is the stage of the same name")]
 pub enum Stage {
@@ -196,10 +200,12 @@ pub fn run(
     halted: &AtomicBool,
 ) -> Vec<Stage> {
     let backoff = Backoff::new();
+    let mut stuck = false;
     loop {
         let moved = stages.iter_mut().fold(false, |moved, stage| stage.turn() | moved);
         if moved {
             backoff.reset();
+            stuck = false;
             continue;
         }
         if halted.load(Ordering::Acquire) {
@@ -213,21 +219,28 @@ pub fn run(
             Wait::Spin => backoff.spin(),
             Wait::Yield => backoff.snooze(),
             Wait::Park if !backoff.is_completed() => backoff.snooze(),
-            Wait::Park => park(&mut stages, doorbell),
+            Wait::Park => {
+                if stuck {
+                    std::thread::sleep(STUCK_PAUSE);
+                }
+                stuck = !park(&mut stages, doorbell);
+            }
         }
     }
 }
 
-/// Waits until something arrives or is due.
-fn park(stages: &mut [Stage], doorbell: &Doorbell) {
+/// Waits until something arrives or is due. False if a stage has something that it cannot move on.
+fn park(stages: &mut [Stage], doorbell: &Doorbell) -> bool {
     let due_in = stages.iter().map(Stage::due_in).min().unwrap_or_default();
     if let [Stage::Journal(journal)] = stages {
         // What arrives during a flush is the next group: no need to be woken for it.
         if journal.in_flight() {
-            return journal.wait();
+            journal.wait();
+            return true;
         }
     }
-    if stages.iter_mut().all(Stage::prepare_park) && !due_in.is_zero() {
+    let empty = stages.iter_mut().all(Stage::prepare_park);
+    if empty && !due_in.is_zero() {
         match &mut stages[0] {
             Stage::Ingress(ingress) => {
                 ingress.poll_only(due_in);
@@ -239,6 +252,7 @@ fn park(stages: &mut [Stage], doorbell: &Doorbell) {
         }
     }
     stages.iter_mut().for_each(Stage::cancel_park);
+    empty
 }
 
 /// Starts a named, optionally pinned thread that runs `stages`.

@@ -5,7 +5,7 @@ use super::record::{Arrival, Ordered, take};
 use crate::health::{Health, now_ns};
 use crate::machine::command::{Tick, is_query};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vendue_wire::message::{ANY, Body, U64};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
@@ -14,6 +14,28 @@ use zerocopy::{FromBytes, IntoBytes};
 const BATCH: usize = 256;
 /// Room one command may need in each ring, header included.
 const ROOM_BYTES: usize = vendue_wire::frame::FRAME_BYTES_MAX + size_of::<Ordered>();
+
+/// Time passes at most so much faster or slower than it does, as one in so many parts, while it
+/// follows the host's clock.
+const SLEW: u64 = 10;
+/// The host's clock and ours may be so far apart before it is a fault.
+const APART_NS: u64 = 5_000_000_000;
+
+/// How the host's clock is followed.
+#[derive(Debug)]
+pub struct Following {
+    /// When it was read last, on a clock that nobody sets.
+    read_at: Instant,
+    /// It and ours are too far apart, and that was said.
+    apart: bool,
+}
+
+impl Following {
+    /// From now on.
+    pub fn begin() -> Following {
+        Following { read_at: Instant::now(), apart: false }
+    }
+}
 
 /// The stage.
 pub struct Sequence {
@@ -32,6 +54,8 @@ pub struct Sequence {
     pub sequence: u64,
     /// Last time given, nanoseconds since 1970 UTC.
     pub time_ns: u64,
+    /// How the host's clock is followed.
+    pub following: Following,
     /// Time between ticks, nanoseconds.
     pub tick_ns: u64,
     /// When the next tick is due.
@@ -43,8 +67,7 @@ pub struct Sequence {
 impl Sequence {
     /// Takes what arrived. True if there was something.
     pub fn turn(&mut self) -> bool {
-        // The host's clock may step back; ours does not.
-        self.time_ns = self.time_ns.max(now_ns());
+        self.pass(now_ns(), Instant::now());
         let mut taken = 0;
         if self.time_ns >= self.next_tick_ns && self.room() {
             self.tick();
@@ -63,9 +86,31 @@ impl Sequence {
         taken > 0
     }
 
+    /// Lets time pass: as much as did, a little more or less to follow the host's clock. That may
+    /// be set at any moment; ours neither jumps nor stands still for it, or a wrong step would
+    /// expire every order, and its correction would stop ticks until the clock has caught up.
+    fn pass(&mut self, host_ns: u64, now: Instant) {
+        let elapsed_ns = now.duration_since(self.following.read_at).as_nanos() as u64;
+        self.following.read_at = now;
+        self.time_ns = follow(self.time_ns, host_ns, elapsed_ns);
+        let apart = self.time_ns.abs_diff(host_ns) > APART_NS;
+        if apart != self.following.apart {
+            self.following.apart = apart;
+            let text = if host_ns > self.time_ns {
+                "the host's clock was set forward; it is followed at a tenth of the speed of time: \
+                 restart to follow at once"
+            } else {
+                "the journal's time is ahead of the host's clock: it passes at nine tenths until \
+                 the clock has caught up; check the clock"
+            };
+            let texts = apart.then(|| text.to_owned());
+            self.health.restate("clock", texts.as_slice());
+        }
+    }
+
     /// Time until the next tick.
     pub fn due_in(&self) -> Duration {
-        Duration::from_nanos(self.next_tick_ns.saturating_sub(now_ns()))
+        Duration::from_nanos(self.next_tick_ns.saturating_sub(self.time_ns))
     }
 
     fn room(&mut self) -> bool {
@@ -113,10 +158,55 @@ impl Sequence {
     }
 }
 
+/// The time after `elapsed_ns`, nearer to the host's than it would be by itself.
+fn follow(time_ns: u64, host_ns: u64, elapsed_ns: u64) -> u64 {
+    let passed = time_ns.saturating_add(elapsed_ns);
+    let most = elapsed_ns / SLEW;
+    if host_ns >= passed {
+        passed + (host_ns - passed).min(most)
+    } else {
+        passed - (passed - host_ns).min(most)
+    }
+}
+
 /// Room was checked before.
 #[inline]
 fn must(pushed: Result<(), vendue_wire::ring::PushError>) {
     if let Err(error) = pushed {
         panic!("a ring refused a record it had room for: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    #[test]
+    fn time_follows_a_clock_that_goes_right() {
+        let mut time_ns = 100 * SECOND_NS;
+        for turn in 1..1000 {
+            time_ns = follow(time_ns, 100 * SECOND_NS + turn * 1_000, 1_000);
+            assert_eq!(time_ns, 100 * SECOND_NS + turn * 1_000);
+        }
+    }
+
+    #[test]
+    fn time_neither_jumps_nor_stands_still_when_the_clock_is_set() {
+        for step_ns in [-3600, -1, 1, 3600, 1 << 30].map(|seconds| seconds * SECOND_NS as i64) {
+            let start = 2_000_000_000 * SECOND_NS;
+            let (mut time_ns, mut host_ns) = (start, start.saturating_add_signed(step_ns));
+            for _ in 0..1000 {
+                let before = time_ns;
+                host_ns += SECOND_NS / 100;
+                time_ns = follow(time_ns, host_ns, SECOND_NS / 100);
+                let passed = time_ns - before;
+                assert!((9 * SECOND_NS / 1000..=11 * SECOND_NS / 1000).contains(&passed));
+            }
+            // Ten seconds close the gap by one.
+            let left = time_ns.abs_diff(host_ns);
+            assert_eq!(left, step_ns.unsigned_abs() - SECOND_NS, "{step_ns}");
+        }
     }
 }

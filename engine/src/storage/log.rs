@@ -55,7 +55,7 @@ pub enum LogError {
     #[error("{0}")]
     Config(&'static str),
     /// A write, or the flush of a device's cache, failed.
-    #[error("the log has stopped: {0}; mend the device, then start again to recover")]
+    #[error("the log has stopped: {0}; {what}, then start again to recover", what = remedy(.0))]
     Device(Arc<FileError>),
     /// A device took only a part of a write.
     #[error(
@@ -73,7 +73,7 @@ pub enum LogError {
     /// The segment is full and the next one could not be prepared.
     #[error(
         "the log has stopped: the segment is full and the next one could not be prepared: {0}; \
-         make room, then start again"
+         {what}, then start again", what = remedy(.0)
     )]
     NoSegment(Arc<FileError>),
     /// io_uring itself failed.
@@ -84,6 +84,15 @@ pub enum LogError {
         /// What the kernel said.
         source: Arc<io::Error>,
     },
+}
+
+/// What to do about a file operation that failed.
+fn remedy(error: &FileError) -> &'static str {
+    match error.source.kind() {
+        io::ErrorKind::FileTooLarge => "raise the limit on file size",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room",
+        _ => "mend the device",
+    }
 }
 
 /// Why a record was not taken.

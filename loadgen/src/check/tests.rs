@@ -11,13 +11,16 @@ fn frame<M: Body>(message: &M) -> Received {
 const PRICE: u32 = 50;
 const QUANTITY: u32 = 10;
 
+fn terms(client_id: u64) -> Terms {
+    let (side, price_ticks, quantity) = (Side::Buy, PRICE, QUANTITY);
+    Terms { client_id, instance: 3, book: 1, side, price_ticks, quantity, rests: true }
+}
+
 /// A session that asked for orders with ids 1, 2... as requests 11, 12...
 fn asked(orders: u64) -> Checker {
     let mut checker = Checker::default();
     for client_id in 1..=orders {
-        let (side, price_ticks, quantity) = (Side::Buy, PRICE, QUANTITY);
-        let asked = Asked::Order { client_id, side, price_ticks, quantity, rests: true };
-        checker.sent(10 + client_id, asked, client_id * 100);
+        checker.sent(10 + client_id, Asked::Order(terms(client_id)), client_id * 100);
     }
     checker
 }
@@ -27,6 +30,8 @@ fn accept(client_id: u64) -> Accepted {
         request: (10 + client_id).into(),
         client_id: client_id.into(),
         handle: (1000 + client_id).into(),
+        instance: 3.into(),
+        book: 1.into(),
         price_ticks: PRICE.into(),
         quantity: QUANTITY.into(),
         ..Accepted::zeroed()
@@ -37,6 +42,8 @@ fn fill(client_id: u64, quantity: u32, remaining: u32) -> Filled {
     Filled {
         client_id: client_id.into(),
         handle: (1000 + client_id).into(),
+        instance: 3.into(),
+        book: 1.into(),
         price_ticks: PRICE.into(),
         quantity: quantity.into(),
         remaining: remaining.into(),
@@ -67,8 +74,8 @@ fn cancelling() -> Checker {
     let mut checker = asked(2);
     checker.received(&frame(&accept(1))).unwrap();
     checker.received(&frame(&accept(2))).unwrap();
-    assert_eq!(checker.take_cancellable(4), Some((1, 1001)));
-    checker.sent(20, Asked::Cancel { client_id: 1, handle: 1001, closing: false }, 900);
+    assert_eq!(checker.pick(4), Some(1001));
+    checker.sent(20, Asked::Cancel { handle: 1001, closing: false }, 900);
     checker
 }
 
@@ -150,6 +157,9 @@ fn an_acceptance_of_other_terms_is_found() {
         Accepted { price_ticks: 51.into(), ..accept(1) },
         Accepted { quantity: 11.into(), ..accept(1) },
         Accepted { side: 1, ..accept(1) },
+        Accepted { side: 2, ..accept(1) },
+        Accepted { instance: 4.into(), ..accept(1) },
+        Accepted { book: 0.into(), ..accept(1) },
     ];
     for message in wrong {
         let mismatch = Err(Violation::Mismatch { request: 11, kind: 0x90 });
@@ -167,8 +177,8 @@ fn an_acceptance_of_a_cancel_is_found() {
 #[test]
 fn cancels_after_the_run_are_checked_but_not_counted() {
     let mut checker = cancelling();
-    let (client_id, handle) = checker.take_cancellable(0).unwrap();
-    checker.sent(21, Asked::Cancel { client_id, handle, closing: true }, 0);
+    let handle = checker.pick(0).unwrap();
+    checker.sent(21, Asked::Cancel { handle, closing: true }, 0);
     assert_eq!((checker.counts.cancels, checker.unanswered()), (1, 2));
     let early = Violation::OutOfOrder { request: 21, waiting: 20 };
     assert_eq!(checker.received(&frame(&gone(2, 10, 21))), Err(early));
@@ -198,12 +208,13 @@ fn fills_beyond_the_quantity_or_the_limit_are_found() {
 #[test]
 fn a_sell_is_not_filled_below_its_limit() {
     let mut checker = Checker::default();
-    let (side, price_ticks, quantity) = (Side::Sell, PRICE, QUANTITY);
-    checker.sent(11, Asked::Order { client_id: 1, side, price_ticks, quantity, rests: false }, 0);
+    let sell = Terms { side: Side::Sell, rests: false, ..terms(1) };
+    checker.sent(11, Asked::Order(sell), 0);
     checker.received(&frame(&Accepted { side: 1, ..accept(1) })).unwrap();
     assert_eq!(checker.cancellable(), 0, "what does not rest is not worth a cancel");
-    checker.received(&frame(&Filled { price_ticks: 51.into(), ..fill(1, 1, 9) })).unwrap();
-    let worse = Filled { price_ticks: 49.into(), ..fill(1, 1, 8) };
+    let better = Filled { price_ticks: 51.into(), side: 1, ..fill(1, 1, 9) };
+    checker.received(&frame(&better)).unwrap();
+    let worse = Filled { price_ticks: 49.into(), side: 1, ..fill(1, 1, 8) };
     assert!(matches!(
         checker.received(&frame(&worse)),
         Err(Violation::WorsePrice { limit_ticks: 50, price_ticks: 49, .. })
@@ -250,8 +261,47 @@ fn a_refused_cancel_may_be_tried_again() {
     let mut checker = cancelling();
     checker.received(&frame(&refuse(20))).unwrap();
     assert_eq!(checker.cancellable(), 2);
-    let mut again = [checker.take_cancellable(0), checker.take_cancellable(0)];
+    let mut again = [checker.pick(0), checker.pick(1)];
     again.sort_unstable();
-    assert_eq!(again, [Some((1, 1001)), Some((2, 1002))]);
-    assert_eq!(checker.take_cancellable(0), None);
+    assert_eq!(again, [Some(1001), Some(1002)]);
+}
+
+#[test]
+fn a_resting_order_trades_at_its_own_limit() {
+    let mut checker = asked(1);
+    checker.received(&frame(&accept(1))).unwrap();
+    let better = Filled { price_ticks: 49.into(), maker: 1, ..fill(1, 1, 9) };
+    let found = Violation::MakerPrice { client_id: 1, price_ticks: 49, limit_ticks: 50 };
+    assert_eq!(checker.received(&frame(&better)), Err(found));
+}
+
+#[test]
+fn a_fill_of_another_side_book_or_instance_is_found() {
+    for wrong in [
+        Filled { side: 1, ..fill(1, 1, 9) },
+        Filled { book: 2.into(), ..fill(1, 1, 9) },
+        Filled { instance: 9.into(), ..fill(1, 1, 9) },
+    ] {
+        let mut checker = asked(1);
+        checker.received(&frame(&accept(1))).unwrap();
+        let found = checker.received(&frame(&wrong));
+        assert_eq!(found, Err(Violation::NotOpen { client_id: 1, kind: 0x91 }));
+    }
+}
+
+#[test]
+fn one_handle_does_not_stand_for_two_open_orders() {
+    let mut checker = asked(2);
+    checker.received(&frame(&accept(1))).unwrap();
+    let same = Accepted { handle: 1001.into(), ..accept(2) };
+    let mismatch = Err(Violation::Mismatch { request: 12, kind: 0x90 });
+    assert_eq!(checker.received(&frame(&same)), mismatch);
+}
+
+#[test]
+fn terms_survive_the_wire() {
+    let asked = Terms { rests: false, side: Side::Sell, ..terms(7) };
+    assert_eq!(Terms::of(&asked.request()), Some(asked));
+    let post_only = NewOrder { post_only: 1, ..asked.request() };
+    assert_eq!(Terms::of(&post_only), None);
 }

@@ -2,8 +2,9 @@
 //! aggressive orders that keep the number of live orders steady. Integers only, so that every
 //! implementation makes the same bytes from the same seed.
 
-use crate::flow::{ADD, BUY, Expected, Flow, PRICE_TICKS, Record, sweep_order};
-use crate::oracle::Oracle;
+use super::oracle::Oracle;
+use super::{ADD, BUY, Expected, Flow, PRICE_TICKS, Record, sweep_order};
+use crate::random::SplitMix;
 
 /// A book's mid moves by a tick, books taking turns, every so many operations.
 const MID_MOVE_OPS: usize = 1024;
@@ -12,10 +13,10 @@ const MID_START_TICKS: i32 = 500;
 /// Makes a flow. `prefill` is also the number of live orders that the flow keeps to.
 ///
 /// # Panics
-/// `books` is zero or above [`crate::flow::BOOKS_MAX`].
+/// `books` is zero or above [`super::BOOKS_MAX`].
 #[must_use]
 pub fn generate(seed: u64, books: usize, prefill: usize, ops: usize) -> Flow {
-    assert!((1..=crate::flow::BOOKS_MAX).contains(&books), "a flow has 1 to 1024 books");
+    assert!((1..=super::BOOKS_MAX).contains(&books), "a flow has 1 to 1024 books");
     let mut generator = Generator::new(seed, books, prefill);
     let mut records = Vec::with_capacity(prefill + ops + 2 * books);
     records.extend((0..prefill).map(|_| generator.add()));
@@ -72,7 +73,7 @@ impl Generator {
 
     fn add(&mut self) -> Record {
         let (book, side) = self.book_and_side();
-        let away = 1 + self.random.distance();
+        let away = 1 + distance(&mut self.random);
         let mid = self.mid_ticks[usize::from(book)];
         let wanted = if side == BUY { mid - away } else { mid + away };
         let price = wanted.clamp(i32::from(*PRICE_TICKS.start()), i32::from(*PRICE_TICKS.end()));
@@ -151,25 +152,10 @@ impl LiveIds {
     }
 }
 
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u32) -> u32 {
-        (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
-    }
-
-    /// Half a bell curve by the central limit of eight bytes: 0 to 488 ticks.
-    fn distance(&mut self) -> i32 {
-        let sum: i32 = self.next().to_le_bytes().iter().map(|&byte| i32::from(byte)).sum();
-        (sum - 1020).abs() * 100 / 209
-    }
+/// Half a bell curve by the central limit of eight bytes: 0 to 488 ticks.
+fn distance(random: &mut SplitMix) -> i32 {
+    let sum: i32 = random.draw().to_le_bytes().iter().map(|&byte| i32::from(byte)).sum();
+    (sum - 1020).abs() * 100 / 209
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
-//! What a session sends and when it is due, decided by the seed alone.
+//! What a session sends, decided by the seed and its profile alone.
 
+use crate::profile::Profile;
+use crate::random::SplitMix;
 use vendue_wire::code::Side;
 
 /// Orders a session lets rest at most. Beyond it the flow cancels.
@@ -14,48 +16,6 @@ const REACH: u32 = 4;
 const STEPS_PER_MOVE: u64 = 32;
 /// Lowest highest price a book must have for this flow, in ticks.
 pub const LADDER_MIN: u32 = 8 * DISTANCE_MAX;
-
-/// SplitMix64 (Steele, Lea, Flood 2014): one addition and a finaliser a number.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-}
-
-/// When requests are due, in nanoseconds from the start: all sessions together send `rate` a
-/// second, evenly spaced, taking turns.
-#[derive(Clone, Copy, Debug)]
-pub struct Schedule {
-    /// Requests a second over all sessions, at least 1.
-    pub rate: u64,
-    /// Sessions.
-    pub sessions: u64,
-    /// Nothing is due at or after this, in nanoseconds.
-    pub end_ns: u64,
-}
-
-impl Schedule {
-    /// When step `step` (0, 1, 2...) of session `session` is due, or `None` after the end.
-    pub fn due_ns(&self, session: u64, step: u64) -> Option<u64> {
-        let turn = u128::from(step) * u128::from(self.sessions) + u128::from(session);
-        let due = turn * 1_000_000_000 / u128::from(self.rate);
-        u64::try_from(due).ok().filter(|&due| due < self.end_ns)
-    }
-
-    /// Steps of session `session` that are due before the end.
-    pub fn steps(&self, session: u64) -> u64 {
-        // Turn k is due before the end if k * 1e9 / rate, rounded down, is less than end_ns.
-        let turns = u128::from(self.end_ns) * u128::from(self.rate);
-        let turns = turns.div_ceil(1_000_000_000) as u64;
-        turns.saturating_sub(session).div_ceil(self.sessions)
-    }
-}
 
 /// What to send next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +38,14 @@ pub enum Step {
     },
 }
 
-/// One session's flow: 45 in 100 steps rest an order, 30 cancel one, 25 take what others offer,
-/// around a middle that walks, the same for every session of a seed.
+/// One session's flow: its profile says how many steps rest an order, cancel one, or take what
+/// others offer, around a middle that walks, the same for every session of a seed.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    own: Random,
-    walk: Random,
+    own: SplitMix,
+    walk: SplitMix,
+    rest_to: u64,
+    cancel_to: u64,
     steps: u64,
     middle_ticks: u32,
     lowest_ticks: u32,
@@ -93,13 +55,16 @@ pub struct Flow {
 impl Flow {
     /// The flow of session `session` in a book with prices up to `price_ticks_max`, at least
     /// [`LADDER_MIN`].
-    pub fn new(seed: u64, session: u64, price_ticks_max: u32) -> Flow {
+    pub fn new(profile: Profile, seed: u64, session: u64, price_ticks_max: u32) -> Flow {
         assert!(price_ticks_max >= LADDER_MIN, "a ladder of {price_ticks_max} ticks is too short");
-        let mut own = Random(seed);
-        let stream = own.next() ^ session.wrapping_mul(0xd134_2543_de82_ef95);
+        let mut own = SplitMix(seed);
+        let stream = own.draw() ^ session.wrapping_mul(0xd134_2543_de82_ef95);
+        let (rest_to, cancel_to) = profile.shares();
         Flow {
-            own: Random(stream),
-            walk: Random(!seed),
+            own: SplitMix(stream),
+            walk: SplitMix(!seed),
+            rest_to,
+            cancel_to,
             steps: 0,
             middle_ticks: price_ticks_max / 2,
             lowest_ticks: price_ticks_max / 4,
@@ -112,20 +77,20 @@ impl Flow {
     pub fn next(&mut self, resting: usize, cancellable: usize) -> Step {
         self.steps += 1;
         if self.steps.is_multiple_of(STEPS_PER_MOVE) {
-            self.middle_ticks = match self.walk.next() % 3 {
+            self.middle_ticks = match self.walk.draw() % 3 {
                 0 => (self.middle_ticks + 1).min(self.highest_ticks),
                 1 => (self.middle_ticks - 1).max(self.lowest_ticks),
                 _ => self.middle_ticks,
             };
         }
-        let (roll, detail) = (self.own.next() % 100, self.own.next());
+        let (roll, detail) = (self.own.draw() % 100, self.own.draw());
         let full = resting >= RESTING_MAX;
-        if cancellable > 0 && (full || (45..75).contains(&roll)) {
+        if cancellable > 0 && (full || (self.rest_to..self.cancel_to).contains(&roll)) {
             return Step::Cancel { pick: detail };
         }
         let side = if detail & 1 == 0 { Side::Buy } else { Side::Sell };
         let quantity = 1 + (detail >> 8) as u32 % QUANTITY_MAX;
-        let rests = !full && roll < 75;
+        let rests = !full && roll < self.cancel_to;
         // Below the middle for a resting buy, across it for an aggressive one.
         let (distance, below) = if rests {
             (1 + (detail >> 40) as u32 % DISTANCE_MAX, side == Side::Buy)
@@ -142,40 +107,8 @@ impl Flow {
 mod tests {
     use super::*;
 
-    #[test]
-    fn turns_are_evenly_spaced_and_all_fall_before_the_end() {
-        let schedule = Schedule { rate: 1_000, sessions: 3, end_ns: 10_000_000 };
-        let mut all: Vec<u64> = (0..3)
-            .flat_map(|session| (0..).map_while(move |step| schedule.due_ns(session, step)))
-            .collect();
-        all.sort_unstable();
-        assert_eq!(all, (0..10).map(|turn| turn * 1_000_000).collect::<Vec<_>>());
-        assert_eq!([0, 1, 2].map(|session| schedule.steps(session)), [4, 3, 3]);
-    }
-
-    #[test]
-    fn the_number_of_steps_is_what_the_schedule_gives() {
-        for (rate, sessions, end_ns) in [(7, 2, 999_999_999), (3, 5, 1), (999_983, 64, 12_345_678)]
-        {
-            let schedule = Schedule { rate, sessions, end_ns };
-            for session in 0..sessions {
-                let steps = schedule.steps(session);
-                assert_eq!(schedule.due_ns(session, steps), None);
-                assert!(steps == 0 || schedule.due_ns(session, steps - 1).is_some());
-            }
-        }
-    }
-
-    #[test]
-    fn the_highest_rate_for_a_day_does_not_overflow() {
-        let (rate, end_ns) = (100_000_000, 86_400_000_000_000);
-        let schedule = Schedule { rate, sessions: 1024, end_ns };
-        let last = schedule.steps(1023) - 1;
-        assert_eq!(schedule.due_ns(1023, last), Some(end_ns - 10));
-    }
-
     fn steps(seed: u64, session: u64) -> Vec<Step> {
-        let mut flow = Flow::new(seed, session, 4095);
+        let mut flow = Flow::new(Profile::Mixed, seed, session, 4095);
         (0..5_000).map(|_| flow.next(10, 10)).collect()
     }
 
@@ -188,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_step_that_could_not_be_does_not_change_the_later_ones() {
-        let (mut one, mut other) = (Flow::new(3, 0, 4095), Flow::new(3, 0, 4095));
+        let (mut one, mut other) =
+            (Flow::new(Profile::Mixed, 3, 0, 4095), Flow::new(Profile::Mixed, 3, 0, 4095));
         for _ in 0..100 {
             let _ = (one.next(10, 10), other.next(RESTING_MAX, 0));
         }
@@ -216,7 +150,7 @@ mod tests {
 
     #[test]
     fn resting_buys_stay_below_resting_sells_and_takers_cross_them() {
-        let mut flow = Flow::new(9, 0, LADDER_MIN);
+        let mut flow = Flow::new(Profile::Mixed, 9, 0, LADDER_MIN);
         for _ in 0..100_000 {
             let step = flow.next(0, 0);
             let middle = flow.middle_ticks;
@@ -230,10 +164,31 @@ mod tests {
 
     #[test]
     fn a_full_session_rests_no_more() {
-        let mut flow = Flow::new(9, 0, 4095);
+        let mut flow = Flow::new(Profile::Mixed, 9, 0, 4095);
         for _ in 0..1_000 {
             assert!(matches!(flow.next(RESTING_MAX, 1), Step::Cancel { .. }));
             assert!(matches!(flow.next(RESTING_MAX, 0), Step::Order { rests: false, .. }));
         }
+    }
+
+    #[test]
+    fn makers_only_rest_and_cancel_and_takers_only_take() {
+        let all = |profile| {
+            let mut flow = Flow::new(profile, 5, 0, 4095);
+            (0..1_000).map(move |_| flow.next(10, 10))
+        };
+        let (mut rested, mut cancelled) = (0, 0);
+        for step in all(Profile::Maker) {
+            match step {
+                Step::Order { rests, .. } => {
+                    assert!(rests);
+                    rested += 1;
+                }
+                Step::Cancel { .. } => cancelled += 1,
+            }
+        }
+        assert!(rested > cancelled && cancelled > 300, "{rested} {cancelled}");
+        let taken = |step| matches!(step, Step::Order { rests: false, .. });
+        assert!(all(Profile::Taker).all(taken));
     }
 }

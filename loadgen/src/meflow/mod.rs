@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::generate::generate;
-use crate::oracle::Oracle;
+pub mod generate;
+pub mod oracle;
+
+use generate::generate;
+use oracle::Oracle;
 
 #[cfg(target_endian = "big")]
 compile_error!("flow files are little-endian; port `Record` before building");

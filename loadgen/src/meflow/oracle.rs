@@ -4,24 +4,25 @@
 use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::flow::{BUY, CANCEL, Fill, QUANTITY_MAX, Record, SELL, Totals};
+use super::{BUY, CANCEL, Fill, QUANTITY_MAX, Record, SELL, Totals};
 
 type Level = VecDeque<Resting>;
 
+#[derive(Debug)]
 struct Resting {
     id: u32,
     quantity: u32,
 }
 
 /// Where a live order rests.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     book: u16,
     side: u8,
     price: u16,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Book {
     /// Bids and offers, by price.
     sides: [BTreeMap<u16, Level>; 2],
@@ -41,11 +42,14 @@ impl Book {
 }
 
 /// Books, and everything that happened in them.
+#[derive(Debug)]
 pub struct Oracle {
     books: Vec<Book>,
     places: Vec<Option<Place>>,
     /// Ids of the makers that the last order filled completely, in order.
     pub filled: Vec<u32>,
+    /// Fills of the last order, in order.
+    pub fills: Vec<Fill>,
     /// All fills so far.
     pub totals: Totals,
     /// Most orders that rested at once.
@@ -61,6 +65,7 @@ impl Oracle {
             books: (0..books).map(|_| Book::default()).collect(),
             places: vec![None],
             filled: Vec::new(),
+            fills: Vec::new(),
             totals: Totals::default(),
             live_max: 0,
             live: 0,
@@ -102,6 +107,7 @@ impl Oracle {
     /// Matches an order and lets the rest of it rest.
     fn submit(&mut self, order: &Record) {
         self.filled.clear();
+        self.fills.clear();
         let book = &mut self.books[usize::from(order.book)];
         let mut left = order.quantity;
         while left > 0 {
@@ -113,7 +119,9 @@ impl Oracle {
             left -= quantity;
             maker.quantity -= quantity;
             let (id, done) = (maker.id, maker.quantity == 0);
-            self.totals.count(Fill { taker: order.id, maker: id, price, quantity });
+            let fill = Fill { taker: order.id, maker: id, price, quantity };
+            self.totals.count(fill);
+            self.fills.push(fill);
             if done {
                 queue.pop_front();
                 if queue.is_empty() {
