@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
+use vendue_bench::pin::Processors;
 use vendue_bench::run::{self, RUNS_MAX};
+use vendue_bench::{codec, ring, rtt};
+use vendue_wire::idle::Wait;
 
 /// Vendue's benchmarks, each beside a floor measured in the same run.
 #[derive(Parser)]
@@ -22,6 +25,31 @@ struct Arguments {
 enum Command {
     /// The order book on a flow, beside the bare ladder.
     Book(Book),
+    /// The shared-memory ring between two threads, beside a bare array and bare counters.
+    Ring(Runs),
+    /// Encoding and decoding, beside a copy of the same bytes.
+    Codec(Runs),
+    /// Order to acknowledgement over each transport, beside an echo.
+    Rtt(Rtt),
+}
+
+#[derive(Args)]
+struct Runs {
+    /// Interleaved runs.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=RUNS_MAX as u64))]
+    runs: u64,
+    /// Prints one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Rtt {
+    #[command(flatten)]
+    runs: Runs,
+    /// How both sides wait [default: shm spins, sockets park].
+    #[arg(long)]
+    wait: Option<Wait>,
 }
 
 #[derive(Args)]
@@ -48,6 +76,7 @@ type AnyError = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Some(Command::Book(arguments)) => book(&arguments),
+        Some(command) => pairs(&command),
         // Not an error: `cargo test --all-targets` starts benches without arguments.
         None => Arguments::command().print_help().map_err(AnyError::from),
     };
@@ -58,6 +87,29 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs one of the benchmarks whose rows are pairs.
+fn pairs(command: &Command) -> Result<(), AnyError> {
+    let processors = Processors::find()?;
+    // The device below the target directory is the one that durability is measured on.
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (found, json) = match command {
+        Command::Ring(Runs { runs, json }) => (ring::measure(processors, *runs as usize)?, *json),
+        Command::Codec(Runs { runs, json }) => (codec::measure(processors, *runs as usize)?, *json),
+        Command::Rtt(Rtt { runs: Runs { runs, json }, wait }) => {
+            (rtt::measure(processors, *runs as usize, directory, *wait)?, *json)
+        }
+        Command::Book(_) => unreachable!("its rows are comparisons"),
+    };
+    for pair in found {
+        if json {
+            println!("{}", pair.to_json());
+        } else {
+            println!("{pair}");
+        }
+    }
+    Ok(())
 }
 
 fn book(arguments: &Book) -> Result<(), AnyError> {

@@ -8,10 +8,17 @@
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("latencies are read from the x86-64 time stamp counter; port `run` before building");
 
+pub mod codec;
+pub mod daemon;
+pub mod echo;
 pub mod floor;
 pub mod flow;
 pub mod generate;
 pub mod oracle;
 pub mod ours;
+pub mod pin;
 pub mod report;
+pub mod ring;
+pub mod rtt;
 pub mod run;
+pub mod stable;

@@ -246,11 +246,11 @@ fn drive_one<M: Matcher>(matcher: &mut M, record: &Record, totals: &mut Totals) 
 }
 
 /// Median of the ratios of runs made at the same time.
-fn ratio(runs: &[f64], base: &[f64]) -> f64 {
+pub(crate) fn ratio(runs: &[f64], base: &[f64]) -> f64 {
     median(runs.iter().zip(base).map(|(run, base)| run / base).collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len().is_multiple_of(2) {
@@ -273,7 +273,7 @@ fn pin() -> Result<usize, nix::Error> {
 
 /// The time stamp counter, once everything before it is done.
 #[inline(always)]
-fn time_stamp() -> u64 {
+pub(crate) fn time_stamp() -> u64 {
     // SAFETY: both instructions are in every x86-64, and Linux leaves the counter readable.
     unsafe {
         _mm_lfence();
@@ -282,7 +282,7 @@ fn time_stamp() -> u64 {
 }
 
 /// Length of a tick of the time stamp counter, ns.
-fn calibrate() -> f64 {
+pub(crate) fn calibrate() -> f64 {
     let (start, start_ticks) = (Instant::now(), time_stamp());
     while start.elapsed() < Duration::from_millis(50) {
         std::hint::spin_loop();
@@ -304,7 +304,7 @@ fn peak_bytes() -> io::Result<u64> {
     field_bytes("/proc/self/status", "VmHWM:")
 }
 
-fn field_bytes(path: &str, field: &str) -> io::Result<u64> {
+pub(crate) fn field_bytes(path: &str, field: &str) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());

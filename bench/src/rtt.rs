@@ -1,0 +1,274 @@
+//! Order to acknowledgement over each transport, beside an echo of frames of the same size over
+//! the same transport, between the same processors, waited for in the same way.
+//!
+//! Half of the requests are orders that rest, half cancel those.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use vendue_wire::client::{Client, Endpoint};
+use vendue_wire::idle::Wait;
+use vendue_wire::message::{Accepted, Cancel, Cancelled, NewOrder, U64};
+
+use crate::daemon::{AnyError, Running, Setup, account, instance};
+use crate::echo::{self, Echo};
+use crate::pin::{Processors, pin};
+use crate::report::Pair;
+use crate::run::{calibrate, time_stamp};
+use crate::stable;
+
+/// Requests of one run before the timed ones.
+const WARM_UP: u64 = 500;
+/// Orders that rest before one is cancelled.
+const RESTING: usize = 64;
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who is asked: our daemon, or an echo.
+pub trait Peer {
+    /// Buffers a request.
+    fn send(&mut self) -> Result<(), AnyError>;
+    /// Hands over what is buffered.
+    fn flush(&mut self) -> Result<(), AnyError>;
+    /// How many answers came; none if there are none. With `wait` it sleeps for the first.
+    fn take(&mut self, wait: bool) -> Result<u64, AnyError>;
+}
+
+/// Keeps `depth` requests under way until `count` are answered; what each took, ns.
+///
+/// # Errors
+/// The connection ends.
+pub fn drive(
+    peer: &mut impl Peer,
+    (depth, count): (u64, u64),
+    wait: Wait,
+    ns_per_tick: f64,
+) -> Result<Histogram<u64>, AnyError> {
+    let mut histogram = Histogram::new(3)?;
+    let mut sent_at = VecDeque::with_capacity(depth as usize);
+    let (mut sent, mut done) = (0, 0);
+    while done < count {
+        while sent - done < depth && sent < count {
+            sent_at.push_back(time_stamp());
+            peer.send()?;
+            sent += 1;
+        }
+        peer.flush()?;
+        let mut answers = peer.take(wait == Wait::Park)?;
+        while answers == 0 {
+            if wait == Wait::Yield {
+                std::thread::yield_now();
+            }
+            answers = peer.take(wait == Wait::Park)?;
+        }
+        let now = time_stamp();
+        for at in sent_at.drain(..answers as usize) {
+            histogram.saturating_record(((now - at) as f64 * ns_per_tick) as u64);
+        }
+        done += answers;
+    }
+    Ok(histogram)
+}
+
+/// A session with the daemon.
+pub struct Trader {
+    client: Client,
+    instance: u32,
+    resting: VecDeque<U64>,
+}
+
+impl Trader {
+    /// Makes an account and an instance and trades for it.
+    ///
+    /// # Errors
+    /// The daemon refuses.
+    pub fn new(running: &Running, endpoint: &Endpoint, name: &str) -> Result<Trader, AnyError> {
+        let mut client = running.operator(endpoint)?;
+        let account = account(&mut client, name)?;
+        let instance = instance(&mut client, account, name, false)?;
+        Ok(Trader { client, instance, resting: VecDeque::new() })
+    }
+
+    /// The least order that rests: nobody sells at this price.
+    fn order(&mut self) -> NewOrder {
+        NewOrder {
+            client_id: self.client.next_client_id().into(),
+            instance: self.instance.into(),
+            price_ticks: 1.into(),
+            quantity: 1.into(),
+            ..<NewOrder as zerocopy::FromZeros>::new_zeroed()
+        }
+    }
+}
+
+impl Peer for Trader {
+    fn send(&mut self) -> Result<(), AnyError> {
+        if self.resting.len() >= RESTING {
+            let handle = self.resting.pop_front().ok_or("an order rests")?;
+            self.client.send(&Cancel { handle })?;
+        } else {
+            let order = self.order();
+            self.client.send(&order)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), AnyError> {
+        Ok(self.client.flush()?)
+    }
+
+    fn take(&mut self, wait: bool) -> Result<u64, AnyError> {
+        let mut answers = 0;
+        let mut next = if wait { self.client.recv(PATIENCE)? } else { self.client.try_recv()? };
+        while let Some(frame) = next {
+            if let Some(accepted) = frame.message::<Accepted>() {
+                self.resting.push_back(accepted.handle);
+            } else if frame.message::<Cancelled>().is_none() {
+                return Err(format!("an answer of kind {:#04x}", frame.kind()).into());
+            }
+            answers += 1;
+            next = self.client.try_recv()?;
+        }
+        Ok(answers)
+    }
+}
+
+/// How a transport is waited for, and how many requests a run makes at depth 1.
+struct Transport {
+    name: &'static str,
+    wait: Wait,
+    endpoint: fn(&Running) -> Endpoint,
+    echo: fn(Wait) -> Result<(Echo, echo::Server), AnyError>,
+}
+
+const TRANSPORTS: [Transport; 3] = [
+    Transport { name: "shm", wait: Wait::Spin, endpoint: Running::shm, echo: echo::shm },
+    Transport { name: "unix", wait: Wait::Park, endpoint: Running::unix, echo: echo::unix },
+    Transport { name: "tcp", wait: Wait::Park, endpoint: Running::tcp, echo: echo::tcp },
+];
+
+/// Measures `rtt.*`: `journal.sync = "never"` at depth 1 and 16, and durable.
+///
+/// # Errors
+/// The daemon or the echo does not start, or ends.
+pub fn measure(
+    processors: Processors,
+    runs: usize,
+    directory: &Path,
+    only: Option<Wait>,
+) -> Result<Vec<Pair>, AnyError> {
+    pin(processors.asking)?;
+    let mut pairs = Vec::new();
+    for transport in TRANSPORTS {
+        let wait = only.unwrap_or(transport.wait);
+        for sync in ["never", "always"] {
+            pairs.extend(transport.measure(processors, runs, directory, wait, sync)?);
+        }
+    }
+    Ok(pairs)
+}
+
+impl Transport {
+    fn measure(
+        &self,
+        processors: Processors,
+        runs: usize,
+        directory: &Path,
+        wait: Wait,
+        sync: &str,
+    ) -> Result<Vec<Pair>, AnyError> {
+        let durable = sync == "always";
+        let setup = Setup::new()
+            .key("sync", &format!("\"{sync}\""))
+            .threads(processors.answering, wait.name());
+        let mut running = Running::start(&setup, directory)?;
+        let mut trader = Trader::new(&running, &(self.endpoint)(&running), self.name)?;
+        let (mut echo, server) = (self.echo)(wait)?;
+        let serving = server.start(processors.answering, wait)?;
+        let ns_per_tick = calibrate();
+        let mut pairs = Vec::new();
+        for depth in [1, 16] {
+            let count = if durable { 1_000 } else { 10_000 };
+            let mut sides = [Collected::new()?, Collected::new()?, Collected::new()?];
+            drive(&mut echo, (depth, WARM_UP), wait, ns_per_tick)?;
+            drive(&mut trader, (depth, WARM_UP), wait, ns_per_tick)?;
+            for _ in 0..runs {
+                sides[0].add(drive(&mut echo, (depth, count), wait, ns_per_tick)?)?;
+                sides[1].add(drive(&mut trader, (depth, count), wait, ns_per_tick)?)?;
+                if durable {
+                    sides[2].add(stable::writes(directory, 200)?)?;
+                }
+            }
+            pairs.push(self.pair(depth, wait, &sides, processors));
+        }
+        drop(trader);
+        drop(echo);
+        serving.join()?;
+        running.stop()?;
+        Ok(pairs)
+    }
+
+    fn pair(
+        &self,
+        depth: u64,
+        wait: Wait,
+        [echo, ours, raw]: &[Collected; 3],
+        processors: Processors,
+    ) -> Pair {
+        let durable = !raw.medians.is_empty();
+        let name = |suffix| format!("rtt.{}{suffix}", self.name);
+        let name = match (durable, depth) {
+            (false, 1) => name(""),
+            (false, _) => name("-depth16"),
+            (true, 1) => name("-durable"),
+            (true, _) => name("-durable-depth16"),
+        };
+        let method = format!(
+            "{} interleaved runs; asked from CPU {}, answered on CPU {}, both sides {wait}; floor: \
+             an echo of the same frames over the same transport",
+            ours.medians.len(),
+            processors.asking,
+            processors.answering,
+        );
+        if !durable {
+            let most = if self.name == "shm" { 2.0 } else { 1.3 };
+            return Pair::new(name, "ns", &ours.medians, &echo.medians)
+                .quantiles(&ours.all, &echo.all)
+                .at_most(most)
+                .fact("wait", wait.name())
+                .fact("depth", depth)
+                .method(method);
+        }
+        let floor: Vec<f64> =
+            echo.medians.iter().zip(&raw.medians).map(|(echo, raw)| echo + raw).collect();
+        let pair = Pair::new(name, "ns", &ours.medians, &floor);
+        let (echo, raw) = (echo.all.value_at_quantile(0.5), raw.all.value_at_quantile(0.5));
+        let met = pair.ours.median <= echo as f64 + 1.5 * raw as f64;
+        pair.quantiles(&ours.all, &ours.all)
+            .goal("median <= echo + 1.5 x one raw write + fdatasync", met)
+            .fact("wait", wait.name())
+            .fact("depth", depth)
+            .fact("echo_p50_ns", echo)
+            .fact("raw_write_fdatasync_p50_ns", raw)
+            .method(format!("{method}, plus one raw write + fdatasync of a block on the device"))
+    }
+}
+
+/// Medians of each run, and everything.
+struct Collected {
+    medians: Vec<f64>,
+    all: Histogram<u64>,
+}
+
+impl Collected {
+    fn new() -> Result<Collected, AnyError> {
+        Ok(Collected { medians: Vec::new(), all: Histogram::new(3)? })
+    }
+
+    fn add(&mut self, run: Histogram<u64>) -> Result<(), AnyError> {
+        self.medians.push(run.value_at_quantile(0.5) as f64);
+        Ok(self.all.add(run)?)
+    }
+}
