@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
 use vendue_bench::pin::Processors;
 use vendue_bench::run::{self, RUNS_MAX};
+use vendue_bench::report::Pair;
 use vendue_bench::{codec, ring, rtt};
 use vendue_wire::idle::Wait;
 
@@ -43,10 +44,25 @@ struct Runs {
     json: bool,
 }
 
+impl Runs {
+    fn count(&self) -> usize {
+        self.runs as usize
+    }
+
+    /// Prints a row as soon as it is there.
+    fn show(&self) -> impl FnMut(Pair) {
+        let json = self.json;
+        move |pair| if json { println!("{}", pair.to_json()) } else { println!("{pair}") }
+    }
+}
+
 #[derive(Args)]
 struct Rtt {
     #[command(flatten)]
     runs: Runs,
+    /// Only over this: shm, unix, tcp.
+    #[arg(long)]
+    over: Option<String>,
     /// How both sides wait [default: shm spins, sockets park].
     #[arg(long)]
     wait: Option<Wait>,
@@ -94,20 +110,14 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
     let processors = Processors::find()?;
     // The device below the target directory is the one that durability is measured on.
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (found, json) = match command {
-        Command::Ring(Runs { runs, json }) => (ring::measure(processors, *runs as usize)?, *json),
-        Command::Codec(Runs { runs, json }) => (codec::measure(processors, *runs as usize)?, *json),
-        Command::Rtt(Rtt { runs: Runs { runs, json }, wait }) => {
-            (rtt::measure(processors, *runs as usize, directory, *wait)?, *json)
+    match command {
+        Command::Ring(runs) => ring::measure(processors, runs.count(), &mut runs.show())?,
+        Command::Codec(runs) => codec::measure(processors, runs.count(), &mut runs.show())?,
+        Command::Rtt(Rtt { runs, over, wait }) => {
+            let only = (over.as_deref(), *wait);
+            rtt::measure(processors, runs.count(), directory, only, &mut runs.show())?;
         }
         Command::Book(_) => unreachable!("its rows are comparisons"),
-    };
-    for pair in found {
-        if json {
-            println!("{}", pair.to_json());
-        } else {
-            println!("{pair}");
-        }
     }
     Ok(())
 }

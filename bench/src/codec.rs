@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use vendue_wire::frame::{FRAME_BYTES_MAX, Frame, HEADER_BYTES, encode};
 use vendue_wire::message::{Accepted, Body, Filled, NewOrder};
-use zerocopy::FromBytes;
 
 use crate::pin::{Processors, pin};
 use crate::report::Pair;
@@ -18,13 +17,16 @@ const MESSAGES: u64 = 4_000_000;
 ///
 /// # Errors
 /// The thread cannot be pinned.
-pub fn measure(processors: Processors, runs: usize) -> Result<Vec<Pair>, nix::Error> {
+pub fn measure(
+    processors: Processors,
+    runs: usize,
+    show: &mut dyn FnMut(Pair),
+) -> Result<(), nix::Error> {
     pin(processors.asking)?;
-    let mut pairs = Vec::new();
-    pairs.extend(message::<NewOrder>("new-order", processors, runs));
-    pairs.extend(message::<Accepted>("accepted", processors, runs));
-    pairs.extend(message::<Filled>("filled", processors, runs));
-    Ok(pairs)
+    message::<NewOrder>("new-order", processors, runs).into_iter().for_each(&mut *show);
+    message::<Accepted>("accepted", processors, runs).into_iter().for_each(&mut *show);
+    message::<Filled>("filled", processors, runs).into_iter().for_each(show);
+    Ok(())
 }
 
 fn message<M: Body + Copy>(name: &str, processors: Processors, runs: usize) -> [Pair; 2] {

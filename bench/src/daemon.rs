@@ -53,9 +53,10 @@ impl Setup {
         Setup(text)
     }
 
-    /// Every thread on one processor, waiting in one way.
+    /// One thread for the pipeline, on one processor, waiting in one way.
     #[must_use]
     pub fn threads(mut self, cpu: usize, wait: &str) -> Setup {
+        self = self.key("threads", "\"one\"");
         for thread in ["gateway", "core", "journal", "actuate"] {
             let wait = if thread == "actuate" { "park" } else { wait };
             self = self.key(thread, &format!("{{ wait = \"{wait}\", cpu = {cpu} }}"));

@@ -31,13 +31,16 @@ type Message = [u8; MESSAGE_BYTES];
 ///
 /// # Errors
 /// The system gives no memory, threads or processors.
-pub fn measure(processors: Processors, runs: usize) -> Result<Vec<Pair>, std::io::Error> {
+pub fn measure(
+    processors: Processors,
+    runs: usize,
+    show: &mut dyn FnMut(Pair),
+) -> Result<(), std::io::Error> {
     let method = format!(
         "{runs} interleaved runs of two spinning threads on CPUs {} and {}, messages of \
          {MESSAGE_BYTES} bytes, every one checked; ",
         processors.asking, processors.answering
     );
-    let mut pairs = Vec::new();
     for (name, batch) in [("ring.batch", BATCH), ("ring.one-by-one", 1)] {
         let (mut ours, mut floor) = (Vec::new(), Vec::new());
         for _ in 0..runs {
@@ -50,7 +53,7 @@ pub fn measure(processors: Processors, runs: usize) -> Result<Vec<Pair>, std::io
                 "{method}published {batch} at a time; the floor copies the same bytes through a \
                  bare array with a counter each way"
             ));
-        pairs.push(pair);
+        show(pair);
     }
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     for _ in 0..runs {
@@ -59,8 +62,8 @@ pub fn measure(processors: Processors, runs: usize) -> Result<Vec<Pair>, std::io
     }
     let pair = Pair::new("ring.round-trip", "ns/round trip", &ours, &floor)
         .method(format!("{method}one at a time there and back; the floor is two bare counters"));
-    pairs.push(pair);
-    Ok(pairs)
+    show(pair);
+    Ok(())
 }
 
 /// Runs `answer` on the other processor and `ask` on this one; ns per `count` until both are done.

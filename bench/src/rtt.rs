@@ -16,11 +16,11 @@ use crate::daemon::{AnyError, Running, Setup, account, instance};
 use crate::echo::{self, Echo};
 use crate::pin::{Processors, pin};
 use crate::report::Pair;
-use crate::run::{calibrate, time_stamp};
+use crate::run::{calibrate, histogram, time_stamp};
 use crate::stable;
 
 /// Requests of one run before the timed ones.
-const WARM_UP: u64 = 500;
+const WARM_UP: u64 = 200;
 /// Orders that rest before one is cancelled.
 const RESTING: usize = 64;
 /// Longest wait for an answer.
@@ -46,7 +46,7 @@ pub fn drive(
     wait: Wait,
     ns_per_tick: f64,
 ) -> Result<Histogram<u64>, AnyError> {
-    let mut histogram = Histogram::new(3)?;
+    let mut histogram = histogram();
     let mut sent_at = VecDeque::with_capacity(depth as usize);
     let (mut sent, mut done) = (0, 0);
     while done < count {
@@ -157,17 +157,19 @@ pub fn measure(
     processors: Processors,
     runs: usize,
     directory: &Path,
-    only: Option<Wait>,
-) -> Result<Vec<Pair>, AnyError> {
+    (only, wait): (Option<&str>, Option<Wait>),
+    show: &mut dyn FnMut(Pair),
+) -> Result<(), AnyError> {
     pin(processors.asking)?;
-    let mut pairs = Vec::new();
-    for transport in TRANSPORTS {
-        let wait = only.unwrap_or(transport.wait);
+    for transport in TRANSPORTS.iter().filter(|of| only.is_none_or(|only| of.name == only)) {
+        let wait = wait.unwrap_or(transport.wait);
         for sync in ["never", "always"] {
-            pairs.extend(transport.measure(processors, runs, directory, wait, sync)?);
+            // Who waits for a device sleeps: spinning would take the processor from its driver.
+            let wait = if sync == "always" { Wait::Park } else { wait };
+            transport.measure(processors, runs, directory, wait, sync)?.into_iter().for_each(&mut *show);
         }
     }
-    Ok(pairs)
+    Ok(())
 }
 
 impl Transport {
@@ -190,8 +192,8 @@ impl Transport {
         let ns_per_tick = calibrate();
         let mut pairs = Vec::new();
         for depth in [1, 16] {
-            let count = if durable { 1_000 } else { 10_000 };
-            let mut sides = [Collected::new()?, Collected::new()?, Collected::new()?];
+            let count = if durable { 500 } else { 5_000 };
+            let mut sides = [Collected::new(), Collected::new(), Collected::new()];
             drive(&mut echo, (depth, WARM_UP), wait, ns_per_tick)?;
             drive(&mut trader, (depth, WARM_UP), wait, ns_per_tick)?;
             for _ in 0..runs {
@@ -263,8 +265,8 @@ struct Collected {
 }
 
 impl Collected {
-    fn new() -> Result<Collected, AnyError> {
-        Ok(Collected { medians: Vec::new(), all: Histogram::new(3)? })
+    fn new() -> Collected {
+        Collected { medians: Vec::new(), all: histogram() }
     }
 
     fn add(&mut self, run: Histogram<u64>) -> Result<(), AnyError> {

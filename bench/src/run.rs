@@ -147,7 +147,7 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, F> {
     /// One run with a time stamp around every operation.
     fn latency(&self, name: &str, ns_per_tick: f64) -> Result<Latency, RunError> {
         let ticks = self.run(name, |matcher, records, totals| {
-            let mut ticks = Histogram::<u64>::new(3).expect("3 digits are valid");
+            let mut ticks = histogram();
             for record in records {
                 let start = time_stamp();
                 drive_one(matcher, record, totals);
@@ -243,6 +243,12 @@ fn drive_one<M: Matcher>(matcher: &mut M, record: &Record, totals: &mut Totals) 
     } else {
         matcher.add(record, |fill| totals.count(fill));
     }
+}
+
+/// An empty histogram of times up to a minute, in ns or ticks. (One without bounds would keep what
+/// is beyond its first guess at that guess.)
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are valid")
 }
 
 /// Median of the ratios of runs made at the same time.

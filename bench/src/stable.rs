@@ -70,7 +70,7 @@ impl Raw {
 /// The device refuses.
 pub fn writes(directory: &Path, count: u64) -> Result<Histogram<u64>, Box<dyn std::error::Error>> {
     let mut raw = Raw::new(directory, BLOCK_BYTES)?;
-    let mut histogram = Histogram::new(3)?;
+    let mut histogram = crate::run::histogram();
     for _ in 0..count {
         let start = Instant::now();
         raw.write(BLOCK_BYTES)?;

@@ -1,7 +1,8 @@
 //! The daemon's life: recover, start the pipeline, serve until told to stop, drain, snapshot.
 
-use crate::config::{Config, ConfigError, HostKey, SyncKey};
+use crate::config::{Config, ConfigError, HostKey, SyncKey, ThreadsKey};
 use crate::gateway::access::Access;
+use crate::gateway::connection::INBOUND_BYTES;
 use crate::gateway::listen;
 use crate::health::{Health, now_ns};
 use crate::machine::Machine;
@@ -205,7 +206,8 @@ pub struct Daemon {
     halted_last: Arc<AtomicBool>,
     gateway: std::thread::JoinHandle<Vec<Stage>>,
     others: Vec<std::thread::JoinHandle<Vec<Stage>>>,
-    journal: std::thread::JoinHandle<Vec<Stage>>,
+    /// `None` where the gateway's thread runs it.
+    journal: Option<std::thread::JoinHandle<Vec<Stage>>>,
     clerk: std::thread::JoinHandle<Clerk>,
     socket: PathBuf,
     reload: Sender<Reload>,
@@ -227,8 +229,8 @@ impl Daemon {
             .map_err(system(format!("make {}", config.data_dir.display())))?;
         let access = Access::load(&config.access)?;
         let recovered = recover_state(config, &dirs, &health)?;
-        let bells = Doorbells::new().map_err(system("make doorbells"))?;
-        let rings = Rings::new(*config.pipeline.ring_bytes.get_ref(), &bells)
+        let bells = Doorbells::new(config.pipeline.threads).map_err(system("make doorbells"))?;
+        let rings = Rings::new(*config.pipeline.ring_bytes.get_ref(), config.pipeline.threads, &bells)
             .map_err(system("make the rings"))?;
         wire_up(config, &dirs, &health, access, host, recovered, bells, rings)
     }
@@ -265,7 +267,9 @@ impl Daemon {
         }
         // Nothing is sequenced any more: the journal closes behind the last record.
         self.halted_last.store(true, Ordering::Release);
-        self.journal.join().map_err(|_| gone())?;
+        if let Some(journal) = self.journal {
+            journal.join().map_err(|_| gone())?;
+        }
         for stage in self.gateway.join().map_err(|_| gone())? {
             if let Stage::Ingress(mut ingress) = stage {
                 ingress.close_all();
@@ -346,7 +350,9 @@ fn wire_up(
         clerk: rings.questions.0,
         board,
         desk: state.desk,
-        durable: last,
+        // Where an answer does not wait for storage, everything may be told.
+        durable: if config.journal.sync == SyncKey::Never { u64::MAX } else { last },
+        unshown: 1,
         held: Vec::new(),
         backlog: VecDeque::new(),
         overdue: BTreeMap::new(),
@@ -375,7 +381,10 @@ fn wire_up(
         outcome: Outcome { sequence: last.into(), time_ns: time_ns.into() },
         health: health.clone(),
     };
-    let journal = make_journal(rings.to_journal.1, rings.durable.0, log, health.clone());
+    let flushes = (config.pipeline.threads == ThreadsKey::One).then(|| log.as_raw_fd());
+    let lazy = config.journal.sync == SyncKey::Never;
+    let ends = (rings.to_journal.1, rings.durable.0);
+    let journal = make_journal(ends, log, lazy, health.clone());
     let actuate = make_actuate(
         config,
         (rings.intents.1, rings.measured.0, from_actuate.0),
@@ -386,19 +395,29 @@ fn wire_up(
     let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health);
     let answers = [from_publish.1, from_actuate.1, from_clerk.1];
     let ends = (rings.requests.0, answers);
-    let (ingress, reload) = make_ingress(config, ends, bells.gateway, access, shown, health)?;
-    let stages = Stages {
-        gateway: vec![Stage::Ingress(Box::new(ingress)), Stage::Publish(Box::new(publish))],
-        core: vec![Stage::Sequence(Box::new(sequence)), Stage::Execute(Box::new(execute))],
-        journal: vec![Stage::Journal(Box::new(journal))],
-        actuate: vec![Stage::Actuate(Box::new(actuate))],
-        clerk,
+    let (mut ingress, reload) = make_ingress(config, ends, bells.gateway, access, shown, health)?;
+    if let Some(flushes) = flushes {
+        ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
+    }
+    let ingress = Stage::Ingress(Box::new(ingress));
+    let sequence = Stage::Sequence(Box::new(sequence));
+    let journal = Stage::Journal(Box::new(journal));
+    let execute = Stage::Execute(Box::new(execute));
+    let publish = Stage::Publish(Box::new(publish));
+    let (gateway, core, journal) = match config.pipeline.threads {
+        ThreadsKey::Each => (vec![ingress, publish], vec![sequence, execute], vec![journal]),
+        // In the order data takes; the device works while the machine does.
+        ThreadsKey::One => {
+            (vec![ingress, sequence, journal, execute, publish], Vec::new(), Vec::new())
+        }
     };
+    let actuate = vec![Stage::Actuate(Box::new(actuate))];
+    let stages = Stages { gateway, core, journal, actuate, clerk };
     let doorbells = [bells.core.1, bells.journal.1, bells.actuate.1];
     start_threads(config, health, stages, doorbells, reload)
 }
 
-/// Which stages share a thread.
+/// Which stages share a thread; one without stages is not started.
 struct Stages {
     gateway: Vec<Stage>,
     core: Vec<Stage>,
@@ -419,9 +438,15 @@ fn tell_health(health: &Health, machine: &Machine) {
     health.instances.set(instances.into());
 }
 
-fn make_journal(input: Consumer, durable: Producer, log: Log, health: Arc<Health>) -> Journal {
+fn make_journal(
+    (input, durable): (Consumer, Producer),
+    log: Log,
+    lazy: bool,
+    health: Arc<Health>,
+) -> Journal {
     let told = log.last().sequence;
-    Journal { input, durable, log: Some(log), waiting: None, health, told }
+    let log = Some(log);
+    Journal { input, durable, log, waiting: None, health, told, since: None, lazy }
 }
 
 fn make_actuate(
@@ -488,6 +513,8 @@ fn make_ingress(
         holders: vec![ANY; sessions],
         closing: VecDeque::new(),
         dirty: Vec::new(),
+        received: vec![0; INBOUND_BYTES].into(),
+        turns_unpolled: 0,
         turned_at: Instant::now(),
         timers_at: Instant::now(),
         reloads,
@@ -514,15 +541,21 @@ fn start_threads(
     let started = |name: &'static str| system(format!("start the thread {name}"));
     let start = pipeline::start;
     let clerk_halted = halted_last.clone();
+    let mut others = vec![
+        start("actuate", stages.actuate, actuate_bell, &keys.actuate, &halted)
+            .map_err(started("actuate"))?,
+    ];
+    let mut journal = None;
+    if keys.threads == ThreadsKey::Each {
+        let core = start("core", stages.core, core_bell, &keys.core, &halted);
+        others.push(core.map_err(started("core"))?);
+        let thread = start("journal", stages.journal, journal_bell, &keys.journal, &halted_last);
+        journal = Some(thread.map_err(started("journal"))?);
+    }
     Ok(Daemon {
         health: health.clone(),
-        journal: start("journal", stages.journal, journal_bell, &keys.journal, &halted_last)
-            .map_err(started("journal"))?,
-        others: vec![
-            start("core", stages.core, core_bell, &keys.core, &halted).map_err(started("core"))?,
-            start("actuate", stages.actuate, actuate_bell, &keys.actuate, &halted)
-                .map_err(started("actuate"))?,
-        ],
+        journal,
+        others,
         gateway: start("gateway", stages.gateway, unused, &keys.gateway, &halted_last)
             .map_err(started("gateway"))?,
         clerk: std::thread::Builder::new()

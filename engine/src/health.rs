@@ -2,6 +2,7 @@
 //! faults that stand. Statistics only: no decision about money or order depends on them, except
 //! `accepting`, which closes the door when the journal has stopped.
 
+use nix::time::{ClockId, clock_gettime};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -79,6 +80,12 @@ pub fn now_ns() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// As [`now_ns`], a few milliseconds behind, for much less.
+pub fn coarse_now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE);
+    now.map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 impl Health {

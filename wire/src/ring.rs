@@ -218,14 +218,27 @@ fn capacity_is_valid(bytes: usize) -> bool {
     bytes.is_power_of_two() && (CAPACITY_BYTES_MIN..=CAPACITY_BYTES_MAX).contains(&bytes)
 }
 
+/// A new ring within one thread, whose consumer therefore never waits for this producer: nobody
+/// has to be woken, which spares every flush a fence.
+///
+/// # Errors
+/// As for [`Memory::create`].
+pub fn pair_within(capacity_bytes: usize) -> io::Result<(Producer, Consumer)> {
+    attach_both(capacity_bytes, None)
+}
+
 /// A new ring between two threads. `bell` wakes the consumer; rings of one consumer share it.
 ///
 /// # Errors
 /// As for [`Memory::create`].
 pub fn pair(capacity_bytes: usize, bell: Bell) -> io::Result<(Producer, Consumer)> {
+    attach_both(capacity_bytes, Some(bell))
+}
+
+fn attach_both(capacity_bytes: usize, bell: Option<Bell>) -> io::Result<(Producer, Consumer)> {
     let memory = Memory::create(capacity_bytes)?;
     let attached = |error: AttachError| io::Error::other(error);
-    let producer = Producer::attach(memory.clone(), bell).map_err(attached)?;
+    let producer = Producer::with_bell(memory.clone(), bell).map_err(attached)?;
     let consumer = Consumer::attach(memory).map_err(attached)?;
     Ok((producer, consumer))
 }
@@ -234,7 +247,8 @@ pub fn pair(capacity_bytes: usize, bell: Bell) -> io::Result<(Producer, Consumer
 #[derive(Debug)]
 pub struct Producer {
     memory: Memory,
-    bell: Bell,
+    /// `None` within one thread.
+    bell: Option<Bell>,
     /// Where the next record goes, in words.
     tail: u64,
     /// Cursor as last published: `published..tail` is pushed but not visible.
@@ -249,6 +263,10 @@ impl Producer {
     /// # Errors
     /// [`AttachError::Cursors`].
     pub fn attach(memory: Memory, bell: Bell) -> Result<Producer, AttachError> {
+        Producer::with_bell(memory, Some(bell))
+    }
+
+    fn with_bell(memory: Memory, bell: Option<Bell>) -> Result<Producer, AttachError> {
         let (tail, head) = memory.cursors()?;
         Ok(Producer { memory, bell, tail, published: tail, head })
     }
@@ -322,12 +340,13 @@ impl Producer {
         }
         self.memory.word(PRODUCER_AT).store(self.tail, Ordering::Release);
         self.published = self.tail;
+        let Some(bell) = &self.bell else { return };
         // Pairs with the fence in `prepare_park`: it sees our cursor, or we see its flag.
         fence(Ordering::SeqCst);
         let parked = self.memory.word(PARKED_AT);
         // The flag only says whether to ring; the bell itself orders what the consumer sees.
         if parked.load(Ordering::Relaxed) != 0 && parked.swap(0, Ordering::Relaxed) != 0 {
-            self.bell.ring();
+            bell.ring();
         }
     }
 
