@@ -19,6 +19,8 @@ use crate::report::Pair;
 use crate::run::{calibrate, histogram, time_stamp};
 use crate::stable;
 
+/// Requests under way at once.
+const DEPTHS: [u64; 2] = [1, 16];
 /// Requests of one run before the timed ones.
 const WARM_UP: u64 = 200;
 /// Orders that rest before one is cancelled.
@@ -41,7 +43,7 @@ pub trait Peer {
 /// # Errors
 /// The connection ends.
 pub fn drive(
-    peer: &mut impl Peer,
+    peer: &mut dyn Peer,
     (depth, count): (u64, u64),
     wait: Wait,
     ns_per_tick: f64,
@@ -185,38 +187,48 @@ impl Transport {
         let setup = Setup::new()
             .key("sync", &format!("\"{sync}\""))
             .threads(processors.answering, wait.name());
-        let mut running = Running::start(&setup, directory)?;
-        let mut trader = Trader::new(&running, &(self.endpoint)(&running), self.name)?;
-        let (mut echo, server) = (self.echo)(wait)?;
-        let serving = server.start(processors.answering, wait)?;
-        let ns_per_tick = calibrate();
-        let mut pairs = Vec::new();
-        for depth in [1, 16] {
-            let count = if durable { 500 } else { 5_000 };
-            let mut sides = [Collected::new(), Collected::new(), Collected::new()];
-            drive(&mut echo, (depth, WARM_UP), wait, ns_per_tick)?;
-            drive(&mut trader, (depth, WARM_UP), wait, ns_per_tick)?;
-            for _ in 0..runs {
-                sides[0].add(drive(&mut echo, (depth, count), wait, ns_per_tick)?)?;
-                sides[1].add(drive(&mut trader, (depth, count), wait, ns_per_tick)?)?;
-                if durable {
-                    sides[2].add(stable::writes(directory, 200)?)?;
-                }
+        let count = if durable { 500 } else { 10_000 };
+        let drive = |peer: &mut dyn Peer, sides: [&mut Collected; 2]| {
+            let ns_per_tick = calibrate();
+            for (depth, side) in DEPTHS.into_iter().zip(sides) {
+                drive(peer, (depth, WARM_UP), wait, ns_per_tick)?;
+                side.add(drive(peer, (depth, count), wait, ns_per_tick)?)?;
             }
-            pairs.push(self.pair(depth, wait, &sides, processors));
+            Ok::<_, AnyError>(())
+        };
+        let sides = || [Collected::new(), Collected::new()];
+        let (mut echoed, mut ours, mut raw) = (sides(), sides(), sides());
+        // One at a time: what spins takes the other's processor.
+        for _ in 0..runs {
+            let (mut echo, server) = (self.echo)(wait)?;
+            let serving = server.start(processors.answering, wait)?;
+            drive(&mut echo, echoed.each_mut())?;
+            drop(echo);
+            serving.join()?;
+            let mut running = Running::start(&setup, directory)?;
+            let mut trader = Trader::new(&running, &(self.endpoint)(&running), self.name)?;
+            drive(&mut trader, ours.each_mut())?;
+            drop(trader);
+            running.stop()?;
+            for side in raw.iter_mut().filter(|_| durable) {
+                side.add(stable::writes(directory, 200)?)?;
+            }
         }
-        drop(trader);
-        drop(echo);
-        serving.join()?;
-        running.stop()?;
-        Ok(pairs)
+        let sides = echoed.iter().zip(&ours).zip(&raw);
+        Ok(DEPTHS
+            .into_iter()
+            .zip(sides)
+            .map(|(depth, ((echo, ours), raw))| {
+                self.pair(depth, wait, [echo, ours, raw], processors)
+            })
+            .collect())
     }
 
     fn pair(
         &self,
         depth: u64,
         wait: Wait,
-        [echo, ours, raw]: &[Collected; 3],
+        [echo, ours, raw]: [&Collected; 3],
         processors: Processors,
     ) -> Pair {
         let durable = !raw.medians.is_empty();

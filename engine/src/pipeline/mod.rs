@@ -237,7 +237,8 @@ pub fn run(
             return stages;
         }
         match wait {
-            Wait::Spin => backoff.spin(),
+            // Backing off would be for rivals; what is waited for here comes all the later for it.
+            Wait::Spin => std::hint::spin_loop(),
             Wait::Yield => backoff.snooze(),
             Wait::Park if !backoff.is_completed() => backoff.snooze(),
             Wait::Park => park(&mut stages, doorbell),
