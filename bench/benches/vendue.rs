@@ -8,7 +8,7 @@ use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
 use vendue_bench::pin::Processors;
 use vendue_bench::run::{self, RUNS_MAX};
 use vendue_bench::report::Pair;
-use vendue_bench::{codec, ring, rtt};
+use vendue_bench::{codec, journal, replay, ring, rtt, scale};
 use vendue_wire::idle::Wait;
 
 /// Vendue's benchmarks, each beside a floor measured in the same run.
@@ -30,6 +30,12 @@ enum Command {
     Ring(Runs),
     /// Encoding and decoding, beside a copy of the same bytes.
     Codec(Runs),
+    /// Records until they are durable, beside raw write + fdatasync.
+    Journal(Runs),
+    /// Recovery from a journal, beside reading it.
+    Replay(Runs),
+    /// The machine as live orders, books and instances grow, beside the bare ladder.
+    Scale(Runs),
     /// Order to acknowledgement over each transport, beside an echo.
     Rtt(Rtt),
 }
@@ -117,6 +123,13 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
             let only = (over.as_deref(), *wait);
             rtt::measure(processors, runs.count(), directory, only, &mut runs.show())?;
         }
+        Command::Journal(runs) => {
+            journal::measure(processors, runs.count(), directory, &mut runs.show())?;
+        }
+        Command::Replay(runs) => {
+            replay::measure(processors, runs.count(), directory, &mut runs.show())?;
+        }
+        Command::Scale(runs) => scale::measure(processors, runs.count(), &mut runs.show())?,
         Command::Book(_) => unreachable!("its rows are comparisons"),
     }
     Ok(())

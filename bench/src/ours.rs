@@ -31,19 +31,27 @@ pub struct Ours {
     machine: Machine,
     outbox: Outbox,
     sequence: u64,
+    /// Accounts a side.
+    accounts: u32,
 }
 
 impl Ours {
     /// Empty books with room for `capacity` resting orders in all.
     #[must_use]
     pub fn new(books: usize, capacity: usize) -> Self {
+        Ours::with_accounts(books, capacity, ACCOUNTS)
+    }
+
+    /// As [`Ours::new`], with `accounts` that buy and as many that sell.
+    #[must_use]
+    pub fn with_accounts(books: usize, capacity: usize, accounts: u32) -> Self {
         let tiers = books.div_ceil(PER_TIER) as u32;
         let orders = capacity as u32 + 1;
         let genesis = Genesis {
-            accounts_max: (2 * ACCOUNTS).into(),
-            instances_max: (2 * ACCOUNTS * tiers).into(),
+            accounts_max: (2 * accounts).into(),
+            instances_max: (2 * accounts * tiers).into(),
             orders_max: orders.into(),
-            orders_per_instance_max: orders.into(),
+            orders_per_instance_max: orders.min((8 * orders / accounts).max(1024)).into(),
             sessions_max: 4.into(),
             credit_cap_s: 86_400.into(),
             burst_resume_ms: 1.into(),
@@ -52,7 +60,7 @@ impl Ours {
         };
         let machine = Machine::new(&genesis).expect("the bench's bounds are valid");
         let outbox = machine.outbox();
-        let mut ours = Ours { machine, outbox, sequence: 0 };
+        let mut ours = Ours { machine, outbox, sequence: 0, accounts };
         ours.tell(ANY, &genesis);
         for book in 0..books {
             ours.define(book);
@@ -83,7 +91,7 @@ impl Ours {
 
     /// Accounts with funds, and in each tier an instance of each; sellers get credits.
     fn populate(&mut self, books: usize, tiers: u32) {
-        for account in 0..2 * ACCOUNTS {
+        for account in 0..2 * self.accounts {
             let id = self.sequence;
             self.tell(
                 0,
@@ -92,7 +100,7 @@ impl Ours {
                     sells_to: u64::MAX.into(),
                     buys_from: u64::MAX.into(),
                     name: field_cut(&format!("account {account}")),
-                    group: account as u8,
+                    group: (account % 64) as u8,
                     reserved: [0; 7],
                 },
             );
@@ -103,7 +111,7 @@ impl Ours {
         }
         for tier in 0..tiers {
             let present = |resource: usize| tier as usize * PER_TIER + resource < books;
-            for account in 0..2 * ACCOUNTS {
+            for account in 0..2 * self.accounts {
                 let id = self.sequence;
                 let mut baseline_vru = [U32::ZERO; PER_TIER];
                 for (resource, vru) in baseline_vru.iter_mut().enumerate() {
@@ -120,13 +128,13 @@ impl Ours {
                         ..CreateInstance::zeroed()
                     },
                 );
-                let seller = account >= ACCOUNTS;
+                let seller = account >= self.accounts;
                 for resource in (0..PER_TIER).filter(|&resource| seller && present(resource)) {
                     let id = self.sequence;
                     let grant = GrantCredits {
                         client_id: id.into(),
                         amount_millicredits: GRANT_MILLICREDITS.into(),
-                        instance: (tier * 2 * ACCOUNTS + account).into(),
+                        instance: (tier * 2 * self.accounts + account).into(),
                         resource: resource as u8,
                         reserved: [0; 3],
                     };
@@ -185,11 +193,11 @@ impl Matcher for Ours {
         let env = self.envelope();
         let tier = u32::from(order.book) / PER_TIER as u32;
         let sells = u32::from(order.side == Side::Sell as u8);
-        let account = sells * ACCOUNTS + order.id % ACCOUNTS;
+        let account = sells * self.accounts + order.id % self.accounts;
         let message = NewOrder {
             client_id: u64::from(order.id).into(),
             expires_at_ms: U64::ZERO,
-            instance: (tier * 2 * ACCOUNTS + account).into(),
+            instance: (tier * 2 * self.accounts + account).into(),
             price_ticks: u32::from(order.price).into(),
             quantity: order.quantity.into(),
             book: order.book.into(),
