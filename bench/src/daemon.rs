@@ -3,10 +3,12 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use hvctl::host::Host;
 use tempfile::TempDir;
 use vendue_engine::config::{Config, DEFAULT};
 use vendue_engine::daemon::Daemon;
 use vendue_wire::client::{Client, Endpoint, Identity};
+use vendue_wire::code::{RESOURCES, Resource};
 use vendue_wire::message::{CreateAccount, CreateInstance, Deposit, GrantCredits, U32, field_cut};
 
 /// Why there is no daemon to measure.
@@ -16,8 +18,6 @@ pub type AnyError = Box<dyn std::error::Error>;
 const TOKEN: [u8; 32] = [0x5a; 32];
 /// Micro-units deposited for each account.
 const DEPOSIT_MICRO: u64 = 1 << 50;
-/// Milli-credits granted to each instance in each of its books.
-const GRANT_MILLICREDITS: u64 = 1 << 50;
 
 /// The embedded defaults with some keys changed.
 #[derive(Clone, Debug)]
@@ -88,6 +88,17 @@ impl Running {
         let mut running = Running::prepare(directory)?;
         let config = running.config(setup)?;
         running.daemon = Some(Daemon::start(&config)?);
+        Ok(running)
+    }
+
+    /// As [`Running::start`], on a host that is open.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_on(host: Host, setup: &Setup, directory: &Path) -> Result<Running, AnyError> {
+        let mut running = Running::prepare(directory)?;
+        let config = running.config(setup)?;
+        running.daemon = Some(Daemon::start_on(&config, host)?);
         Ok(running)
     }
 
@@ -188,7 +199,7 @@ pub fn account(operator: &mut Client, name: &str) -> Result<u32, AnyError> {
     Ok(account)
 }
 
-/// An instance of `account` in the first tier, with credits of its first resource if it sells; its
+/// An instance of `account` in the first tier that reserves one resource, with credits of it; its
 /// number.
 ///
 /// # Errors
@@ -197,25 +208,28 @@ pub fn instance(
     operator: &mut Client,
     account: u32,
     name: &str,
-    sells: bool,
+    (resource, baseline_vru): (Resource, u32),
+    millicredits: u64,
 ) -> Result<u32, AnyError> {
+    let mut baselines = [U32::ZERO; RESOURCES];
+    baselines[resource as usize] = baseline_vru.into();
     let instance = CreateInstance {
         client_id: operator.next_client_id().into(),
         account: account.into(),
         tier: 0.into(),
         reserved: 0.into(),
-        baseline_vru: [1, 0, 0, 0, 0].map(U32::new),
+        baseline_vru: baselines,
         reserved2: 0.into(),
         name: field_cut(name),
         place: field_cut(""),
     };
     let instance = operator.call(&instance)?.value.get() as u32;
-    if sells {
+    if millicredits > 0 {
         let grant = GrantCredits {
             client_id: operator.next_client_id().into(),
-            amount_millicredits: GRANT_MILLICREDITS.into(),
+            amount_millicredits: millicredits.into(),
             instance: instance.into(),
-            resource: 0,
+            resource: resource as u8,
             reserved: [0; 3],
         };
         operator.call(&grant)?;

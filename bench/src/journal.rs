@@ -124,9 +124,7 @@ fn many(directory: &Path) -> Result<Vec<usize>, AnyError> {
     let mut log = open(dir.path())?;
     let (mut appended, mut portions) = (0, Vec::new());
     while log.durable() < MANY {
-        while appended < MANY
-            && appended - log.durable() < DEPTH
-            && append(&mut log, appended + 1)?
+        while appended < MANY && appended - log.durable() < DEPTH && append(&mut log, appended + 1)?
         {
             appended += 1;
         }

@@ -70,8 +70,8 @@ pub fn measure(
             return Err("the journal replays to another state than it was written from".into());
         }
     }
-    let verify_share = verifying.iter().sum::<f64>()
-        / ours.iter().map(|rate| records as f64 / rate).sum::<f64>();
+    let verify_share =
+        verifying.iter().sum::<f64>() / ours.iter().map(|rate| records as f64 / rate).sum::<f64>();
     let pair = Pair::new("replay.orders", "orders/s", &ours, &floor);
     let met = pair.ours.median >= 5e6;
     show(
@@ -227,12 +227,21 @@ fn set_up(writer: &mut Writer) -> Result<(), AnyError> {
         let name = field_cut(&format!("trader {trader}"));
         let client_id = |at: u64| (u64::from(trader) * 4 + at).into();
         let (sells_to, buys_from) = (u64::MAX.into(), u64::MAX.into());
-        let account =
-            CreateAccount { client_id: client_id(1), sells_to, buys_from, name, ..FromZeros::new_zeroed() };
+        let account = CreateAccount {
+            client_id: client_id(1),
+            sells_to,
+            buys_from,
+            name,
+            ..FromZeros::new_zeroed()
+        };
         writer.tell(0, &account)?;
         let amount_micro = (1 << 57).into();
-        let deposit =
-            Deposit { client_id: client_id(2), amount_micro, account: trader.into(), reserved: U32::ZERO };
+        let deposit = Deposit {
+            client_id: client_id(2),
+            amount_micro,
+            account: trader.into(),
+            reserved: U32::ZERO,
+        };
         writer.tell(0, &deposit)?;
         let instance = CreateInstance {
             client_id: client_id(3),

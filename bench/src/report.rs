@@ -225,6 +225,31 @@ pub struct Pair {
     pub method: String,
 }
 
+/// A row that this machine could not fill.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotMeasured {
+    /// Such as `limit.cpu`.
+    pub name: String,
+    /// Why.
+    #[serde(rename = "not_measured")]
+    pub reason: String,
+}
+
+impl NotMeasured {
+    /// As one JSON object without line breaks.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings always serialise")
+    }
+}
+
+/// The table's entry.
+impl fmt::Display for NotMeasured {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "{}\n  not measured: {}", self.name, self.reason)
+    }
+}
+
 /// A goal and whether it was met.
 #[derive(Clone, Debug, Serialize)]
 pub struct Goal {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use vendue_wire::client::{Client, Endpoint};
+use vendue_wire::code::Resource;
 use vendue_wire::idle::Wait;
 use vendue_wire::message::{Accepted, Cancel, Cancelled, NewOrder, U64};
 
@@ -89,7 +90,7 @@ impl Trader {
     pub fn new(running: &Running, endpoint: &Endpoint, name: &str) -> Result<Trader, AnyError> {
         let mut client = running.operator(endpoint)?;
         let account = account(&mut client, name)?;
-        let instance = instance(&mut client, account, name, false)?;
+        let instance = instance(&mut client, account, name, (Resource::Cpu, 1), 0)?;
         Ok(Trader { client, instance, resting: VecDeque::new() })
     }
 
@@ -168,7 +169,10 @@ pub fn measure(
         for sync in ["never", "always"] {
             // Who waits for a device sleeps: spinning would take the processor from its driver.
             let wait = if sync == "always" { Wait::Park } else { wait };
-            transport.measure(processors, runs, directory, wait, sync)?.into_iter().for_each(&mut *show);
+            transport
+                .measure(processors, runs, directory, wait, sync)?
+                .into_iter()
+                .for_each(&mut *show);
         }
     }
     Ok(())
@@ -271,17 +275,17 @@ impl Transport {
 }
 
 /// Medians of each run, and everything.
-struct Collected {
-    medians: Vec<f64>,
-    all: Histogram<u64>,
+pub(crate) struct Collected {
+    pub(crate) medians: Vec<f64>,
+    pub(crate) all: Histogram<u64>,
 }
 
 impl Collected {
-    fn new() -> Collected {
+    pub(crate) fn new() -> Collected {
         Collected { medians: Vec::new(), all: histogram() }
     }
 
-    fn add(&mut self, run: Histogram<u64>) -> Result<(), AnyError> {
+    pub(crate) fn add(&mut self, run: Histogram<u64>) -> Result<(), AnyError> {
         self.medians.push(run.value_at_quantile(0.5) as f64);
         Ok(self.all.add(run)?)
     }

@@ -221,7 +221,15 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(config: &Config) -> Result<Daemon, StartError> {
-        let host = open_host(config)?;
+        Daemon::start_on(config, open_host(config)?)
+    }
+
+    /// As [`Daemon::start`], on a host that the caller has opened; `[host]` still says how often it
+    /// is metered and read back.
+    ///
+    /// # Errors
+    /// As for [`Daemon::start`].
+    pub fn start_on(config: &Config, host: Host) -> Result<Daemon, StartError> {
         let sync = config.journal.sync == SyncKey::Always;
         let health = Arc::new(Health::new(host.is_dry_run(), sync));
         let dirs = Dirs::below(&config.data_dir);
@@ -230,8 +238,9 @@ impl Daemon {
         let access = Access::load(&config.access)?;
         let recovered = recover_state(config, &dirs, &health)?;
         let bells = Doorbells::new(config.pipeline.threads).map_err(system("make doorbells"))?;
-        let rings = Rings::new(*config.pipeline.ring_bytes.get_ref(), config.pipeline.threads, &bells)
-            .map_err(system("make the rings"))?;
+        let rings =
+            Rings::new(*config.pipeline.ring_bytes.get_ref(), config.pipeline.threads, &bells)
+                .map_err(system("make the rings"))?;
         wire_up(config, &dirs, &health, access, host, recovered, bells, rings)
     }
 
