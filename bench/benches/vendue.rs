@@ -8,7 +8,7 @@ use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
 use vendue_bench::pin::Processors;
 use vendue_bench::report::Pair;
 use vendue_bench::run::{self, RUNS_MAX};
-use vendue_bench::{codec, idle, journal, limit, replay, ring, rtt, scale};
+use vendue_bench::{codec, idle, instructions, journal, limit, replay, ring, rtt, scale};
 use vendue_wire::idle::Wait;
 
 /// Vendue's benchmarks, each beside a floor measured in the same run.
@@ -40,6 +40,18 @@ enum Command {
     Limit(Runs),
     /// What a daemon costs that nobody trades with.
     Idle(Runs),
+    /// Instructions under valgrind, beside the baseline; fails if they have grown.
+    Instructions {
+        /// Writes the baseline anew.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// One piece of work whose instructions are counted.
+    #[command(hide = true)]
+    Work {
+        /// Its name.
+        name: String,
+    },
     /// All of them, with their defaults.
     All(Runs),
     /// Order to acknowledgement over each transport, beside an echo.
@@ -104,6 +116,8 @@ type AnyError = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Some(Command::Book(arguments)) => book(&arguments),
+        Some(Command::Instructions { refresh }) => instructions(refresh),
+        Some(Command::Work { name }) => instructions::work(&name),
         Some(command) => pairs(&command),
         // Not an error: `cargo test --all-targets` starts benches without arguments.
         None => Arguments::command().print_help().map_err(AnyError::from),
@@ -143,8 +157,17 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
         }
         Command::Idle(runs) => idle::measure(runs.count(), directory, &mut runs.show())?,
         Command::All(runs) => return all(runs),
-        Command::Book(_) => unreachable!("its rows are comparisons"),
+        Command::Book(_) | Command::Instructions { .. } | Command::Work { .. } => {
+            unreachable!("their rows are no pairs")
+        }
     }
+    Ok(())
+}
+
+fn instructions(refresh: bool) -> Result<(), AnyError> {
+    let baseline = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
+    let told = instructions::measure(&std::env::current_exe()?, &baseline, refresh)?;
+    print!("{told}");
     Ok(())
 }
 

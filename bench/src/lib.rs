@@ -15,6 +15,7 @@ pub mod floor;
 pub mod flow;
 pub mod generate;
 pub mod idle;
+pub mod instructions;
 pub mod journal;
 pub mod limit;
 pub mod oracle;

@@ -29,6 +29,8 @@ const CREDITS: u32 = 1000;
 const BASELINE_VRU: u32 = 8;
 /// Least time between two writes of one limit; every order waits longer than that.
 const QUANTUM: Duration = Duration::from_millis(10);
+/// How long everybody rests before each order and each echo: both begin from sleep.
+const REST: Duration = Duration::from_millis(30);
 /// Longest wait for a limit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -157,7 +159,7 @@ impl Controller {
         for _ in 0..runs {
             let (mut echo, server) = echo::unix(Wait::Park)?;
             let serving = server.start(processors.answering, Wait::Park)?;
-            echoed.add(drive(&mut echo, (1, 1000), Wait::Park, ns_per_tick)?)?;
+            echoed.add(rested(&mut echo, ns_per_tick)?)?;
             drop(echo);
             serving.join()?;
             let parent = group.path.to_str().ok_or("a group has a plain name")?;
@@ -198,6 +200,19 @@ impl Controller {
                 processors.asking
             ))
     }
+}
+
+/// Round trips of an echo, each after a rest, ns.
+fn rested(
+    echo: &mut echo::Echo,
+    ns_per_tick: f64,
+) -> Result<hdrhistogram::Histogram<u64>, AnyError> {
+    let mut all = histogram();
+    for _ in 0..TRADES {
+        std::thread::sleep(REST);
+        all.add(drive(echo, (1, 1), Wait::Park, ns_per_tick)?)?;
+    }
+    Ok(all)
 }
 
 /// Two instances that sell one another the same credits.
@@ -256,7 +271,7 @@ impl Market {
             let [seller, buyer] = [at % 2, 1 - at % 2];
             let sell = self.order(self.sides[seller].0, Side::Sell);
             self.client.call_for::<Accepted, _>(&sell)?;
-            std::thread::sleep(3 * QUANTUM);
+            std::thread::sleep(REST);
             while self.client.try_recv()?.is_some() {}
             let before = read(&self.sides[buyer].1)?;
             let buy = self.order(self.sides[buyer].0, Side::Buy);
@@ -282,6 +297,7 @@ impl Market {
             }
         }
         let order = NewOrder { price_ticks: 1.into(), ..self.order(self.sides[0].0, Side::Buy) };
+        std::thread::sleep(REST);
         let start = Instant::now();
         let accepted = self.client.call_for::<Accepted, _>(&order)?;
         let took = start.elapsed();

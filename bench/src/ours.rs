@@ -106,7 +106,8 @@ impl Ours {
             );
             let id = self.sequence;
             let deposit = Deposit { account: account.into(), ..Deposit::zeroed() };
-            let amount_micro = DEPOSIT_MICRO.into();
+            // All funds and all credits of a book together are bounded.
+            let amount_micro = DEPOSIT_MICRO.min((1 << 61) / u64::from(2 * self.accounts)).into();
             self.tell(0, &Deposit { client_id: id.into(), amount_micro, ..deposit });
         }
         for tier in 0..tiers {
@@ -133,7 +134,9 @@ impl Ours {
                     let id = self.sequence;
                     let grant = GrantCredits {
                         client_id: id.into(),
-                        amount_millicredits: GRANT_MILLICREDITS.into(),
+                        amount_millicredits: GRANT_MILLICREDITS
+                            .min((1 << 61) / u64::from(self.accounts))
+                            .into(),
                         instance: (tier * 2 * self.accounts + account).into(),
                         resource: resource as u8,
                         reserved: [0; 3],
