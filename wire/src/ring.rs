@@ -290,15 +290,40 @@ impl Producer {
                 return Err(PushError::Full);
             }
         }
-        let end = self.write(u64::from(tag) << 32 | length as u64, parts);
-        assert_eq!(end, self.tail.wrapping_add(words), "a record's words differ from its length");
+        let header = u64::from(tag) << 32 | length as u64;
+        let end = self.tail.wrapping_add(words);
+        if !self.write_straight(header, words, parts) {
+            let wrote = self.write_wrapping(header, parts);
+            assert_eq!(wrote, end, "a record's words differ from its length");
+        }
         self.tail = end;
         Ok(())
     }
 
-    /// Writes a record's words at the tail, wrapping, and returns the cursor behind them.
+    /// Writes a record at the tail if it does not wrap and only its last part may end within a
+    /// word, as nearly all do; otherwise it does nothing and says so.
     #[inline]
-    fn write(&self, header: u64, parts: &[&[u8]]) -> u64 {
+    fn write_straight(&self, header: u64, words: u64, parts: &[&[u8]]) -> bool {
+        let data = self.memory.data();
+        let start = self.tail as usize & (data.len() - 1);
+        let Some(slots) = data.get(start..start + words as usize) else { return false };
+        let Some((last, before)) = parts.split_last() else { return false };
+        if before.iter().any(|part| !part.len().is_multiple_of(WORD_BYTES)) {
+            return false;
+        }
+        let Some((first, mut slots)) = slots.split_first() else { return false };
+        first.store(header, Ordering::Relaxed);
+        for part in before {
+            let (whole, rest) = slots.split_at(part.len() / WORD_BYTES);
+            store_words(whole, part);
+            slots = rest;
+        }
+        store_words(slots, last);
+        true
+    }
+
+    /// Writes a record's words at the tail, wrapping, and returns the cursor behind them.
+    fn write_wrapping(&self, header: u64, parts: &[&[u8]]) -> u64 {
         let data = self.memory.data();
         let mask = data.len() - 1;
         let mut at = self.tail;
@@ -515,6 +540,20 @@ impl Consumer {
         }
         self.tail = found;
         Ok(())
+    }
+}
+
+/// Stores bytes in as many words as they need, the last filled up with zeros.
+#[inline]
+fn store_words(slots: &[AtomicU64], bytes: &[u8]) {
+    let (whole, rest) = bytes.as_chunks::<WORD_BYTES>();
+    for (slot, chunk) in slots.iter().zip(whole) {
+        slot.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+    }
+    if let Some(slot) = slots.get(whole.len()) {
+        let mut word = [0; WORD_BYTES];
+        word[..rest.len()].copy_from_slice(rest);
+        slot.store(u64::from_le_bytes(word), Ordering::Relaxed);
     }
 }
 

@@ -1,12 +1,12 @@
 //! The io_uring under the log: two registered buffers, and one flush at a time.
 //!
-//! A flush is one write per device that completes when it is on stable storage (`RWF_DSYNC`), all
-//! submitted with one system call. Over blocks that are allocated and written this is a write and a
-//! flush of the device's cache, as a linked fdatasync is, but the kernel needs no worker thread for it.
+//! A flush is a write linked to a flush of the device's cache, one such pair per device, all
+//! submitted with one system call. The kernel starts the second of a pair only when the first
+//! wrote everything.
 
 use super::log::LogError;
 use super::segment::{BLOCK_BYTES, FileError};
-use io_uring::types::Fd;
+use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, opcode, squeue};
 use nix::libc;
 use std::fs::File;
@@ -19,7 +19,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Devices a log is written to: its own and the mirror.
 pub(crate) const DEVICES_MAX: usize = 2;
-const RING_ENTRIES: u32 = DEVICES_MAX as u32;
+const RING_ENTRIES: u32 = 2 * DEVICES_MAX as u32;
+/// Set in `user_data` for the second operation of a pair.
+const IS_SYNC: u64 = 1;
 
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(4096))]
@@ -114,18 +116,27 @@ impl Disk {
         let (address, index) = (bytes.as_ptr(), flush.buffer as u16);
         for (device, file) in flush.files.iter().enumerate() {
             let fd = Fd(file.as_raw_fd());
+            let data = (device as u64) << 1;
             let write = opcode::WriteFixed::new(fd, address, length, index)
                 .offset(flush.offset)
-                .rw_flags(if flush.sync { libc::RWF_DSYNC } else { 0 })
                 .build()
-                .user_data(device as u64);
+                .user_data(data);
             // SAFETY: the buffer is registered, stays in place, and is not changed before the
             // write has completed (`busy`); the log keeps the file open as long.
-            unsafe { self.push(&write) };
+            unsafe {
+                if flush.sync {
+                    self.push(&write.flags(squeue::Flags::IO_LINK));
+                    let sync = opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build();
+                    self.push(&sync.user_data(data | IS_SYNC));
+                } else {
+                    self.push(&write);
+                }
+            }
         }
         self.busy = Some(flush.buffer);
         self.busy_bytes = flush.bytes;
-        // If the kernel took only a part, one device is behind the other: as fatal as an error.
+        // If the kernel took only a part, a pair may have been split: its second half could then
+        // run before the first. So this is as fatal as an error.
         match self.ring.submit() {
             Ok(taken) if taken == self.pending => Ok(()),
             Ok(_) => Err(ring_failed("submit a whole flush")(io::ErrorKind::WouldBlock.into())),
@@ -145,11 +156,13 @@ impl Disk {
     /// Takes what has completed; `true` when the whole flush has. Never blocks.
     #[inline]
     pub(crate) fn reap(&mut self) -> Result<bool, LogError> {
+        // The first failure is the cause: a write that fails also cancels the flush linked to it.
         let mut failure = None;
         for entry in self.ring.completion() {
             self.pending -= 1;
-            let dir = &self.dirs[entry.user_data() as usize];
-            let wanted = self.busy_bytes;
+            let dir = &self.dirs[(entry.user_data() >> 1) as usize];
+            let is_sync = entry.user_data() & IS_SYNC != 0;
+            let wanted = if is_sync { 0 } else { self.busy_bytes };
             match usize::try_from(entry.result()) {
                 Ok(done) if done == wanted => {}
                 Ok(written) => {
@@ -157,7 +170,7 @@ impl Disk {
                     failure.get_or_insert(LogError::ShortWrite { dir, written, wanted });
                 }
                 Err(_) => {
-                    let what = "write the log in";
+                    let what = if is_sync { "flush the log in" } else { "write the log in" };
                     let source = io::Error::from_raw_os_error(-entry.result());
                     let error = FileError { what, path: dir.clone(), source };
                     failure.get_or_insert(LogError::Device(Arc::new(error)));
