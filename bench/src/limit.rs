@@ -185,9 +185,9 @@ impl Controller {
         let floor: Vec<f64> = echo.medians.iter().zip(&bare.medians).map(sum).collect();
         let p50 = |side: &Collected| side.all.value_at_quantile(0.5);
         let pair = Pair::new(format!("limit.{}", self.name), "ns", &ours.medians, &floor);
-        let met = pair.ours.median <= p50(echo) as f64 + 3.0 * p50(bare) as f64;
+        let met = p50(ours) <= p50(echo) + 3 * p50(bare);
         pair.quantiles(&ours.all, &echo.all)
-            .goal("median <= echo + 3 x one bare pwrite", met)
+            .goal("p50 <= echo + 3 x one bare pwrite", met)
             .fact("file", self.file)
             .fact("echo_p50_ns", p50(echo))
             .fact("bare_pwrite_p50_ns", p50(bare))

@@ -9,13 +9,18 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use vendue_bench::daemon::{Running, Setup};
+use vendue_bench::daemon::{Running, Setup, account, instance};
 use vendue_bench::flow::{CANCEL, Totals};
 use vendue_bench::generate::generate;
 use vendue_bench::ours::Ours;
 use vendue_bench::rtt::{Peer, Trader};
 use vendue_bench::run::Matcher;
+use vendue_wire::client::Client;
+use vendue_wire::code::{Resource, Side};
+use vendue_wire::message::{Accepted, Filled, NewOrder};
+use zerocopy::FromZeros;
 
 /// Threads that can be told apart.
 const THREADS_MAX: usize = 256;
@@ -114,6 +119,11 @@ fn the_machine_allocates_nothing() {
 /// Requests after which every buffer has its size: reports kept, tape, batches.
 const WARM_UP: u64 = 20_000;
 const MEASURED: u64 = 20_000;
+/// More trades than the tape keeps, and some more.
+const TRADES_WARM_UP: u32 = 5_000;
+const TRADES_MEASURED: u32 = 2_000;
+/// Longest wait for a report.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn the_daemon_allocates_nothing(directory: &Path, threads: &str, sync: &str) {
     let setup = Setup::new()
@@ -123,9 +133,12 @@ fn the_daemon_allocates_nothing(directory: &Path, threads: &str, sync: &str) {
         .key("segment_bytes", "67108864");
     let mut running = Running::start(&setup, directory).expect("a daemon");
     let mut trader = Trader::new(&running, &running.shm(), "trader").expect("a session");
+    let mut market = Market::open(&running);
     trade(&mut trader, WARM_UP);
+    market.trade(TRADES_WARM_UP);
     let before = by_thread();
     trade(&mut trader, MEASURED);
+    market.trade(TRADES_MEASURED);
     let after = by_thread();
     for thread in ["gateway", "core", "journal"] {
         let counts = [&before, &after].map(|counts| counts.get(thread));
@@ -139,9 +152,50 @@ fn the_daemon_allocates_nothing(directory: &Path, threads: &str, sync: &str) {
             _ => assert!(threads == "one" && thread != "gateway", "no thread {thread}"),
         }
     }
-    drop(trader);
+    drop((trader, market));
     running.stop().expect("a clean stop");
     println!("ok: the daemon, threads = {threads}, sync = {sync}, {MEASURED} requests");
+}
+
+/// Two instances that trade with one another.
+struct Market {
+    client: Client,
+    seller: u32,
+    buyer: u32,
+}
+
+impl Market {
+    fn open(running: &Running) -> Market {
+        let mut client = running.operator(&running.unix()).expect("a session");
+        let mut side = |name, millicredits| {
+            let account = account(&mut client, name).expect("an account");
+            instance(&mut client, account, name, (Resource::Cpu, 1), millicredits)
+                .expect("an instance")
+        };
+        let (seller, buyer) = (side("seller", 1 << 40), side("buyer", 0));
+        Market { client, seller, buyer }
+    }
+
+    fn trade(&mut self, count: u32) {
+        for _ in 0..count {
+            for (instance, side) in [(self.seller, Side::Sell), (self.buyer, Side::Buy)] {
+                let order = NewOrder {
+                    client_id: self.client.next_client_id().into(),
+                    instance: instance.into(),
+                    price_ticks: 10.into(),
+                    quantity: 1.into(),
+                    side: side as u8,
+                    ..NewOrder::new_zeroed()
+                };
+                self.client.call_for::<Accepted, _>(&order).expect("accepted");
+            }
+            // Each side is told of the trade; both are this session's.
+            for _ in 0..2 {
+                let frame = self.client.recv(PATIENCE).expect("a report").expect("in time");
+                assert!(frame.message::<Filled>().is_some(), "kind {:#x}", frame.kind());
+            }
+        }
+    }
 }
 
 /// Keeps some requests under way.

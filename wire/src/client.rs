@@ -231,6 +231,7 @@ pub struct Received {
 
 impl Received {
     /// A copy of `frame`.
+    #[inline]
     pub fn of(frame: &Frame<'_>) -> Received {
         let mut body = [0; FRAME_BYTES_MAX];
         body[..frame.body.len()].copy_from_slice(frame.body);
@@ -298,10 +299,13 @@ impl Stash {
         Ok(())
     }
 
+    #[inline]
     fn pop(&mut self) -> Option<Received> {
-        if self.0.is_empty() {
-            return None;
-        }
+        if self.0.is_empty() { None } else { Some(self.pop_oldest()) }
+    }
+
+    #[inline(never)]
+    fn pop_oldest(&mut self) -> Received {
         let mut bytes = [0; FRAME_BYTES_MAX];
         let have = self.0.len().min(FRAME_BYTES_MAX);
         for (to, from) in bytes[..have].iter_mut().zip(&self.0) {
@@ -312,7 +316,7 @@ impl Stash {
             other => panic!("a stashed frame reads back as {other:?}"),
         };
         self.0.drain(..usize::from(frame.header.length.get()));
-        Some(frame)
+        frame
     }
 }
 
@@ -512,6 +516,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::recv`].
+    #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Received>, ClientError> {
         if let Some(frame) = self.stash.pop() {
             return Ok(Some(frame));
@@ -686,6 +691,7 @@ impl Client {
     }
 
     /// The next frame off the connection, heartbeats and farewells handled, reports checked.
+    #[inline]
     fn take(&mut self) -> Result<Option<Received>, ClientError> {
         while let Some(frame) = self.link.next()? {
             if frame.kind() == Heartbeat::KIND {

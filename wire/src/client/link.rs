@@ -143,6 +143,7 @@ impl Link {
     }
 
     /// The next frame, if a whole one is here. Never blocks.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Received>, ClientError> {
         if let Some(frame) = self.pop_ring()? {
             return Ok(Some(frame));
@@ -176,6 +177,7 @@ impl Link {
         self.pop_ring()?.map_or(Err(ClientError::Closed), |frame| Ok(Some(frame)))
     }
 
+    #[inline]
     fn pop_ring(&mut self) -> Result<Option<Received>, ClientError> {
         let Some(rings) = &mut self.rings else { return Ok(None) };
         if rings.parked {
