@@ -1,6 +1,7 @@
 //! The daemon's life: recover, start the pipeline, serve until told to stop, drain, snapshot.
 
 use crate::config::{Config, ConfigError, HostKey, SyncKey, ThreadsKey};
+use crate::desk::Desk;
 use crate::gateway::access::Access;
 use crate::gateway::connection::INBOUND_BYTES;
 use crate::gateway::listen;
@@ -352,21 +353,12 @@ fn wire_up(
     );
     let mut outbox = machine.outbox();
     machine.announce_all(&mut outbox);
-    let mut publish = Publish {
-        events: rings.events.1,
-        durable_input: rings.durable.1,
-        replies: from_publish.0,
-        intents: rings.intents.0,
-        clerk: rings.questions.0,
-        board,
-        desk: state.desk,
-        // Where an answer does not wait for storage, everything may be told.
-        durable: if config.journal.sync == SyncKey::Never { u64::MAX } else { last },
-        unshown: 1,
-        held: Vec::new(),
-        backlog: VecDeque::new(),
-        overdue: BTreeMap::new(),
-    };
+    // Where an answer does not wait for storage, everything may be told.
+    let lazy = config.journal.sync == SyncKey::Never;
+    let durable = if lazy { u64::MAX } else { last };
+    let inputs = (rings.events.1, rings.durable.1);
+    let outputs = (from_publish.0, rings.intents.0, rings.questions.0);
+    let mut publish = make_publish(inputs, outputs, board, state.desk, durable);
     publish.begin(last, &outbox);
     outbox.clear();
     let sequence = Sequence {
@@ -392,15 +384,10 @@ fn wire_up(
         health: health.clone(),
     };
     let flushes = (config.pipeline.threads == ThreadsKey::One).then(|| log.as_raw_fd());
-    let lazy = config.journal.sync == SyncKey::Never;
     let ends = (rings.to_journal.1, rings.durable.0);
     let journal = make_journal(ends, log, lazy, health.clone());
-    let actuate = make_actuate(
-        config,
-        (rings.intents.1, rings.measured.0, from_actuate.0),
-        host,
-        health.clone(),
-    );
+    let ends = (rings.intents.1, rings.measured.0, from_actuate.0);
+    let actuate = make_actuate(config, ends, host, health.clone());
     let clerk_ends = (rings.questions.1, from_clerk.0);
     let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health);
     let answers = [from_publish.1, from_actuate.1, from_clerk.1];
@@ -409,20 +396,15 @@ fn wire_up(
     if let Some(flushes) = flushes {
         ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
     }
-    let ingress = Stage::Ingress(Box::new(ingress));
-    let sequence = Stage::Sequence(Box::new(sequence));
-    let journal = Stage::Journal(Box::new(journal));
-    let execute = Stage::Execute(Box::new(execute));
-    let publish = Stage::Publish(Box::new(publish));
-    let (gateway, core, journal) = match config.pipeline.threads {
-        ThreadsKey::Each => (vec![ingress, publish], vec![sequence, execute], vec![journal]),
-        // In the order data takes; the device works while the machine does.
-        ThreadsKey::One => {
-            (vec![ingress, sequence, journal, execute, publish], Vec::new(), Vec::new())
-        }
-    };
+    let stages = [
+        Stage::Ingress(Box::new(ingress)),
+        Stage::Sequence(Box::new(sequence)),
+        Stage::Journal(Box::new(journal)),
+        Stage::Execute(Box::new(execute)),
+        Stage::Publish(Box::new(publish)),
+    ];
     let actuate = vec![Stage::Actuate(Box::new(actuate))];
-    let stages = Stages { gateway, core, journal, actuate, clerk };
+    let stages = Stages::share(config.pipeline.threads, stages, actuate, clerk);
     let doorbells = [bells.core.1, bells.journal.1, bells.actuate.1];
     start_threads(config, health, stages, doorbells, reload)
 }
@@ -436,6 +418,20 @@ struct Stages {
     clerk: Clerk,
 }
 
+impl Stages {
+    fn share(threads: ThreadsKey, stages: [Stage; 5], actuate: Vec<Stage>, clerk: Clerk) -> Stages {
+        let (gateway, core, journal) = match threads {
+            // In the order data takes; the device works while the machine does.
+            ThreadsKey::One => (stages.into(), Vec::new(), Vec::new()),
+            ThreadsKey::Each => {
+                let [ingress, sequence, journal, execute, publish] = stages;
+                (vec![ingress, publish], vec![sequence, execute], vec![journal])
+            }
+        };
+        Stages { gateway, core, journal, actuate, clerk }
+    }
+}
+
 fn tell_health(health: &Health, machine: &Machine) {
     let last = machine.sequence();
     health.sequenced.set(last);
@@ -446,6 +442,29 @@ fn tell_health(health: &Health, machine: &Machine) {
     let (accounts, instances) = machine.census();
     health.accounts.set(accounts.into());
     health.instances.set(instances.into());
+}
+
+fn make_publish(
+    (events, durable_input): (Consumer, Consumer),
+    (replies, intents, clerk): (Producer, Producer, Producer),
+    board: BoardWriter,
+    desk: Desk,
+    durable: u64,
+) -> Publish {
+    Publish {
+        events,
+        durable_input,
+        replies,
+        intents,
+        clerk,
+        board,
+        desk,
+        durable,
+        unshown: 1,
+        held: Vec::new(),
+        backlog: VecDeque::new(),
+        overdue: BTreeMap::new(),
+    }
 }
 
 fn make_journal(

@@ -716,6 +716,9 @@ impl Ingress {
                 self.dirty.push(at);
             }
         }
+        // The room is kept: making it anew would allocate in every turn.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
     /// Says goodbye to everyone: the daemon stops.
