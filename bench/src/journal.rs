@@ -40,7 +40,7 @@ pub fn measure(
     let (mut all_ours, mut all_floor) = (histogram(), histogram());
     let mut raw = Raw::new(directory, CONFIG.buffer_bytes)?;
     for _ in 0..runs {
-        let run = raw_singles(&mut raw)?;
+        let run = raw.times(SINGLE)?;
         floor.push(run.value_at_quantile(0.5) as f64);
         all_floor.add(run)?;
         let run = singles(directory)?;
@@ -76,16 +76,6 @@ pub fn measure(
         .method(format!("{method}{DEPTH} records under way at once, the clock stopped when the last is durable; floor: write + fdatasync of the same portions, nothing computed"));
     show(pair);
     Ok(())
-}
-
-fn raw_singles(raw: &mut Raw) -> Result<Histogram<u64>, AnyError> {
-    let mut histogram = histogram();
-    for _ in 0..SINGLE {
-        let start = Instant::now();
-        raw.write(BLOCK_BYTES)?;
-        histogram.saturating_record(start.elapsed().as_nanos() as u64);
-    }
-    Ok(histogram)
 }
 
 fn open(dir: &Path) -> Result<Log, AnyError> {

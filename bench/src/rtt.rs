@@ -18,7 +18,7 @@ use crate::echo::{self, Echo};
 use crate::pin::{Processors, pin};
 use crate::report::Pair;
 use crate::run::{calibrate, histogram, time_stamp};
-use crate::stable;
+use crate::stable::{BLOCK_BYTES, Raw};
 
 /// Requests under way at once.
 const DEPTHS: [u64; 2] = [1, 16];
@@ -202,6 +202,8 @@ impl Transport {
         };
         let sides = || [Collected::new(), Collected::new()];
         let (mut echoed, mut ours, mut raw) = (sides(), sides(), sides());
+        // Made once: who has just written much is a poor rival for the processor.
+        let mut device = Raw::new(directory, BLOCK_BYTES)?;
         // One at a time: what spins takes the other's processor.
         for _ in 0..runs {
             let (mut echo, server) = (self.echo)(wait)?;
@@ -215,7 +217,7 @@ impl Transport {
             drop(trader);
             running.stop()?;
             for side in raw.iter_mut().filter(|_| durable) {
-                side.add(stable::writes(directory, 200)?)?;
+                side.add(device.times(200)?)?;
             }
         }
         let sides = echoed.iter().zip(&ours).zip(&raw);
@@ -259,18 +261,19 @@ impl Transport {
                 .fact("depth", depth)
                 .method(method);
         }
-        let floor: Vec<f64> =
-            echo.medians.iter().zip(&raw.medians).map(|(echo, raw)| echo + raw).collect();
+        // Its quickest tenth: on a busy machine the rest is waiting for the processor, not the device.
+        let raw_p10 = raw.all.value_at_quantile(0.1);
+        let floor: Vec<f64> = echo.medians.iter().map(|echo| echo + raw_p10 as f64).collect();
         let pair = Pair::new(name, "ns", &ours.medians, &floor);
-        let raw_all = raw.all.clone();
-        let (echo, raw) = (echo.all.value_at_quantile(0.5), raw.all.value_at_quantile(0.5));
-        let met = ours.all.value_at_quantile(0.5) as f64 <= echo as f64 + 1.5 * raw as f64;
-        pair.quantiles(&ours.all, &raw_all)
+        let echo_p50 = echo.all.value_at_quantile(0.5);
+        let most = echo_p50 as f64 + 1.5 * raw_p10 as f64;
+        let met = ours.all.value_at_quantile(0.5) as f64 <= most;
+        pair.quantiles(&ours.all, &raw.all)
             .goal("p50 <= echo + 1.5 x one raw write + fdatasync", met)
             .fact("wait", wait.name())
             .fact("depth", depth)
-            .fact("echo_p50_ns", echo)
-            .fact("raw_write_fdatasync_p50_ns", raw)
+            .fact("echo_p50_ns", echo_p50)
+            .fact("raw_write_fdatasync_p10_ns", raw_p10)
             .method(format!("{method}, plus one raw write + fdatasync of a block on the device"))
     }
 }

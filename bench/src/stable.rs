@@ -9,6 +9,8 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::run::histogram;
+
 /// Bytes of a device's block, and of the file that is overwritten.
 pub const BLOCK_BYTES: usize = 4096;
 const FILE_BYTES: u64 = 16 << 20;
@@ -62,19 +64,18 @@ impl Raw {
         self.at += bytes as u64;
         self.file.sync_data()
     }
-}
 
-/// How long each of `count` writes of a block takes until it is stable, ns.
-///
-/// # Errors
-/// The device refuses.
-pub fn writes(directory: &Path, count: u64) -> Result<Histogram<u64>, Box<dyn std::error::Error>> {
-    let mut raw = Raw::new(directory, BLOCK_BYTES)?;
-    let mut histogram = crate::run::histogram();
-    for _ in 0..count {
-        let start = Instant::now();
-        raw.write(BLOCK_BYTES)?;
-        histogram.saturating_record(start.elapsed().as_nanos() as u64);
+    /// How long each of `count` writes of a block takes until it is stable, ns.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn times(&mut self, count: u64) -> io::Result<Histogram<u64>> {
+        let mut histogram = histogram();
+        for _ in 0..count {
+            let start = Instant::now();
+            self.write(BLOCK_BYTES)?;
+            histogram.saturating_record(start.elapsed().as_nanos() as u64);
+        }
+        Ok(histogram)
     }
-    Ok(histogram)
 }
