@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
+use vendue_bench::pin::Processors;
+use vendue_bench::report::Pair;
 use vendue_bench::run::{self, RUNS_MAX};
+use vendue_bench::{codec, idle, instructions, journal, limit, replay, ring, rtt, scale};
+use vendue_wire::idle::Wait;
 
 /// Vendue's benchmarks, each beside a floor measured in the same run.
 #[derive(Parser)]
@@ -22,6 +26,70 @@ struct Arguments {
 enum Command {
     /// The order book on a flow, beside the bare ladder.
     Book(Book),
+    /// The shared-memory ring between two threads, beside a bare array and bare counters.
+    Ring(Runs),
+    /// Encoding and decoding, beside a copy of the same bytes.
+    Codec(Runs),
+    /// Records until they are durable, beside raw write + fdatasync.
+    Journal(Runs),
+    /// Recovery from a journal, beside reading it.
+    Replay(Runs),
+    /// The machine as live orders, books and instances grow, beside the bare ladder.
+    Scale(Runs),
+    /// From an order to the limit in its cgroup's file, beside an echo and a bare pwrite.
+    Limit(Runs),
+    /// What a daemon costs that nobody trades with.
+    Idle(Runs),
+    /// Instructions under valgrind, beside the baseline; fails if they have grown.
+    Instructions {
+        /// Writes the baseline anew.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// One piece of work whose instructions are counted.
+    #[command(hide = true)]
+    Work {
+        /// Its name.
+        name: String,
+    },
+    /// All of them, with their defaults.
+    All(Runs),
+    /// Order to acknowledgement over each transport, beside an echo.
+    Rtt(Rtt),
+}
+
+#[derive(Args)]
+struct Runs {
+    /// Interleaved runs.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=RUNS_MAX as u64))]
+    runs: u64,
+    /// Prints one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Runs {
+    fn count(&self) -> usize {
+        self.runs as usize
+    }
+
+    /// Prints a row as soon as it is there.
+    fn show(&self) -> impl FnMut(Pair) {
+        let json = self.json;
+        move |pair| if json { println!("{}", pair.to_json()) } else { println!("{pair}") }
+    }
+}
+
+#[derive(Args)]
+struct Rtt {
+    #[command(flatten)]
+    runs: Runs,
+    /// Only over this: shm, unix, tcp.
+    #[arg(long)]
+    over: Option<String>,
+    /// How both sides wait [default: shm spins, sockets park].
+    #[arg(long)]
+    wait: Option<Wait>,
 }
 
 #[derive(Args)]
@@ -48,6 +116,9 @@ type AnyError = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Some(Command::Book(arguments)) => book(&arguments),
+        Some(Command::Instructions { refresh }) => instructions(refresh),
+        Some(Command::Work { name }) => instructions::work(&name),
+        Some(command) => pairs(&command),
         // Not an error: `cargo test --all-targets` starts benches without arguments.
         None => Arguments::command().print_help().map_err(AnyError::from),
     };
@@ -58,6 +129,61 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs one of the benchmarks whose rows are pairs.
+fn pairs(command: &Command) -> Result<(), AnyError> {
+    let processors = Processors::find()?;
+    // The device below the target directory is the one that durability is measured on.
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    match command {
+        Command::Ring(runs) => ring::measure(processors, runs.count(), &mut runs.show())?,
+        Command::Codec(runs) => codec::measure(processors, runs.count(), &mut runs.show())?,
+        Command::Rtt(Rtt { runs, over, wait }) => {
+            let only = (over.as_deref(), *wait);
+            rtt::measure(processors, runs.count(), directory, only, &mut runs.show())?;
+        }
+        Command::Journal(runs) => {
+            journal::measure(processors, runs.count(), directory, &mut runs.show())?;
+        }
+        Command::Replay(runs) => {
+            replay::measure(processors, runs.count(), directory, &mut runs.show())?;
+        }
+        Command::Scale(runs) => scale::measure(processors, runs.count(), &mut runs.show())?,
+        Command::Limit(runs) => {
+            for row in limit::measure(processors, runs.count(), directory, &mut runs.show())? {
+                if runs.json { println!("{}", row.to_json()) } else { println!("{row}") }
+            }
+        }
+        Command::Idle(runs) => idle::measure(runs.count(), directory, &mut runs.show())?,
+        Command::All(runs) => return all(runs),
+        Command::Book(_) | Command::Instructions { .. } | Command::Work { .. } => {
+            unreachable!("their rows are no pairs")
+        }
+    }
+    Ok(())
+}
+
+fn instructions(refresh: bool) -> Result<(), AnyError> {
+    let baseline = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
+    let told = instructions::measure(&std::env::current_exe()?, &baseline, refresh)?;
+    print!("{told}");
+    Ok(())
+}
+
+/// Each in a process of its own: memory that one frees, and processors it is kept on, are no
+/// matter of the next.
+fn all(runs: &Runs) -> Result<(), AnyError> {
+    for name in ["book", "ring", "codec", "rtt", "journal", "limit", "replay", "scale", "idle"] {
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        command.arg(name).arg("--runs").arg(runs.runs.to_string());
+        command.args(runs.json.then_some("--json"));
+        let status = command.status()?;
+        if !status.success() {
+            return Err(format!("{name} failed: {status}").into());
+        }
+    }
+    Ok(())
 }
 
 fn book(arguments: &Book) -> Result<(), AnyError> {

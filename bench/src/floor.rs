@@ -108,7 +108,7 @@ impl Floor {
 impl Matcher for Floor {
     type Input = Record;
 
-    fn input(record: &Record) -> Record {
+    fn input(&self, record: &Record) -> Record {
         *record
     }
 
@@ -211,7 +211,8 @@ mod tests {
             if record.kind == CANCEL {
                 record.set_handle(handles[id]);
             }
-            let handle = matcher.take(&M::input(&record), |fill| totals.count(fill));
+            let input = matcher.input(&record);
+            let handle = matcher.take(&input, |fill| totals.count(fill));
             if record.kind != CANCEL {
                 handles[id] = handle;
             }

@@ -8,10 +8,23 @@
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("latencies are read from the x86-64 time stamp counter; port `run` before building");
 
+pub mod codec;
+pub mod daemon;
+pub mod echo;
 pub mod floor;
+pub mod idle;
+pub mod instructions;
+pub mod journal;
+pub mod limit;
 pub mod ours;
+pub mod pin;
+pub mod replay;
 pub mod report;
+pub mod ring;
+pub mod rtt;
 pub mod run;
+pub mod scale;
+pub mod stable;
 
 // The flows live with the load generator, which sends the same files to a running daemon.
 pub use vendue_loadgen::meflow::{self as flow, generate, oracle};

@@ -32,21 +32,29 @@ pub struct Ours {
     machine: Machine,
     outbox: Outbox,
     sequence: u64,
+    /// Accounts a side.
+    accounts: u32,
 }
 
 impl Ours {
     /// Empty books with room for `capacity` resting orders in all.
     #[must_use]
     pub fn new(books: usize, capacity: usize) -> Self {
+        Ours::with_accounts(books, capacity, ACCOUNTS)
+    }
+
+    /// As [`Ours::new`], with `accounts` that buy and as many that sell.
+    #[must_use]
+    pub fn with_accounts(books: usize, capacity: usize, accounts: u32) -> Self {
         let tiers = books.div_ceil(PER_TIER) as u32;
         // Slots go to instances by pages and stay with them, and not all have their peaks at once.
-        let instances = 2 * ACCOUNTS * tiers;
+        let instances = 2 * accounts * tiers;
         let orders = 2 * capacity as u32 + PAGE_SLOTS * instances;
         let genesis = Genesis {
-            accounts_max: (2 * ACCOUNTS).into(),
+            accounts_max: (2 * accounts).into(),
             instances_max: instances.into(),
             orders_max: orders.into(),
-            orders_per_instance_max: orders.into(),
+            orders_per_instance_max: orders.min((8 * orders / accounts).max(1024)).into(),
             sessions_max: 4.into(),
             credit_cap_s: 86_400.into(),
             burst_resume_ms: 1.into(),
@@ -55,7 +63,7 @@ impl Ours {
         };
         let machine = Machine::new(&genesis).expect("the bench's bounds are valid");
         let outbox = machine.outbox();
-        let mut ours = Ours { machine, outbox, sequence: 0 };
+        let mut ours = Ours { machine, outbox, sequence: 0, accounts };
         ours.tell(ANY, &genesis);
         for book in 0..books {
             ours.define(book);
@@ -86,7 +94,7 @@ impl Ours {
 
     /// Accounts with funds, and in each tier an instance of each; sellers get credits.
     fn populate(&mut self, books: usize, tiers: u32) {
-        for account in 0..2 * ACCOUNTS {
+        for account in 0..2 * self.accounts {
             let id = self.sequence;
             self.tell(
                 0,
@@ -95,18 +103,19 @@ impl Ours {
                     sells_to: u64::MAX.into(),
                     buys_from: u64::MAX.into(),
                     name: field_cut(&format!("account {account}")),
-                    group: account as u8,
+                    group: (account % 64) as u8,
                     reserved: [0; 7],
                 },
             );
             let id = self.sequence;
             let deposit = Deposit { account: account.into(), ..Deposit::zeroed() };
-            let amount_micro = DEPOSIT_MICRO.into();
+            // All funds and all credits of a book together are bounded.
+            let amount_micro = DEPOSIT_MICRO.min((1 << 61) / u64::from(2 * self.accounts)).into();
             self.tell(0, &Deposit { client_id: id.into(), amount_micro, ..deposit });
         }
         for tier in 0..tiers {
             let present = |resource: usize| tier as usize * PER_TIER + resource < books;
-            for account in 0..2 * ACCOUNTS {
+            for account in 0..2 * self.accounts {
                 let id = self.sequence;
                 let mut baseline_vru = [U32::ZERO; PER_TIER];
                 for (resource, vru) in baseline_vru.iter_mut().enumerate() {
@@ -123,13 +132,15 @@ impl Ours {
                         ..CreateInstance::zeroed()
                     },
                 );
-                let seller = account >= ACCOUNTS;
+                let seller = account >= self.accounts;
                 for resource in (0..PER_TIER).filter(|&resource| seller && present(resource)) {
                     let id = self.sequence;
                     let grant = GrantCredits {
                         client_id: id.into(),
-                        amount_millicredits: GRANT_MILLICREDITS.into(),
-                        instance: (tier * 2 * ACCOUNTS + account).into(),
+                        amount_millicredits: GRANT_MILLICREDITS
+                            .min((1 << 61) / u64::from(self.accounts))
+                            .into(),
+                        instance: (tier * 2 * self.accounts + account).into(),
                         resource: resource as u8,
                         reserved: [0; 3],
                     };
@@ -199,7 +210,7 @@ pub struct Message {
 impl Matcher for Ours {
     type Input = Message;
 
-    fn input(record: &Record) -> Message {
+    fn input(&self, record: &Record) -> Message {
         let mut body = [0; size_of::<NewOrder>()];
         if record.kind == CANCEL {
             let cancel = Cancel { handle: record.handle().into() };
@@ -208,11 +219,11 @@ impl Matcher for Ours {
         }
         let tier = u32::from(record.book) / PER_TIER as u32;
         let sells = u32::from(record.side == Side::Sell as u8);
-        let account = sells * ACCOUNTS + record.id % ACCOUNTS;
+        let account = sells * self.accounts + record.id % self.accounts;
         let order = NewOrder {
             client_id: u64::from(record.id).into(),
             expires_at_ms: U64::ZERO,
-            instance: (tier * 2 * ACCOUNTS + account).into(),
+            instance: (tier * 2 * self.accounts + account).into(),
             price_ticks: u32::from(record.price).into(),
             quantity: record.quantity.into(),
             book: record.book.into(),

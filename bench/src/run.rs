@@ -27,7 +27,7 @@ pub trait Matcher {
 
     /// Puts an operation into that form, before any clock runs: orders come encoded. A cancel
     /// carries the handle that its order was answered with.
-    fn input(record: &Record) -> Self::Input;
+    fn input(&self, record: &Record) -> Self::Input;
 
     /// Executes an operation; every fill goes to `on_fill`, in order. Returns the handle of what
     /// rests; any number if nothing does.
@@ -40,7 +40,7 @@ pub struct Empty;
 impl Matcher for Empty {
     type Input = Record;
 
-    fn input(record: &Record) -> Record {
+    fn input(&self, record: &Record) -> Record {
         *record
     }
 
@@ -100,18 +100,9 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, M, F> {
         let mut handles = vec![u64::MAX; records.len() + 1];
         let before = resident_bytes()?;
         let mut dry = new();
-        for record in &mut records {
-            let id = record.id as usize;
-            if record.kind == CANCEL {
-                record.set_handle(handles[id]);
-            }
-            let handle = dry.take(&M::input(record), |_| ());
-            if record.kind != CANCEL {
-                handles[id] = handle;
-            }
-        }
+        put_handles(&mut records, &mut handles, &mut dry);
         let memory_bytes = resident_bytes()?.saturating_sub(before);
-        let inputs = records.iter().map(M::input).collect();
+        let inputs = records.iter().map(|record| dry.input(record)).collect();
         Ok(Self { label, new, flow, inputs, checked, run_ns: Vec::new(), memory_bytes })
     }
 
@@ -159,7 +150,7 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, M, F> {
     /// One run with a time stamp around every operation.
     fn latency(&self, name: &str, ns_per_tick: f64) -> Result<Latency, RunError> {
         let ticks = self.run(name, |matcher, inputs, totals| {
-            let mut ticks = Histogram::<u64>::new(3).expect("3 digits are valid");
+            let mut ticks = histogram();
             for input in inputs {
                 let start = time_stamp();
                 matcher.take(input, |fill| totals.count(fill));
@@ -242,18 +233,48 @@ fn facts(flow: &Flow) -> Result<Map<String, Value>, RunError> {
     Ok(facts)
 }
 
-fn drive<M: Matcher>(matcher: &mut M, inputs: &[M::Input], totals: &mut Totals) {
+/// Puts each order's handle, found by a dry run, into the cancel that names the order. `handles`
+/// has room for every id.
+pub(crate) fn put_handles<M: Matcher>(records: &mut [Record], handles: &mut [u64], dry: &mut M) {
+    for record in records {
+        let id = record.id as usize;
+        if record.kind == CANCEL {
+            record.set_handle(handles[id]);
+        }
+        let input = dry.input(record);
+        let handle = dry.take(&input, |_| ());
+        if record.kind != CANCEL {
+            handles[id] = handle;
+        }
+    }
+}
+
+/// A whole flow as `dry`, on which it is tried, takes it.
+pub(crate) fn inputs<M: Matcher>(flow: &Flow, mut dry: M) -> Vec<M::Input> {
+    let (mut records, mut handles) = (flow.records.clone(), vec![0; flow.records.len() + 1]);
+    put_handles(&mut records, &mut handles, &mut dry);
+    records.iter().map(|record| dry.input(record)).collect()
+}
+
+#[inline(always)]
+pub(crate) fn drive<M: Matcher>(matcher: &mut M, inputs: &[M::Input], totals: &mut Totals) {
     for input in inputs {
         matcher.take(input, |fill| totals.count(fill));
     }
 }
 
+/// An empty histogram of times up to a minute, in ns or ticks. (One without bounds would keep what
+/// is beyond its first guess at that guess.)
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are valid")
+}
+
 /// Median of the ratios of runs made at the same time.
-fn ratio(runs: &[f64], base: &[f64]) -> f64 {
+pub(crate) fn ratio(runs: &[f64], base: &[f64]) -> f64 {
     median(runs.iter().zip(base).map(|(run, base)| run / base).collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len().is_multiple_of(2) {
@@ -276,7 +297,7 @@ fn pin() -> Result<usize, nix::Error> {
 
 /// The time stamp counter, once everything before it is done.
 #[inline(always)]
-fn time_stamp() -> u64 {
+pub(crate) fn time_stamp() -> u64 {
     // SAFETY: both instructions are in every x86-64, and Linux leaves the counter readable.
     unsafe {
         _mm_lfence();
@@ -285,7 +306,7 @@ fn time_stamp() -> u64 {
 }
 
 /// Length of a tick of the time stamp counter, ns.
-fn calibrate() -> f64 {
+pub(crate) fn calibrate() -> f64 {
     let (start, start_ticks) = (Instant::now(), time_stamp());
     while start.elapsed() < Duration::from_millis(50) {
         std::hint::spin_loop();
@@ -307,7 +328,7 @@ fn peak_bytes() -> io::Result<u64> {
     field_bytes("/proc/self/status", "VmHWM:")
 }
 
-fn field_bytes(path: &str, field: &str) -> io::Result<u64> {
+pub(crate) fn field_bytes(path: &str, field: &str) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());

@@ -119,10 +119,20 @@ pub struct SnapshotKeys {
 #[allow(missing_docs, reason = "each key is explained in vendued.toml")]
 pub struct PipelineKeys {
     pub ring_bytes: Spanned<usize>,
+    pub threads: ThreadsKey,
     pub gateway: ThreadKeys,
     pub core: ThreadKeys,
     pub journal: ThreadKeys,
     pub actuate: ThreadKeys,
+}
+
+/// `pipeline.threads`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "each value is explained in vendued.toml")]
+pub enum ThreadsKey {
+    Each,
+    One,
 }
 
 /// A thread of the pipeline.

@@ -1,7 +1,9 @@
 //! The daemon's life: recover, start the pipeline, serve until told to stop, drain, snapshot.
 
-use crate::config::{Config, ConfigError, HostKey, SyncKey};
+use crate::config::{Config, ConfigError, HostKey, SyncKey, ThreadsKey};
+use crate::desk::Desk;
 use crate::gateway::access::Access;
+use crate::gateway::connection::INBOUND_BYTES;
 use crate::gateway::listen;
 use crate::health::{Health, now_ns};
 use crate::machine::Machine;
@@ -126,7 +128,8 @@ fn recover_state(config: &Config, dirs: &Dirs, health: &Health) -> Result<Recove
         },
     };
     let started = Instant::now();
-    state.advance(dirs, through, Verify::Records, |_, _, _| true)?;
+    // Recovery has verified these bytes.
+    state.advance(dirs, through, Verify::Chain, |_, _, _| true)?;
     let mut log = Log::open(log_config, recovered)?;
     if through == 0 {
         for (kind, body) in start_records(&config.genesis(), &config.books()) {
@@ -205,7 +208,8 @@ pub struct Daemon {
     halted_last: Arc<AtomicBool>,
     gateway: std::thread::JoinHandle<Vec<Stage>>,
     others: Vec<std::thread::JoinHandle<Vec<Stage>>>,
-    journal: std::thread::JoinHandle<Vec<Stage>>,
+    /// `None` where the gateway's thread runs it.
+    journal: Option<std::thread::JoinHandle<Vec<Stage>>>,
     clerk: std::thread::JoinHandle<Clerk>,
     socket: PathBuf,
     reload: Sender<Reload>,
@@ -219,7 +223,15 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(config: &Config) -> Result<Daemon, StartError> {
-        let host = open_host(config)?;
+        Daemon::start_on(config, open_host(config)?)
+    }
+
+    /// As [`Daemon::start`], on a host that the caller has opened; `[host]` still says how often it
+    /// is metered and read back.
+    ///
+    /// # Errors
+    /// As for [`Daemon::start`].
+    pub fn start_on(config: &Config, host: Host) -> Result<Daemon, StartError> {
         let sync = config.journal.sync == SyncKey::Always;
         let health = Arc::new(Health::new(host.is_dry_run(), sync));
         let dirs = Dirs::below(&config.data_dir);
@@ -227,9 +239,10 @@ impl Daemon {
             .map_err(system(format!("make {}", config.data_dir.display())))?;
         let access = Access::load(&config.access)?;
         let recovered = recover_state(config, &dirs, &health)?;
-        let bells = Doorbells::new().map_err(system("make doorbells"))?;
-        let rings = Rings::new(*config.pipeline.ring_bytes.get_ref(), &bells)
-            .map_err(system("make the rings"))?;
+        let bells = Doorbells::new(config.pipeline.threads).map_err(system("make doorbells"))?;
+        let rings =
+            Rings::new(*config.pipeline.ring_bytes.get_ref(), config.pipeline.threads, &bells)
+                .map_err(system("make the rings"))?;
         wire_up(config, &dirs, &health, access, host, recovered, bells, rings)
     }
 
@@ -265,7 +278,9 @@ impl Daemon {
         }
         // Nothing is sequenced any more: the journal closes behind the last record.
         self.halted_last.store(true, Ordering::Release);
-        self.journal.join().map_err(|_| gone())?;
+        if let Some(journal) = self.journal {
+            journal.join().map_err(|_| gone())?;
+        }
         for stage in self.gateway.join().map_err(|_| gone())? {
             if let Stage::Ingress(mut ingress) = stage {
                 ingress.close_all();
@@ -338,19 +353,12 @@ fn wire_up(
     );
     let mut outbox = machine.outbox();
     machine.announce_all(&mut outbox);
-    let mut publish = Publish {
-        events: rings.events.1,
-        durable_input: rings.durable.1,
-        replies: from_publish.0,
-        intents: rings.intents.0,
-        clerk: rings.questions.0,
-        board,
-        desk: state.desk,
-        durable: last,
-        held: Vec::new(),
-        backlog: VecDeque::new(),
-        overdue: BTreeMap::new(),
-    };
+    // Where an answer does not wait for storage, everything may be told.
+    let lazy = config.journal.sync == SyncKey::Never;
+    let durable = if lazy { u64::MAX } else { last };
+    let inputs = (rings.events.1, rings.durable.1);
+    let outputs = (from_publish.0, rings.intents.0, rings.questions.0);
+    let mut publish = make_publish(inputs, outputs, board, state.desk, durable);
     publish.begin(last, &outbox);
     outbox.clear();
     let sequence = Sequence {
@@ -376,36 +384,53 @@ fn wire_up(
         outcome: Outcome { sequence: last.into(), time_ns: time_ns.into() },
         health: health.clone(),
     };
-    let journal = make_journal(rings.to_journal.1, rings.durable.0, log, health.clone());
-    let actuate = make_actuate(
-        config,
-        (rings.intents.1, rings.measured.0, from_actuate.0),
-        host,
-        health.clone(),
-    );
+    let flushes = (config.pipeline.threads == ThreadsKey::One).then(|| log.as_raw_fd());
+    let ends = (rings.to_journal.1, rings.durable.0);
+    let journal = make_journal(ends, log, lazy, health.clone());
+    let ends = (rings.intents.1, rings.measured.0, from_actuate.0);
+    let actuate = make_actuate(config, ends, host, health.clone());
     let clerk_ends = (rings.questions.1, from_clerk.0);
     let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health);
     let answers = [from_publish.1, from_actuate.1, from_clerk.1];
     let ends = (rings.requests.0, answers);
-    let (ingress, reload) = make_ingress(config, ends, bells.gateway, access, shown, health)?;
-    let stages = Stages {
-        gateway: vec![Stage::Ingress(Box::new(ingress)), Stage::Publish(Box::new(publish))],
-        core: vec![Stage::Sequence(Box::new(sequence)), Stage::Execute(Box::new(execute))],
-        journal: vec![Stage::Journal(Box::new(journal))],
-        actuate: vec![Stage::Actuate(Box::new(actuate))],
-        clerk,
-    };
+    let (mut ingress, reload) = make_ingress(config, ends, bells.gateway, access, shown, health)?;
+    if let Some(flushes) = flushes {
+        ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
+    }
+    let stages = [
+        Stage::Ingress(Box::new(ingress)),
+        Stage::Sequence(Box::new(sequence)),
+        Stage::Journal(Box::new(journal)),
+        Stage::Execute(Box::new(execute)),
+        Stage::Publish(Box::new(publish)),
+    ];
+    let actuate = vec![Stage::Actuate(Box::new(actuate))];
+    let stages = Stages::share(config.pipeline.threads, stages, actuate, clerk);
     let doorbells = [bells.core.1, bells.journal.1, bells.actuate.1];
     start_threads(config, health, stages, doorbells, reload)
 }
 
-/// Which stages share a thread.
+/// Which stages share a thread; one without stages is not started.
 struct Stages {
     gateway: Vec<Stage>,
     core: Vec<Stage>,
     journal: Vec<Stage>,
     actuate: Vec<Stage>,
     clerk: Clerk,
+}
+
+impl Stages {
+    fn share(threads: ThreadsKey, stages: [Stage; 5], actuate: Vec<Stage>, clerk: Clerk) -> Stages {
+        let (gateway, core, journal) = match threads {
+            // In the order data takes; the device works while the machine does.
+            ThreadsKey::One => (stages.into(), Vec::new(), Vec::new()),
+            ThreadsKey::Each => {
+                let [ingress, sequence, journal, execute, publish] = stages;
+                (vec![ingress, publish], vec![sequence, execute], vec![journal])
+            }
+        };
+        Stages { gateway, core, journal, actuate, clerk }
+    }
 }
 
 fn tell_health(health: &Health, machine: &Machine) {
@@ -420,9 +445,38 @@ fn tell_health(health: &Health, machine: &Machine) {
     health.instances.set(instances.into());
 }
 
-fn make_journal(input: Consumer, durable: Producer, log: Log, health: Arc<Health>) -> Journal {
+fn make_publish(
+    (events, durable_input): (Consumer, Consumer),
+    (replies, intents, clerk): (Producer, Producer, Producer),
+    board: BoardWriter,
+    desk: Desk,
+    durable: u64,
+) -> Publish {
+    Publish {
+        events,
+        durable_input,
+        replies,
+        intents,
+        clerk,
+        board,
+        desk,
+        durable,
+        unshown: 1,
+        held: Vec::new(),
+        backlog: VecDeque::new(),
+        overdue: BTreeMap::new(),
+    }
+}
+
+fn make_journal(
+    (input, durable): (Consumer, Producer),
+    log: Log,
+    lazy: bool,
+    health: Arc<Health>,
+) -> Journal {
     let told = log.last().sequence;
-    Journal { input, durable, log: Some(log), waiting: None, health, told }
+    let log = Some(log);
+    Journal { input, durable, log, waiting: None, health, told, since: None, lazy }
 }
 
 fn make_actuate(
@@ -489,6 +543,8 @@ fn make_ingress(
         holders: vec![ANY; sessions],
         closing: VecDeque::new(),
         dirty: Vec::new(),
+        received: vec![0; INBOUND_BYTES].into(),
+        turns_unpolled: 0,
         turned_at: Instant::now(),
         timers_at: Instant::now(),
         carried_at: Instant::now(),
@@ -519,15 +575,21 @@ fn start_threads(
     let started = |name: &'static str| system(format!("start the thread {name}"));
     let start = pipeline::start;
     let clerk_halted = halted_last.clone();
+    let mut others = vec![
+        start("actuate", stages.actuate, actuate_bell, &keys.actuate, &halted)
+            .map_err(started("actuate"))?,
+    ];
+    let mut journal = None;
+    if keys.threads == ThreadsKey::Each {
+        let core = start("core", stages.core, core_bell, &keys.core, &halted);
+        others.push(core.map_err(started("core"))?);
+        let thread = start("journal", stages.journal, journal_bell, &keys.journal, &halted_last);
+        journal = Some(thread.map_err(started("journal"))?);
+    }
     Ok(Daemon {
         health: health.clone(),
-        journal: start("journal", stages.journal, journal_bell, &keys.journal, &halted_last)
-            .map_err(started("journal"))?,
-        others: vec![
-            start("core", stages.core, core_bell, &keys.core, &halted).map_err(started("core"))?,
-            start("actuate", stages.actuate, actuate_bell, &keys.actuate, &halted)
-                .map_err(started("actuate"))?,
-        ],
+        journal,
+        others,
         gateway: start("gateway", stages.gateway, unused, &keys.gateway, &halted_last)
             .map_err(started("gateway"))?,
         clerk: std::thread::Builder::new()

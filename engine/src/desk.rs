@@ -133,8 +133,9 @@ impl Desk {
         let mut bytes = [0; FRAME_BYTES_MAX];
         let length = frame::encode_raw(kind, stream.last, body, &mut bytes);
         let frame = &bytes[..length];
-        while stream.kept.len() + length > self.replay_bytes && stream.frames > 0 {
-            stream.forget_oldest();
+        if stream.kept.len() + length > self.replay_bytes {
+            // An eighth at once: forgetting costs more than what is forgotten.
+            stream.forget_down_to(self.replay_bytes - length.max(self.replay_bytes / 8));
         }
         stream.kept.extend(frame);
         stream.frames += 1;
@@ -347,9 +348,7 @@ impl Desk {
             stream.frames = word(bytes)?;
             let length = word(bytes)? as usize;
             stream.kept = take(bytes, length)?.iter().copied().collect();
-            while stream.kept.len() > replay_bytes && stream.frames > 0 {
-                stream.forget_oldest();
-            }
+            stream.forget_down_to(replay_bytes);
         }
         for _ in 0..word(bytes)?.min(TAPE_TRADES as u64) {
             let trade = take(bytes, size_of::<TradeRow>())?;
@@ -386,10 +385,14 @@ fn word(bytes: &mut &[u8]) -> Result<u64, DeskError> {
 }
 
 impl Stream {
-    fn forget_oldest(&mut self) {
-        let length = usize::from(u16::from_le_bytes([self.kept[0], self.kept[1]]));
-        self.kept.drain(..length);
-        self.frames -= 1;
+    /// Forgets the oldest reports until at most `bytes` are kept.
+    fn forget_down_to(&mut self, bytes: usize) {
+        let mut end = 0;
+        while self.kept.len() - end > bytes {
+            end += usize::from(u16::from_le_bytes([self.kept[end], self.kept[end + 1]]));
+            self.frames -= 1;
+        }
+        self.kept.drain(..end);
     }
 }
 

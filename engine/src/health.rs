@@ -2,6 +2,7 @@
 //! faults that stand. Statistics only: no decision about money or order depends on them, except
 //! `accepting`, which closes the door when the journal has stopped.
 
+use nix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Instant;
@@ -86,6 +87,13 @@ pub fn now_ns() -> u64 {
 pub fn steady_ns() -> u64 {
     static START: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), now_ns()));
     START.1 + START.0.elapsed().as_nanos() as u64
+}
+
+/// Nanoseconds since some moment, going on as [`steady_ns`] does, a few milliseconds behind and for
+/// much less.
+pub fn coarse_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE);
+    now.map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 impl Health {

@@ -220,6 +220,22 @@ impl CgroupHost {
         CgroupHost::with_controllers(parent, &needed, &mountinfo)
     }
 
+    /// As [`CgroupHost::detect`], for measurements where memory is bound to cgroup v1: the files of
+    /// the `hugetlb` controller stand in for memory's, so that what is written is a real limit of
+    /// the kernel. It limits huge pages, not memory.
+    ///
+    /// # Errors
+    /// As for [`CgroupHost::detect`].
+    pub fn detect_hugetlb(parent: &str) -> Result<CgroupHost, DetectError> {
+        let path = "/proc/self/mountinfo";
+        let mountinfo = fs::read_to_string(path).map_err(refused("read", Path::new(path)))?;
+        let mut host = CgroupHost::with_controllers(parent, &["hugetlb"], &mountinfo)?;
+        host.names.limits[Knob::MemoryMax.slot()] = "hugetlb.2MB.rsvd.max".to_string();
+        host.names.limits[Knob::MemoryHigh.slot()] = "hugetlb.2MB.max".to_string();
+        host.names.memory_current = "hugetlb.2MB.current".to_string();
+        Ok(host)
+    }
+
     pub(crate) fn with_controllers(
         parent: &str,
         needed: &[&str],

@@ -138,8 +138,21 @@ fn kills() -> u32 {
 /// was sent, at least as long as what was acknowledged.
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
+    acknowledgements_outlive_kills("each");
+}
+
+/// The same where gateway, core and journal share a thread.
+#[test]
+fn what_one_thread_acknowledged_outlives_a_kill() {
+    acknowledgements_outlive_kills("one");
+}
+
+fn acknowledgements_outlive_kills(threads: &str) {
     // Ticks carry digests, and snapshots come every 1000 records: recovery starts from those too.
-    let setup = Setup::small().key("tick_ms", "20").key("every_records", "1000");
+    let setup = Setup::small()
+        .key("threads", &format!("\"{threads}\""))
+        .key("tick_ms", "20")
+        .key("every_records", "1000");
     let mut daemon = Daemon::start(&setup);
     let market = Market::open(&daemon);
     let parties = (market.seller, market.buyer);

@@ -102,6 +102,26 @@ fn trade(market: &mut Market, endpoint: &Endpoint, token: [u8; 32]) {
     }
 }
 
+/// Gateway, core and journal on one thread, over sockets and shared memory, with and without waiting
+/// for stable storage; a clean stop keeps all.
+#[test]
+fn one_thread_trades_like_many() {
+    for sync in ["\"always\"", "\"never\""] {
+        let setup = Setup::small().key("threads", "\"one\"").key("sync", sync);
+        for shared in [false, true] {
+            let mut daemon = Daemon::start(&setup);
+            let endpoint = if shared { daemon.shm() } else { daemon.unix() };
+            let mut market = Market::open(&daemon);
+            trade(&mut market, &endpoint, [0; 32]);
+            let trades = daemon.status().0.trades.get();
+            assert!(trades > 0 && daemon.terminate().success());
+            daemon.launch();
+            let (status, faults) = daemon.status();
+            assert_eq!((status.trades.get(), faults), (trades, Vec::new()));
+        }
+    }
+}
+
 #[test]
 fn a_trade_over_the_unix_socket() {
     let daemon = Daemon::start(&Setup::small());

@@ -218,14 +218,27 @@ fn capacity_is_valid(bytes: usize) -> bool {
     bytes.is_power_of_two() && (CAPACITY_BYTES_MIN..=CAPACITY_BYTES_MAX).contains(&bytes)
 }
 
+/// A new ring within one thread, whose consumer therefore never waits for this producer: nobody
+/// has to be woken, which spares every flush a fence.
+///
+/// # Errors
+/// As for [`Memory::create`].
+pub fn pair_within(capacity_bytes: usize) -> io::Result<(Producer, Consumer)> {
+    attach_both(capacity_bytes, None)
+}
+
 /// A new ring between two threads. `bell` wakes the consumer; rings of one consumer share it.
 ///
 /// # Errors
 /// As for [`Memory::create`].
 pub fn pair(capacity_bytes: usize, bell: Bell) -> io::Result<(Producer, Consumer)> {
+    attach_both(capacity_bytes, Some(bell))
+}
+
+fn attach_both(capacity_bytes: usize, bell: Option<Bell>) -> io::Result<(Producer, Consumer)> {
     let memory = Memory::create(capacity_bytes)?;
     let attached = |error: AttachError| io::Error::other(error);
-    let producer = Producer::attach(memory.clone(), bell).map_err(attached)?;
+    let producer = Producer::with_bell(memory.clone(), bell).map_err(attached)?;
     let consumer = Consumer::attach(memory).map_err(attached)?;
     Ok((producer, consumer))
 }
@@ -234,7 +247,8 @@ pub fn pair(capacity_bytes: usize, bell: Bell) -> io::Result<(Producer, Consumer
 #[derive(Debug)]
 pub struct Producer {
     memory: Memory,
-    bell: Bell,
+    /// `None` within one thread.
+    bell: Option<Bell>,
     /// Where the next record goes, in words.
     tail: u64,
     /// Cursor as last published: `published..tail` is pushed but not visible.
@@ -249,6 +263,10 @@ impl Producer {
     /// # Errors
     /// [`AttachError::Cursors`].
     pub fn attach(memory: Memory, bell: Bell) -> Result<Producer, AttachError> {
+        Producer::with_bell(memory, Some(bell))
+    }
+
+    fn with_bell(memory: Memory, bell: Option<Bell>) -> Result<Producer, AttachError> {
         let (tail, head) = memory.cursors()?;
         Ok(Producer { memory, bell, tail, published: tail, head })
     }
@@ -272,15 +290,40 @@ impl Producer {
                 return Err(PushError::Full);
             }
         }
-        let end = self.write(u64::from(tag) << 32 | length as u64, parts);
-        assert_eq!(end, self.tail.wrapping_add(words), "a record's words differ from its length");
+        let header = u64::from(tag) << 32 | length as u64;
+        let end = self.tail.wrapping_add(words);
+        if !self.write_straight(header, words, parts) {
+            let wrote = self.write_wrapping(header, parts);
+            assert_eq!(wrote, end, "a record's words differ from its length");
+        }
         self.tail = end;
         Ok(())
     }
 
-    /// Writes a record's words at the tail, wrapping, and returns the cursor behind them.
+    /// Writes a record at the tail if it does not wrap and only its last part may end within a
+    /// word, as nearly all do; otherwise it does nothing and says so.
     #[inline]
-    fn write(&self, header: u64, parts: &[&[u8]]) -> u64 {
+    fn write_straight(&self, header: u64, words: u64, parts: &[&[u8]]) -> bool {
+        let data = self.memory.data();
+        let start = self.tail as usize & (data.len() - 1);
+        let Some(slots) = data.get(start..start + words as usize) else { return false };
+        let Some((last, before)) = parts.split_last() else { return false };
+        if before.iter().any(|part| !part.len().is_multiple_of(WORD_BYTES)) {
+            return false;
+        }
+        let Some((first, mut slots)) = slots.split_first() else { return false };
+        first.store(header, Ordering::Relaxed);
+        for part in before {
+            let (whole, rest) = slots.split_at(part.len() / WORD_BYTES);
+            store_words(whole, part);
+            slots = rest;
+        }
+        store_words(slots, last);
+        true
+    }
+
+    /// Writes a record's words at the tail, wrapping, and returns the cursor behind them.
+    fn write_wrapping(&self, header: u64, parts: &[&[u8]]) -> u64 {
         let data = self.memory.data();
         let mask = data.len() - 1;
         let mut at = self.tail;
@@ -322,12 +365,13 @@ impl Producer {
         }
         self.memory.word(PRODUCER_AT).store(self.tail, Ordering::Release);
         self.published = self.tail;
+        let Some(bell) = &self.bell else { return };
         // Pairs with the fence in `prepare_park`: it sees our cursor, or we see its flag.
         fence(Ordering::SeqCst);
         let parked = self.memory.word(PARKED_AT);
         // The flag only says whether to ring; the bell itself orders what the consumer sees.
         if parked.load(Ordering::Relaxed) != 0 && parked.swap(0, Ordering::Relaxed) != 0 {
-            self.bell.ring();
+            bell.ring();
         }
     }
 
@@ -496,6 +540,20 @@ impl Consumer {
         }
         self.tail = found;
         Ok(())
+    }
+}
+
+/// Stores bytes in as many words as they need, the last filled up with zeros.
+#[inline]
+fn store_words(slots: &[AtomicU64], bytes: &[u8]) {
+    let (whole, rest) = bytes.as_chunks::<WORD_BYTES>();
+    for (slot, chunk) in slots.iter().zip(whole) {
+        slot.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+    }
+    if let Some(slot) = slots.get(whole.len()) {
+        let mut word = [0; WORD_BYTES];
+        word[..rest.len()].copy_from_slice(rest);
+        slot.store(u64::from_le_bytes(word), Ordering::Relaxed);
     }
 }
 

@@ -13,7 +13,7 @@ use vendue_wire::message::ANY;
 use vendue_wire::ring::{Consumer, Memory, Producer, PushError};
 
 /// Bytes read from a socket at once, and kept while a frame is incomplete.
-const INBOUND_BYTES: usize = 64 << 10;
+pub const INBOUND_BYTES: usize = 64 << 10;
 
 /// A socket.
 #[derive(Debug)]
@@ -84,6 +84,8 @@ pub enum Stage {
 pub enum Found {
     /// There may be more to read.
     More,
+    /// Something, and nothing more for now.
+    Last,
     /// Nothing more for now.
     Drained,
     /// The peer is gone.
@@ -114,6 +116,8 @@ pub struct Connection {
     pub rings: Option<Rings>,
     /// True until the socket said that there is nothing to read.
     pub readable: bool,
+    /// The peer sends nothing more: what it sent ends with the end of the stream.
+    pub hung_up: bool,
     /// When something was last heard.
     pub heard: Instant,
     /// The last crowding of the queue to the core in which it passed something on.
@@ -165,6 +169,7 @@ impl Connection {
             sent: 0,
             rings: None,
             readable: true,
+            hung_up: false,
             heard: now,
             crowding: 0,
             pushed: 0,
@@ -196,21 +201,27 @@ impl Connection {
         }
     }
 
-    /// Reads what the socket has, as far as the buffer goes.
-    pub fn read(&mut self) -> Found {
+    /// False if it would be of no use to look for frames now.
+    pub fn may_have_frames(&self) -> bool {
+        self.readable || self.rings.is_some() || self.handled < self.inbound.len()
+    }
+
+    /// Reads what the socket has, as far as the buffer goes; `buffer`, of [`INBOUND_BYTES`], is
+    /// what it is read into first.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Found {
         self.inbound.drain(..self.handled);
         self.handled = 0;
         let room = INBOUND_BYTES - self.inbound.len();
         if room == 0 {
             return Found::More;
         }
-        let start = self.inbound.len();
-        self.inbound.resize(start + room, 0);
-        let read = self.socket.stream().read(&mut self.inbound[start..]);
-        self.inbound.truncate(start + read.as_ref().copied().unwrap_or(0));
+        let read = self.socket.stream().read(&mut buffer[..room]);
+        self.inbound.extend_from_slice(&buffer[..read.as_ref().copied().unwrap_or(0)]);
         match read {
             Ok(0) => Found::Gone,
-            // Edge-triggered: only WouldBlock says that there is nothing left.
+            // Edge-triggered: a stream that gave less than was asked for has nothing left, and
+            // tells anew when it has.
+            Ok(count) if count < room && !self.hung_up => Found::Last,
             Ok(_) => Found::More,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Found::Drained,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Found::More,

@@ -12,7 +12,7 @@ use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vendue_wire::code::{Goodbye, Reject, Role};
@@ -25,6 +25,8 @@ use zerocopy::IntoBytes;
 const DOORBELL: Token = Token(usize::MAX - 1);
 const UNIX: Token = Token(usize::MAX - 2);
 const TCP: Token = Token(usize::MAX - 3);
+/// The journal's ring, where it shares this thread: woken when a flush has ended.
+const FLUSHED: Token = Token(usize::MAX - 4);
 /// Frames taken from one connection in a turn at most, so that all get theirs.
 const FRAMES_PER_TURN: usize = 256;
 /// Deliveries carried back in a turn at most.
@@ -37,6 +39,9 @@ const SHARE_MAX: u32 = 32;
 const QUESTIONS_MAX: u32 = 64;
 /// An answer that has not ended by now was lost to an overload: the question may be asked again.
 const ANSWER_LOST: Duration = Duration::from_secs(1);
+/// While sessions speak in shared memory, sockets are asked once in so many turns: asking is a
+/// system call.
+const TURNS_PER_POLL: u32 = 16;
 /// How often timers are looked at.
 const TIMERS: Duration = Duration::from_millis(50);
 /// Low bits of a connection's number: its place in the table. The rest counts its reuses, so that
@@ -89,7 +94,11 @@ pub struct Ingress {
     pub closing: VecDeque<(u32, u32)>,
     /// Connections that have something to send.
     pub dirty: Vec<u32>,
-    /// When this turn began.
+    /// What a socket gave, before it is known whose it is.
+    pub received: Box<[u8]>,
+    /// Turns since sockets were asked.
+    pub turns_unpolled: u32,
+    /// When sockets were asked last: now, near enough.
     pub turned_at: Instant,
     /// When timers were last looked at.
     pub timers_at: Instant,
@@ -123,12 +132,28 @@ impl Ingress {
         Ok(())
     }
 
+    /// Watches the journal's flushes too, which wake this thread when they end.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn watch_flushes(&mut self, fd: RawFd) -> io::Result<()> {
+        let mut source = mio::unix::SourceFd(&fd);
+        self.poll.registry().register(&mut source, FLUSHED, Interest::READABLE)
+    }
+
     /// Does what there is to do. True if there was something.
     pub fn turn(&mut self) -> bool {
-        // Before looking: peers are judged by it, after all that they said before it was read.
-        self.turned_at = Instant::now();
-        self.poll_only(Duration::ZERO);
+        // Answers first: somebody waits for them.
         let mut moved = self.carry_back();
+        if moved {
+            self.flush_dirty();
+        }
+        self.turns_unpolled += 1;
+        if self.turns_unpolled >= TURNS_PER_POLL || !self.has_rings() {
+            // Before looking: peers are judged by it, after all that they said before it was read.
+            self.turned_at = Instant::now();
+            self.poll_only(Duration::ZERO);
+        }
         // While stopping everything read is refused: a peer that goes on asking is no reason to
         // go on running.
         moved |= self.read_all() && !self.health.stopping();
@@ -141,28 +166,37 @@ impl Ingress {
 
     /// Waits for sockets and the doorbell at most `timeout`, and notes what they have.
     pub fn poll_only(&mut self, timeout: Duration) {
-        if let Err(error) = self.poll.poll(&mut self.found, Some(timeout))
+        self.turns_unpolled = 0;
+        let waited = self.poll.poll(&mut self.found, Some(timeout));
+        if let Err(error) = waited
             && error.kind() != io::ErrorKind::Interrupted
         {
             self.health.report("gateway", format!("cannot wait for sockets: {error}"));
         }
-        let tokens: Vec<(Token, bool)> =
-            self.found.iter().map(|event| (event.token(), event.is_readable())).collect();
-        for (token, readable) in tokens {
-            match token {
+        let found = std::mem::replace(&mut self.found, Events::with_capacity(0));
+        for event in &found {
+            match event.token() {
                 DOORBELL => {
                     // Every bell is held here too: it cannot break.
                     let _ = self.doorbell.drain();
                 }
-                UNIX | TCP => self.accept(token),
+                token @ (UNIX | TCP) => self.accept(token),
+                // The journal's stage looks for itself.
+                FLUSHED => {}
                 Token(at) => {
                     if let Some(Some(connection)) = self.connections.get_mut(at) {
-                        connection.readable |= readable;
+                        connection.readable |= event.is_readable();
+                        connection.hung_up |= event.is_read_closed();
                         self.dirty.push(at as u32);
                     }
                 }
             }
         }
+        self.found = found;
+    }
+
+    fn has_rings(&self) -> bool {
+        self.connections.iter().flatten().any(|connection| connection.rings.is_some())
     }
 
     /// Announces to every ring that this thread is about to wait; false if one has something.
@@ -361,10 +395,13 @@ impl Ingress {
     }
 
     fn read_one(&mut self, at: u32) -> bool {
-        let mut bytes = [0; FRAME_BYTES_MAX];
         let mut frames = 0;
         while frames < FRAMES_PER_TURN {
             let Some(Some(connection)) = self.connections.get_mut(at as usize) else { break };
+            if !connection.may_have_frames() {
+                break;
+            }
+            let mut bytes = [0; FRAME_BYTES_MAX];
             let ringed = connection.rings.is_some();
             let next = if let Some(rings) = &mut connection.rings {
                 match rings.requests.pop() {
@@ -379,14 +416,14 @@ impl Ingress {
                 })
             };
             match next {
-                Ok(0) if connection.readable => match connection.read() {
+                Ok(0) if connection.readable => match connection.read(&mut self.received) {
                     // Once attached, a session speaks in its rings only.
-                    Found::More if ringed => {
+                    Found::More | Found::Last if ringed => {
                         self.close(at, Some(Goodbye::BadFrame));
                         return true;
                     }
                     Found::More => {}
-                    Found::Drained => connection.readable = false,
+                    Found::Last | Found::Drained => connection.readable = false,
                     Found::Gone => {
                         self.close(at, None);
                         return true;
@@ -798,6 +835,9 @@ impl Ingress {
                 self.dirty.push(at);
             }
         }
+        // The room is kept: making it anew would allocate in every turn.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
     /// Says goodbye to everyone: the daemon stops.

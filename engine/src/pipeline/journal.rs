@@ -5,12 +5,17 @@ use super::record::{ARRIVAL_AT, Ordered, split, take};
 use crate::health::Health;
 use crate::storage::{Append, Log, LogError};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use vendue_wire::message::U64;
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::IntoBytes;
 
 /// Records taken in one turn at most.
 const BATCH: usize = 1024;
+/// Where nobody waits for a record, it is on its way to the device after so long at the latest.
+const LAG: Duration = Duration::from_millis(1);
+/// And as soon as so much has come together.
+const LAZY_BYTES: usize = 64 << 10;
 
 /// The stage.
 pub struct Journal {
@@ -26,6 +31,10 @@ pub struct Journal {
     pub health: Arc<Health>,
     /// Sequence last told to publish.
     pub told: u64,
+    /// With `journal.sync = "never"`: when the oldest record that is not on its way was appended.
+    pub since: Option<Instant>,
+    /// True: nobody waits for a record to be durable.
+    pub lazy: bool,
 }
 
 impl Journal {
@@ -36,7 +45,7 @@ impl Journal {
         }
         let appended = self.append();
         let before = self.told;
-        match appended.and_then(|moved| Ok(moved | self.poll()?)) {
+        match appended.and_then(|moved| Ok(self.poll(moved)? | moved)) {
             Ok(moved) => moved | (self.told != before),
             Err(error) => {
                 self.stop(&error);
@@ -59,15 +68,24 @@ impl Journal {
         }
     }
 
-    /// Writes everything out and closes the log.
-    pub fn close(&mut self) {
+    /// Writes everything out and closes the log; false if there is none any more.
+    pub fn close(&mut self) -> bool {
         while self.turn() || self.in_flight() {
             self.wait();
         }
-        let Some(log) = self.log.take() else { return };
+        let Some(log) = self.log.take() else { return false };
         match log.close() {
             Ok(point) => self.tell(point.sequence),
             Err(error) => self.stop(&error),
+        }
+        true
+    }
+
+    /// Time until records that nobody waits for have to be on their way.
+    pub fn due_in(&self) -> Duration {
+        match self.since {
+            Some(since) if !self.in_flight() => LAG.saturating_sub(since.elapsed()),
+            _ => Duration::from_secs(1),
         }
     }
 
@@ -91,9 +109,22 @@ impl Journal {
         Ok(moved)
     }
 
-    fn poll(&mut self) -> Result<bool, LogError> {
+    /// Moves the flushes on; `busy` if something was appended just now.
+    fn poll(&mut self, busy: bool) -> Result<bool, LogError> {
         let Some(log) = &mut self.log else { return Ok(false) };
-        let durable = log.poll()?;
+        let durable = if self.lazy {
+            let unsent = log.unsent_bytes();
+            let due = unsent >= LAZY_BYTES
+                || self.waiting.is_some()
+                || (!busy && self.since.is_some_and(|at| at.elapsed() >= LAG));
+            self.since = match (unsent, due) {
+                (0, _) | (_, true) => None,
+                _ => self.since.or_else(|| Some(Instant::now())),
+            };
+            if due { log.poll()? } else { log.reap()? }
+        } else {
+            log.poll()?
+        };
         let moved = durable != self.told;
         if let Some(warning) = log.warning() {
             self.health.report("journal", format!("{warning}; make room before it is needed"));

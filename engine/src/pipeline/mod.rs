@@ -24,7 +24,7 @@ pub mod publish;
 
 pub mod actuate;
 
-use crate::config::ThreadKeys;
+use crate::config::{ThreadKeys, ThreadsKey};
 use crossbeam::utils::Backoff;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -79,7 +79,8 @@ pub struct Rings {
     pub replies: [Ring; 3],
 }
 
-/// Each thread's doorbell and the bell that rings it.
+/// Each thread's doorbell and the bell that rings it. Where stages share the gateway's thread,
+/// their bells are the gateway's.
 pub struct Doorbells {
     /// Ingress and publish.
     pub gateway: (Bell, Doorbell),
@@ -98,11 +99,17 @@ impl Doorbells {
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn new() -> io::Result<Doorbells> {
+    pub fn new(threads: ThreadsKey) -> io::Result<Doorbells> {
+        let gateway = doorbell::pair()?;
+        let own = || {
+            let (bell, doorbell) = doorbell::pair()?;
+            let shared = threads == ThreadsKey::One;
+            io::Result::Ok((if shared { gateway.0.clone() } else { bell }, doorbell))
+        };
         Ok(Doorbells {
-            gateway: doorbell::pair()?,
-            core: doorbell::pair()?,
-            journal: doorbell::pair()?,
+            core: own()?,
+            journal: own()?,
+            gateway,
             actuate: doorbell::pair()?,
             clerk: doorbell::pair()?,
         })
@@ -114,22 +121,30 @@ impl Rings {
     ///
     /// # Errors
     /// No memory or descriptors are left.
-    pub fn new(bytes: usize, bells: &Doorbells) -> io::Result<Rings> {
+    pub fn new(bytes: usize, threads: ThreadsKey, bells: &Doorbells) -> io::Result<Rings> {
         let small = bytes.min(64 << 10);
-        let ring =
+        let between =
             |bytes, (bell, _): &(Bell, Doorbell)| vendue_wire::ring::pair(bytes, bell.clone());
-        let reply = || ring(bytes, &bells.gateway);
+        // Between two of gateway, core and journal.
+        let ring = |bytes, bells: &(Bell, Doorbell)| match threads {
+            ThreadsKey::Each => between(bytes, bells),
+            ThreadsKey::One => vendue_wire::ring::pair_within(bytes),
+        };
         Ok(Rings {
             requests: ring(bytes, &bells.core)?,
-            measured: ring(bytes, &bells.core)?,
-            digests: ring(small, &bells.core)?,
+            measured: between(bytes, &bells.core)?,
+            digests: vendue_wire::ring::pair_within(small)?,
             to_journal: ring(bytes, &bells.journal)?,
-            to_execute: ring(bytes, &bells.core)?,
+            to_execute: vendue_wire::ring::pair_within(bytes)?,
             events: ring(bytes, &bells.gateway)?,
             durable: ring(small, &bells.gateway)?,
-            intents: ring(bytes, &bells.actuate)?,
-            questions: ring(small, &bells.clerk)?,
-            replies: [reply()?, reply()?, reply()?],
+            intents: between(bytes, &bells.actuate)?,
+            questions: between(small, &bells.clerk)?,
+            replies: [
+                ring(bytes, &bells.gateway)?,
+                between(bytes, &bells.gateway)?,
+                between(bytes, &bells.gateway)?,
+            ],
         })
     }
 }
@@ -155,7 +170,10 @@ impl Stage {
             Stage::Sequence(stage) => {
                 stage.inputs.iter_mut().fold(true, |empty, ring| empty & ring.prepare_park())
             }
-            Stage::Journal(stage) => stage.waiting.is_none() && stage.input.prepare_park(),
+            // A flush under way wakes the thread when it ends; what waits for room, waits for that.
+            Stage::Journal(stage) => {
+                (stage.waiting.is_none() || stage.in_flight()) && stage.input.prepare_park()
+            }
             Stage::Execute(stage) => stage.outbox.is_empty() && stage.input.prepare_park(),
             Stage::Publish(stage) => {
                 // What is held waits for the durable ring alone.
@@ -187,7 +205,16 @@ impl Stage {
             Stage::Ingress(stage) => stage.due_in(),
             Stage::Sequence(stage) => stage.due_in(),
             Stage::Actuate(stage) => stage.due_in(),
-            Stage::Journal(_) | Stage::Execute(_) | Stage::Publish(_) => Duration::from_secs(1),
+            Stage::Journal(stage) => stage.due_in(),
+            Stage::Execute(_) | Stage::Publish(_) => Duration::from_secs(1),
+        }
+    }
+
+    /// Closes what has to be closed by the thread that used it: io_uring. True if something was.
+    fn close(&mut self) -> bool {
+        match self {
+            Stage::Journal(journal) => journal.close(),
+            _ => false,
         }
     }
 }
@@ -209,14 +236,15 @@ pub fn run(
             continue;
         }
         if halted.load(Ordering::Acquire) {
-            // io_uring belongs to the thread that used it.
-            if let [Stage::Journal(journal)] = &mut stages[..] {
-                journal.close();
+            // What closing made durable is still to be told by stages of the same thread.
+            if stages.iter_mut().fold(false, |closed, stage| stage.close() | closed) {
+                continue;
             }
             return stages;
         }
         match wait {
-            Wait::Spin => backoff.spin(),
+            // Backing off would be for rivals; what is waited for here comes all the later for it.
+            Wait::Spin => std::hint::spin_loop(),
             Wait::Yield => backoff.snooze(),
             Wait::Park if !backoff.is_completed() => backoff.snooze(),
             Wait::Park => {

@@ -14,6 +14,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// Outcomes released in one turn at most.
 const BATCH: usize = 256;
+/// Turns that a book's change may wait to be shown.
+const UNSHOWN_TURNS_MAX: u32 = 16;
 
 /// The stage.
 pub struct Publish {
@@ -33,6 +35,8 @@ pub struct Publish {
     pub desk: Desk,
     /// Everything up to here is durable.
     pub durable: u64,
+    /// Turns since the first one that changed books which are not shown so; 0 if none did.
+    pub unshown: u32,
     /// An outcome that waits to become durable.
     pub held: Vec<u8>,
     /// Frames the gateway's ring had no room for.
@@ -52,23 +56,32 @@ impl Publish {
 
     /// Releases what became durable. True if there was something.
     pub fn turn(&mut self) -> bool {
-        let mut moved = self.learn_durable();
+        let moved = self.learn_durable();
         self.drain_overdue();
         self.drain_backlog();
+        let mut released = false;
         for _ in 0..BATCH {
             if self.pending() || !self.release_next() {
                 break;
             }
-            moved = true;
-        }
-        if moved {
-            let Publish { board, desk, .. } = self;
-            desk.show_changed(|book, view| board.write(book, view));
+            released = true;
         }
         self.replies.flush();
         self.intents.flush();
         self.clerk.flush();
-        moved
+        self.show(released);
+        moved | released
+    }
+
+    /// Shows the books that changed: once there is nothing to release, for which somebody waits,
+    /// or after some turns of that.
+    fn show(&mut self, released: bool) {
+        self.unshown += u32::from(released || self.unshown > 0);
+        if self.unshown > 0 && (!released || self.unshown >= UNSHOWN_TURNS_MAX) {
+            self.unshown = 0;
+            let Publish { board, desk, .. } = self;
+            desk.show_changed(|book, view| board.write(book, view));
+        }
     }
 
     /// True if something waits that only a later turn can move on.

@@ -12,7 +12,7 @@ use nix::libc;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -99,6 +99,11 @@ impl Disk {
     #[inline]
     pub(crate) fn in_flight(&self) -> bool {
         self.busy.is_some()
+    }
+
+    /// The ring's descriptor: readable while a completion was not taken.
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 
     /// Starts a flush. None may be in flight.

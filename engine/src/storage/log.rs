@@ -22,6 +22,7 @@ use super::segment::{
 };
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -31,7 +32,8 @@ use std::sync::atomic::AtomicBool;
 pub enum Sync {
     /// When the devices say that it is on stable storage.
     Always,
-    /// When the kernel has taken it: it survives the daemon, but not a power failure.
+    /// When the device has taken it, its cache not flushed: it survives the daemon, but not a power
+    /// failure.
     Never,
 }
 
@@ -252,6 +254,21 @@ impl Log {
         self.guarded(Log::step)
     }
 
+    /// Like [`Log::poll`], but starts no flush unless a record did not fit: for records that nobody
+    /// waits for.
+    ///
+    /// # Errors
+    /// The log has stopped, now or before.
+    #[inline]
+    pub fn reap(&mut self) -> Result<u64, LogError> {
+        self.guarded(|log| if log.rolling { log.step() } else { log.reap_only() })
+    }
+
+    /// Bytes appended that no flush has taken yet.
+    pub fn unsent_bytes(&self) -> usize {
+        if self.fill.records > 0 { self.fill.used - self.fill.carried } else { 0 }
+    }
+
     /// Like [`Log::poll`], but if a flush is in flight, or a segment being waited for, blocks
     /// until that has come.
     ///
@@ -275,6 +292,11 @@ impl Log {
     /// Whether a flush has been started and not completed.
     pub fn in_flight(&self) -> bool {
         self.disk.in_flight()
+    }
+
+    /// Readable whenever a flush has completed and was not taken.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.disk.as_raw_fd()
     }
 
     /// Whether everything appended is durable.
@@ -334,6 +356,16 @@ impl Log {
             return Err(error);
         }
         Ok(self.durable)
+    }
+
+    /// Takes a flush that has completed.
+    #[inline]
+    fn reap_only(&mut self) -> Result<(), LogError> {
+        if self.disk.in_flight() && self.disk.reap()? {
+            self.durable = self.flushing;
+            self.retired.clear();
+        }
+        Ok(())
     }
 
     #[inline]

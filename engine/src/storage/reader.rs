@@ -1,7 +1,9 @@
 //! Reading the log back: at start-up, for snapshots, for audit, also while it is being written.
 
 use super::Point;
-use super::record::{ALIGN_BYTES, HEADER_BYTES, RECORD_BYTES_MAX, Record, RecordError, decode};
+use super::record::{
+    ALIGN_BYTES, HEADER_BYTES, RECORD_BYTES_MAX, Record, RecordError, decode, decode_with,
+};
 use super::segment::{
     self, BLOCK_BYTES, FileError, HeaderError, SegmentHash, SegmentHeader, failed,
 };
@@ -18,6 +20,9 @@ const _: () = assert!(RECORD_BYTES_MAX.is_multiple_of(ALIGN_BYTES));
 /// How much a [`Reader`] verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
+    /// Sequence and chain value of every record, of bytes whose checksums this process has just
+    /// verified.
+    Chain,
     /// Every record's checksum, sequence and chain value, and each segment's header.
     Records,
     /// Also the BLAKE3 hash of each whole segment read that has a successor.
@@ -90,6 +95,8 @@ pub(crate) struct SegmentCursor {
     pub(crate) path: PathBuf,
     file: File,
     pub(crate) header: SegmentHeader,
+    /// Whether records' checksums are verified.
+    checksums: bool,
     /// Last record read.
     pub(crate) last: Point,
     buffer: Vec<u8>,
@@ -131,6 +138,7 @@ impl SegmentCursor {
             path: path.to_owned(),
             file,
             header,
+            checksums: true,
             last: Point { sequence: header.first_sequence.saturating_sub(1), chain: header.chain },
             buffer,
             buffer_at: 0,
@@ -178,7 +186,8 @@ impl SegmentCursor {
         if self.filled - self.next < RECORD_BYTES_MAX {
             self.fill()?;
         }
-        let record = match decode(&self.buffer[self.next..self.filled], Some(self.header.salt)) {
+        let bytes = &self.buffer[self.next..self.filled];
+        let record = match decode_with(bytes, Some(self.header.salt), self.checksums) {
             Ok(record) => record,
             Err(error) => return Ok(self.stopped(Stop::NoRecord(error))),
         };
@@ -374,11 +383,12 @@ impl Reader {
 
 fn open_segment(dir: &Path, first: u64, verify: Verify) -> Result<SegmentCursor, ReadError> {
     let path = segment::path(dir, first);
-    let cursor =
+    let mut cursor =
         SegmentCursor::open(&path, verify == Verify::Trail).map_err(|error| match error {
             OpenError::File(error) => ReadError::File(error),
             OpenError::Header(reason) => ReadError::Header { path: path.clone(), reason },
         })?;
+    cursor.checksums = verify != Verify::Chain;
     if cursor.header.first_sequence != first {
         let what = "its header names another first record";
         return Err(ReadError::Broken { path, sequence: first.saturating_sub(1), what });

@@ -20,6 +20,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub(super) const DESCRIPTORS_MAX: usize = 4;
 /// With rings, how often a caller that never sleeps looks whether the socket has ended.
 const SOCKET_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Looks in vain for which it looks at the clock once: a caller that never sleeps looks often.
+const LOOKS_PER_CLOCK: u32 = 64;
 /// How long to wait for room in a ring before looking again: its consumer has no bell for us.
 const RING_ROOM_PAUSE: Duration = Duration::from_micros(50);
 
@@ -80,6 +82,8 @@ struct Rings {
     /// The consumer announced that it sleeps, so the doorbell may have been rung.
     parked: bool,
     socket_look_at: Instant,
+    /// How often nothing was found.
+    looks_in_vain: u32,
 }
 
 /// One connection.
@@ -133,11 +137,13 @@ impl Link {
             doorbell: Doorbell::from_fd(doorbell),
             parked: false,
             socket_look_at: Instant::now(),
+            looks_in_vain: LOOKS_PER_CLOCK - 1,
         });
         Ok(())
     }
 
     /// The next frame, if a whole one is here. Never blocks.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Received>, ClientError> {
         if let Some(frame) = self.pop_ring()? {
             return Ok(Some(frame));
@@ -148,6 +154,10 @@ impl Link {
         if let Some(rings) = &mut self.rings
             && !self.ended
         {
+            rings.looks_in_vain += 1;
+            if !rings.looks_in_vain.is_multiple_of(LOOKS_PER_CLOCK) {
+                return Ok(None);
+            }
             let now = Instant::now();
             if now < rings.socket_look_at {
                 return Ok(None);
@@ -167,6 +177,7 @@ impl Link {
         self.pop_ring()?.map_or(Err(ClientError::Closed), |frame| Ok(Some(frame)))
     }
 
+    #[inline]
     fn pop_ring(&mut self) -> Result<Option<Received>, ClientError> {
         let Some(rings) = &mut self.rings else { return Ok(None) };
         if rings.parked {
@@ -261,6 +272,11 @@ impl Link {
         Ok(true)
     }
 
+    /// True if a look at the clock is due: always, unless a caller that never sleeps looks often.
+    pub(super) fn clock_is_due(&self) -> bool {
+        self.rings.as_ref().is_none_or(|rings| rings.looks_in_vain.is_multiple_of(LOOKS_PER_CLOCK))
+    }
+
     /// Announces that the caller is about to wait for [`Link::as_fd`] to be readable. False:
     /// something is here already.
     pub(super) fn prepare_wait(&mut self) -> bool {
@@ -289,6 +305,7 @@ impl Link {
         poll(&mut polled, timeout)?;
         if polled[1].any() != Some(false) {
             rings.socket_look_at = Instant::now();
+            rings.looks_in_vain = LOOKS_PER_CLOCK - 1;
         }
         Ok(())
     }
