@@ -2,6 +2,7 @@
 //! what, hands valid requests to the sequencer, and carries answers back.
 
 use super::record::{Arrival, Delivery, OPENED, REFUSED, TO_CONNECTION, TO_SESSION, split, take};
+use crate::clock::Clock;
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
 use crate::gateway::connection::{Connection, Found, Socket, Stage};
@@ -89,6 +90,8 @@ pub struct Ingress {
     pub reloads: Receiver<Reload>,
     /// Shared counters.
     pub health: Arc<Health>,
+    /// Time.
+    pub clock: Clock,
 }
 
 impl Ingress {
@@ -110,7 +113,7 @@ impl Ingress {
     /// Does what there is to do. True if there was something.
     pub fn turn(&mut self) -> bool {
         self.poll_only(Duration::ZERO);
-        self.turned_at = Instant::now();
+        self.turned_at = self.clock.instant();
         let mut moved = self.carry_back();
         // While stopping everything read is refused: a peer that goes on asking is no reason to
         // go on running.
@@ -192,7 +195,7 @@ impl Ingress {
     }
 
     fn admit_connection(&mut self, socket: Socket) {
-        let now = Instant::now();
+        let now = self.clock.instant();
         self.admitted = self.admitted.wrapping_add(1);
         let Ok(mut connection) = Connection::new(socket, self.admitted, now) else { return };
         let free = self.connections.iter().position(Option::is_none);
@@ -255,7 +258,7 @@ impl Ingress {
     }
 
     fn look_at_timers(&mut self) {
-        let now = Instant::now();
+        let now = self.clock.instant();
         if now.duration_since(self.timers_at) < TIMERS {
             return;
         }
@@ -490,7 +493,7 @@ impl Ingress {
         connection.stage = Stage::Open { slot: ANY, role: Role::Observer };
         connection.next_request = 1;
         let ack = LogonAck {
-            time_ns: crate::health::now_ns().into(),
+            time_ns: self.clock.now_ns().into(),
             account: ANY.into(),
             instance: ANY.into(),
             heartbeat_ms: heartbeat_ms.into(),

@@ -2,7 +2,8 @@
 //! hands it to the journal and the machine side by side. Makes the ticks.
 
 use super::record::{Arrival, Ordered, take};
-use crate::health::{Health, now_ns};
+use crate::clock::Clock;
+use crate::health::Health;
 use crate::machine::command::{Tick, is_query};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Sequence {
     pub execute: Producer,
     /// Shared counters.
     pub health: Arc<Health>,
+    /// The host's time.
+    pub clock: Clock,
     /// Last sequence given.
     pub sequence: u64,
     /// Last time given, nanoseconds since 1970 UTC.
@@ -44,7 +47,7 @@ impl Sequence {
     /// Takes what arrived. True if there was something.
     pub fn turn(&mut self) -> bool {
         // The host's clock may step back; ours does not.
-        self.time_ns = self.time_ns.max(now_ns());
+        self.time_ns = self.time_ns.max(self.clock.now_ns());
         let mut taken = 0;
         if self.time_ns >= self.next_tick_ns && self.room() {
             self.tick();
@@ -65,7 +68,7 @@ impl Sequence {
 
     /// Time until the next tick.
     pub fn due_in(&self) -> Duration {
-        Duration::from_nanos(self.next_tick_ns.saturating_sub(now_ns()))
+        Duration::from_nanos(self.next_tick_ns.saturating_sub(self.clock.now_ns()))
     }
 
     fn room(&mut self) -> bool {
