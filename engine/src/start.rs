@@ -130,12 +130,12 @@ pub fn recover_state<M: Medium>(
     let started = clock.instant();
     state.advance(dirs, through, Verify::Records, |_, _, _| true)?;
     let mut log = Log::open(log_config(config), recovered)?;
-    if through == 0 {
-        for (kind, body) in start_records(&config.genesis(), &config.books()) {
-            record(&mut state, &mut log, clock, kind, &body)?;
-        }
+    // A crash may have come before the last of the start-up records.
+    let start = start_records(&config.genesis(), &config.books());
+    check_unchanged(config, &state, through < start.len() as u64)?;
+    for (kind, body) in start.iter().skip(through as usize) {
+        record(&mut state, &mut log, clock, *kind, body)?;
     }
-    check_unchanged(config, &state)?;
     let connected: Vec<u32> = state.machine.iter().flat_map(Machine::connected_sessions).collect();
     for slot in connected {
         let body = CloseSession { slot: slot.into() };
@@ -201,15 +201,17 @@ fn record<M: Medium>(
     Ok(())
 }
 
-/// Bounds and tiers are part of the journal: another configuration would replay differently.
-fn check_unchanged(config: &Config, state: &State) -> Result<(), StartError> {
+/// Bounds and tiers are part of the journal: another configuration would replay differently. Of a
+/// journal that had only begun there may be just the first.
+fn check_unchanged(config: &Config, state: &State, begun: bool) -> Result<(), StartError> {
     let Some(machine) = &state.machine else { return Ok(()) };
     let changed =
         |what: &str| StartError::Changed { what: what.to_owned(), dir: config.data_dir.clone() };
     if *machine.genesis() != config.genesis() {
         return Err(changed("[machine]"));
     }
-    if machine.definitions() != config.books() {
+    let (defined, books) = (machine.definitions(), config.books());
+    if !books.starts_with(defined) || (!begun && defined.len() < books.len()) {
         return Err(changed("[[tier]] list"));
     }
     Ok(())
@@ -408,6 +410,7 @@ fn make_ingress(
         connections: Vec::new(),
         holders: vec![ANY; sessions],
         closing: VecDeque::new(),
+        opening: Vec::new(),
         dirty: Vec::new(),
         turned_at: clock.instant(),
         timers_at: clock.instant(),

@@ -8,4 +8,5 @@ pub mod market;
 pub mod oracle;
 pub mod raw;
 pub mod room;
+pub mod sim;
 pub mod vm;

@@ -5,7 +5,7 @@ use super::record::{Arrival, Delivery, OPENED, REFUSED, TO_CONNECTION, TO_SESSIO
 use crate::clock::Clock;
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
-use crate::gateway::connection::{Connection, Found, Socket, Stage};
+use crate::gateway::connection::{Connection, Found, Named, Socket, Stage};
 use crate::health::Health;
 use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
 use crossbeam::channel::Receiver;
@@ -80,6 +80,8 @@ pub struct Ingress {
     pub holders: Vec<u32>,
     /// Sessions whose end the sequencer's ring had no room for, and the connections that ended.
     pub closing: VecDeque<(u32, u32)>,
+    /// Connections whose session the machine is opening.
+    pub opening: Vec<u32>,
     /// Connections that have something to send.
     pub dirty: Vec<u32>,
     /// When this turn began.
@@ -158,7 +160,10 @@ impl Ingress {
         for rings in rings {
             empty &= rings.requests.prepare_park();
         }
-        let reading = self.connections.iter().flatten().any(|c| c.readable && c.rings.is_none());
+        let reading = |connection: &Connection| connection.readable && connection.rings.is_none();
+        let reading = (0..)
+            .zip(&self.connections)
+            .any(|(at, connection)| connection.as_ref().is_some_and(reading) && !self.yields(at));
         empty && !reading && self.closing.is_empty()
     }
 
@@ -235,6 +240,7 @@ impl Ingress {
             connection.stage = Stage::Closing;
             let _ = connection.flush();
         }
+        self.opening.retain(|&opening| opening != at);
         if let Some(mut connection) = slot.take() {
             let _ = self.poll.registry().deregister(connection.source());
         }
@@ -301,6 +307,9 @@ impl Ingress {
         let mut bytes = [0; FRAME_BYTES_MAX];
         let mut frames = 0;
         while frames < FRAMES_PER_TURN {
+            if self.yields(at) {
+                break;
+            }
             let Some(Some(connection)) = self.connections.get_mut(at as usize) else { break };
             let ringed = connection.rings.is_some();
             let next = if let Some(rings) = &mut connection.rings {
@@ -341,6 +350,17 @@ impl Ingress {
             }
         }
         frames > 0
+    }
+
+    /// Whether another connection is resuming this one's session. What this one says from now on
+    /// would be executed after the new one is told what was: it is not listened to until the
+    /// machine has decided.
+    fn yields(&self, at: u32) -> bool {
+        let named = |at: u32| self.connections.get(at as usize)?.as_ref()?.session;
+        let others = || self.opening.iter().filter(|&&opening| opening != at);
+        // Nobody is opening, nearly always.
+        !self.opening.is_empty()
+            && named(at).is_some_and(|ours| others().any(|&other| named(other) == Some(ours)))
     }
 
     /// Handles one whole frame.
@@ -466,6 +486,12 @@ impl Ingress {
             return self.open_anonymous(at, heartbeat_ms);
         }
         connection.stage = Stage::Opening;
+        connection.session = Some(Named {
+            number: logon.session.get(),
+            account: admitted.account,
+            instance: logon.instance.get(),
+            role: admitted.role,
+        });
         let body = OpenSession {
             session: logon.session,
             replay_from: logon.replay_from,
@@ -483,8 +509,9 @@ impl Ingress {
             return refuse(self, Reject::JournalStopped);
         }
         if !self.push(OpenSession::KIND, ANY, at, 0, body.as_bytes()) {
-            refuse(self, Reject::Busy);
+            return refuse(self, Reject::Busy);
         }
+        self.opening.push(at);
     }
 
     /// A session that only asks: the machine need not know of it.
@@ -614,6 +641,7 @@ impl Ingress {
             }
         };
         opening.stage = Stage::Open { slot, role: opening.role };
+        self.opening.retain(|&opening| opening != at);
         if let Ok(Some(frame)) = Frame::parse(bytes)
             && let Some(ack) = frame.message::<LogonAck>()
         {

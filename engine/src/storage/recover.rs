@@ -446,7 +446,6 @@ impl<'a, M: Medium> Side<'a, M> {
             let file = self.medium.open(path, true).map_err(failed("open", path))?;
             let named = segment::path(&self.dir, *first);
             if index + 1 == self.segments.len() {
-                file.set_len(self.end).map_err(failed("cut", path))?;
                 cut = (self.torn_bytes > 0)
                     .then(|| Cut { segment: named.clone(), bytes: self.torn_bytes });
             }
@@ -456,8 +455,19 @@ impl<'a, M: Medium> Side<'a, M> {
                 self.medium.rename(path, &named).map_err(failed("name", &named))?;
             }
         }
+        if let Some(last) = self.segments.last() {
+            self.rewrite(&segment::path(&self.dir, last.first))?;
+        }
         segment::sync_dir(self.medium, &self.dir)?;
         Ok(cut)
+    }
+
+    /// Writes the last segment anew, up to its last record. If a flush of it had failed, a system
+    /// may take what it has in memory for written, and a second flush would only seem to succeed.
+    fn rewrite(&self, path: &Path) -> Result<(), FileError> {
+        let copy = self.dir.join(COPY_NAME);
+        copy_file(self.medium, path, &copy, self.end).map_err(failed("copy to", &copy))?;
+        self.medium.rename(&copy, path).map_err(failed("name", path))
     }
 
     /// Makes the other directory the same as this one, which is settled. Returns how many
@@ -473,7 +483,7 @@ impl<'a, M: Medium> Side<'a, M> {
                 continue;
             }
             let copy = other.join(COPY_NAME);
-            copy_file(self.medium, &source, &copy).map_err(failed("copy to", &copy))?;
+            copy_file(self.medium, &source, &copy, u64::MAX).map_err(failed("copy to", &copy))?;
             self.medium.rename(&copy, &target).map_err(failed("name", &target))?;
             copied += 1;
         }
@@ -570,13 +580,14 @@ fn same_bytes<F: MediumFile>(source: &F, target: &F) -> io::Result<bool> {
     }
 }
 
-/// Copies a file and makes the copy's content durable.
-fn copy_file<M: Medium>(medium: &M, source: &Path, copy: &Path) -> io::Result<()> {
+/// Copies a file up to `end` and makes the copy's content durable.
+fn copy_file<M: Medium>(medium: &M, source: &Path, copy: &Path, end: u64) -> io::Result<()> {
     let (source, copy) = (medium.open(source, false)?, medium.create(copy, false)?);
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut at = 0;
     loop {
-        let read = read_some(&source, &mut buffer, at)?;
+        let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let read = read_some(&source, &mut buffer[..rest.min(CHUNK_BYTES)], at)?;
         if read == 0 {
             return copy.sync();
         }
