@@ -170,6 +170,8 @@ struct World {
     /// Power was lost, out of order, since the last restart.
     scattered: bool,
     calm: bool,
+    /// A crash soon after the lie was considered.
+    tempted: bool,
     restarts: u64,
     ended: Option<Outcome>,
     log: Vec<String>,
@@ -182,7 +184,7 @@ impl World {
         let lies =
             [Lie::Phantom, Lie::Misdirected, Lie::Torn, Lie::Flipped, Lie::Early, Lie::Rotten];
         let weather = Weather {
-            crash_one_in: [0, 80, 200, 500][chance.below(4) as usize],
+            crash_one_in: [0, 120, 300, 600][chance.below(4) as usize],
             cut_one_in: [20, 60, 300][chance.below(3) as usize],
             tear: if chance.below(3) == 0 { Tear::Scattered } else { Tear::InOrder },
             fault_one_in: 1 + chance.below(6),
@@ -201,7 +203,7 @@ impl World {
         }
         if let Some(lie) = weather.lie {
             let device = if mirrored { chance.below(2) as usize } else { 0 };
-            disk.lie(lie, device, 1 + chance.below(150));
+            disk.lie(lie, device, 1 + chance.below(60));
         }
         let hands = Arc::new(Hands::at(BEGIN_NS));
         let access = Access::load(&config.access).expect("a table of grants");
@@ -223,6 +225,7 @@ impl World {
             points: BTreeMap::new(),
             scattered: false,
             calm: false,
+            tempted: false,
             restarts: 0,
             ended: None,
             log: Vec::new(),
@@ -339,7 +342,9 @@ impl World {
         } else if beat {
             peer.beat();
         } else {
-            peer.act(true);
+            // Alone or in a burst.
+            let burst = 1 + self.chance.below(4);
+            (0..burst).for_each(|_| peer.act(true));
         }
     }
 
@@ -400,6 +405,14 @@ impl World {
             self.note(|| format!("{step}: the operator restarts a stopped daemon"));
             self.crash(step)?;
             return self.restart();
+        }
+        if !self.tempted && self.disk.lied() != [false; 2] {
+            self.tempted = true;
+            if self.chance.below(2) == 0 {
+                self.note(|| format!("{step}: dies soon after the lie"));
+                self.disk.die_in(1 + self.chance.below(4));
+                return Ok(());
+            }
         }
         if self.weather.crash_one_in == 0 || self.chance.below(self.weather.crash_one_in) > 0 {
             return Ok(());
@@ -478,6 +491,7 @@ impl World {
     fn restart(&mut self) -> Result<(), String> {
         for _ in 0..RESTARTS_MAX {
             self.plan_faults();
+            self.scattered |= self.disk.take_scattered();
             let failures = self.disk.faults();
             let witness = self.witness();
             let sync = true;
@@ -630,7 +644,7 @@ impl World {
             self.ended = Some(Outcome::Unwitnessed);
             return Ok(());
         }
-        self.scattered = false;
+        self.scattered = self.disk.take_scattered();
         let host = open_host(&self.config).map_err(|error| error.to_string())?;
         let time = (&health, &self.clock);
         let access = self.access.clone();

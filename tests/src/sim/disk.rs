@@ -138,6 +138,8 @@ struct State {
     /// Devices that have lied.
     lied: [bool; 2],
     faults: u64,
+    /// A sync has failed half way since the last look.
+    scattered: bool,
     /// Whether files take direct writes.
     direct: bool,
     /// Whether a failed flush drops what it was to write.
@@ -184,6 +186,7 @@ impl SimDisk {
             lie: None,
             lied: [false; 2],
             faults: 0,
+            scattered: false,
             direct,
             forgets: forgets && !direct,
             asides: BTreeMap::new(),
@@ -247,6 +250,11 @@ impl SimDisk {
     /// Which devices have lied so far.
     pub fn lied(&self) -> [bool; 2] {
         self.state().lied
+    }
+
+    /// Whether a sync has failed half way, and left any sectors, since the last call.
+    pub fn take_scattered(&self) -> bool {
+        std::mem::take(&mut self.state().scattered)
     }
 
     /// Failures that were reported so far.
@@ -423,6 +431,7 @@ impl State {
     /// A failed sync: any sectors may have become durable; if the disk forgets, the rest never
     /// will.
     fn sync_badly(&mut self, inode: usize) {
+        self.scattered = true;
         let pending = self.inodes[inode].pending.clone();
         for (_, change) in &pending {
             self.keep_some(inode, change, 50);

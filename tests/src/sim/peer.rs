@@ -342,13 +342,13 @@ impl Peer {
                 self.wait_for(0, &Cancel { handle: some_handle.into() });
                 return false;
             }
-            3 => {
+            2 => {
                 let mut all = MassCancel::zeroed();
                 (all.instance, all.book, all.side) = (ANY.into(), ANY_BOOK.into(), 2);
                 self.wait_for(0, &all);
                 return false;
             }
-            4 => {
+            3..5 => {
                 let replace = Replace {
                     client_id: id.into(),
                     handle: some_handle.into(),
