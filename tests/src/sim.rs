@@ -20,7 +20,7 @@ pub mod disk;
 pub mod peer;
 
 use crate::chance::Chance;
-use disk::{Broken, Fault, Lie, SimDisk, Tear};
+use disk::{BrokenDisk, Fault, Lie, SimDisk, Tear};
 use peer::{ACCOUNTS, Peer, Stage};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,7 +33,7 @@ use vendue_engine::gateway::access::Access;
 use vendue_engine::health::Health;
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::Usage;
-use vendue_engine::pipeline::record::Arrival;
+use vendue_engine::pipeline::record::{Arrival, split};
 use vendue_engine::start::{Stages, StartError, make_stages, open_host, recover_state};
 use vendue_engine::storage::{RecoverError, Verify, segment};
 use vendue_engine::trail::{Dirs, State};
@@ -75,8 +75,21 @@ pub struct Summary {
     pub reports: u64,
     /// Failures that devices reported.
     pub faults: u64,
+    /// A device lied and was mended from its mirror.
+    pub mended: bool,
     /// A number that differs when anything in the history does.
     pub digest: u64,
+}
+
+/// How something is broken that the simulator takes for sound: a test of the simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The disk.
+    Disk(BrokenDisk),
+    /// The daemon shows what is not durable yet.
+    ShowsEarly,
+    /// The gateway's ring loses a request now and then.
+    LosesRequests,
 }
 
 /// What is simulated.
@@ -84,7 +97,7 @@ pub struct Summary {
 pub struct Options {
     /// Steps before everything is mended.
     pub steps: u64,
-    /// A disk the simulator takes for a sound one: a test of the simulator.
+    /// What the simulator is to find out.
     pub broken: Option<Broken>,
     /// Keep the log of every step.
     pub log: bool,
@@ -92,7 +105,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { steps: 3000, broken: None, log: false }
+        Options { steps: 6000, broken: None, log: false }
     }
 }
 
@@ -172,6 +185,8 @@ struct World {
     calm: bool,
     /// A crash soon after the lie was considered.
     tempted: bool,
+    /// Stage that does not get its turn, and until which step.
+    stalled: (u64, u64),
     restarts: u64,
     ended: Option<Outcome>,
     log: Vec<String>,
@@ -184,21 +199,25 @@ impl World {
         let lies =
             [Lie::Phantom, Lie::Misdirected, Lie::Torn, Lie::Flipped, Lie::Early, Lie::Rotten];
         let weather = Weather {
-            crash_one_in: [0, 120, 300, 600][chance.below(4) as usize],
+            crash_one_in: [0, 400, 1000, 2500][chance.below(4) as usize],
             cut_one_in: [20, 60, 300][chance.below(3) as usize],
             tear: if chance.below(3) == 0 { Tear::Scattered } else { Tear::InOrder },
             fault_one_in: 1 + chance.below(6),
             lie: (chance.below(3) == 0).then(|| lies[chance.below(6) as usize]),
         };
         let weather = match options.broken {
-            // The simulator takes it for a sound disk, whose only trouble is the power.
-            Some(_) => Weather { lie: None, tear: Tear::InOrder, crash_one_in: 80, ..weather },
+            // A client takes a lost request for a refused one when it logs on again: so nobody does.
+            Some(Broken::LosesRequests) => {
+                Weather { lie: None, crash_one_in: 0, cut_one_in: u64::MAX, ..weather }
+            }
+            // The simulator expects no other trouble than that the power goes.
+            Some(_) => Weather { lie: None, tear: Tear::InOrder, crash_one_in: 400, ..weather },
             None => weather,
         };
         let mirrored = options.broken.is_none() && chance.below(2) == 0;
         let config = configuration(&mut chance, home.path(), mirrored);
         let disk = SimDisk::new(Chance::new(chance.draw()), options.log);
-        if let Some(broken) = options.broken {
+        if let Some(Broken::Disk(broken)) = options.broken {
             disk.break_with(broken);
         }
         if let Some(lie) = weather.lie {
@@ -226,6 +245,7 @@ impl World {
             scattered: false,
             calm: false,
             tempted: false,
+            stalled: (0, 0),
             restarts: 0,
             ended: None,
             log: Vec::new(),
@@ -275,6 +295,9 @@ impl World {
             trades: machine.map_or(0, Machine::trades),
             reports,
             faults: self.disk.faults(),
+            mended: outcome == Outcome::Rested
+                && self.config.journal.mirror.is_some()
+                && self.disk.lied() != [false; 2],
             digest: told.fold(digest ^ self.disk.operations(), fold),
         }
     }
@@ -283,13 +306,13 @@ impl World {
 
     fn step(&mut self, step: u64) -> Result<(), String> {
         match self.chance.below(100) {
-            0..55 => self.turn(step)?,
-            55..60 => {
+            0..62 => self.turn(step)?,
+            62..64 => {
                 let moved = self.disk.run_asides();
                 self.note(|| format!("{step}: beside the log: {moved}"));
             }
-            60..75 => self.carry(step)?,
-            75..95 => self.act(step),
+            64..78 => self.carry(step)?,
+            78..95 => self.act(step),
             95..99 => self.pass_time(step),
             _ => self.measure(),
         }
@@ -303,17 +326,22 @@ impl World {
 
     /// One turn of one stage.
     fn turn(&mut self, step: u64) -> Result<(), String> {
-        let at = self.chance.below(16);
+        if self.chance.below(60) == 0 {
+            // A thread is not scheduled, or a device is slow.
+            self.stalled = (self.chance.below(5), step + self.chance.below(150));
+        }
+        let at = self.chance.below(22);
         let Some(room) = &mut self.room else { return Ok(()) };
         let stages = &mut room.stages;
-        let (name, moved) = match at {
-            0..4 => ("ingress", stages.ingress.turn()),
-            4..7 => ("sequence", stages.sequence.turn()),
-            7..10 => ("execute", stages.execute.turn()),
-            10..13 => ("journal", stages.journal.turn()),
-            13..15 => ("publish", stages.publish.turn()),
-            _ if self.chance.below(4) == 0 => ("clerk", stages.clerk.turn()),
-            _ => ("actuate", stages.actuate.turn()),
+        let (name, moved) = match at / 4 {
+            stage if stage == self.stalled.0 && step < self.stalled.1 => return Ok(()),
+            0 => ("ingress", stages.ingress.turn()),
+            1 => ("sequence", stages.sequence.turn()),
+            2 => ("execute", stages.execute.turn()),
+            3 => ("journal", stages.journal.turn()),
+            4 => ("publish", stages.publish.turn()),
+            _ if at == 20 => ("actuate", stages.actuate.turn()),
+            _ => ("clerk", stages.clerk.turn()),
         };
         if moved {
             self.note(|| format!("{step}: {name}"));
@@ -366,6 +394,9 @@ impl World {
     /// The host measures use.
     fn measure(&mut self) {
         let Some(room) = &mut self.room else { return };
+        if self.options.broken == Some(Broken::LosesRequests) {
+            let _ = room.stages.sequence.inputs[1].pop();
+        }
         let head = Arrival { request: 0.into(), session: ANY.into(), connection: ANY.into() };
         let mut usage = Usage::zeroed();
         usage.used_millicredits = self.chance.below(5000).into();
@@ -377,7 +408,11 @@ impl World {
 
     /// What must hold after every step.
     fn look(&mut self) -> Result<(), String> {
-        let Some(room) = &self.room else { return Ok(()) };
+        let shows_early = self.options.broken == Some(Broken::ShowsEarly);
+        let Some(room) = &mut self.room else { return Ok(()) };
+        if shows_early {
+            room.stages.publish.durable = u64::MAX;
+        }
         let Room { stages, health } = room;
         stages.execute.machine.check_conservation();
         if let Some(log) = &stages.journal.log {
@@ -391,7 +426,7 @@ impl World {
         }
         let durable = health.durable.get();
         holds!(durable >= self.durable, "durable went back from {} to {durable}", self.durable);
-        holds!(stages.publish.durable <= durable, "published beyond {durable}");
+        holds!(shows_early || stages.publish.durable <= durable, "published beyond {durable}");
         self.durable = durable;
         Ok(())
     }
@@ -423,7 +458,7 @@ impl World {
                 self.stop_cleanly()?;
                 self.restart()
             }
-            1 => {
+            1 | 2 => {
                 self.crash(step)?;
                 self.restart()
             }
@@ -493,6 +528,7 @@ impl World {
             self.plan_faults();
             self.scattered |= self.disk.take_scattered();
             let failures = self.disk.faults();
+            self.disk.take_unread();
             let witness = self.witness();
             let sync = true;
             let health = Arc::new(Health::new(true, sync, self.clock.clone()));
@@ -602,7 +638,7 @@ impl World {
         through: u64,
         witness: u64,
     ) -> Result<(), String> {
-        let lied = self.disk.lied();
+        let (lied, unread) = (self.disk.lied(), self.disk.take_unread());
         let mirrored = self.config.journal.mirror.is_some();
         let last = recovered.log.last();
         let state = recovered.machine.encode();
@@ -633,10 +669,11 @@ impl World {
             }
         }
         if let Some(sequence) = lost.or((through < self.durable).then_some(through + 1)) {
-            let only = lied[0] && !mirrored || lied == [true; 2];
+            // A lie on one device and a read error on the other are two devices at once.
+            let both = mirrored && (lied[0] && unread[1] || lied[1] && unread[0]);
             let durable = self.durable;
             holds!(
-                only && witness <= through,
+                both || (lied[0] && !mirrored && witness <= through),
                 "record {sequence} was durable (through {durable}) and is lost: recovered \
                  {through}, witnessed {witness}, lied {lied:?}"
             );
@@ -729,6 +766,7 @@ impl World {
         if self.ended.is_some() {
             return Ok(());
         }
+        self.check_trail()?;
         let Some(room) = &self.room else { return Err("no daemon at the end".to_owned()) };
         let issued = i128::from(room.stages.execute.machine.ledger().funds_issued);
         holds!(issued == funds, "{funds} were paid in, {issued} are there");
@@ -739,6 +777,28 @@ impl World {
             self.peers[at] = again;
             self.hear_again(at, &before)?;
         }
+        Ok(())
+    }
+
+    /// The journal holds what clients asked for, and nothing else.
+    fn check_trail(&mut self) -> Result<(), String> {
+        let (peers, durable, mut wrong) = (&self.peers, self.durable, None);
+        let mut state = State::empty(1024);
+        let read = state.advance(&self.dirs, durable, Verify::Trail, |machine, record, _| {
+            let (arrival, body) = split::<Arrival>(record.body);
+            let Some(number) = machine.session_number(arrival.session.get()) else { return true };
+            let peer = &peers[number as usize - 1];
+            if !peer.has_made(record.kind, body) {
+                wrong = Some((record.sequence, number));
+            }
+            wrong.is_none()
+        });
+        holds!(
+            read.is_ok() || self.disk.lied() != [false; 2],
+            "the journal cannot be read: {:?}",
+            read.err()
+        );
+        holds!(wrong.is_none(), "record and peer {wrong:?}: nobody asked for this");
         Ok(())
     }
 

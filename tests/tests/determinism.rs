@@ -162,10 +162,7 @@ impl Recorder {
             10..30 => self.usage(),
             30..36 => self.administer(),
             36..38 => {
-                self.apply(
-                    0,
-                    &vendue_engine::machine::command::CloseSession { slot: session.into() },
-                );
+                self.apply(ANY, &CloseSession { slot: session.into() });
                 self.open(u64::from(session) + 1, Role::Tenant, session % ACCOUNTS);
             }
             38 => self.apply(ANY, &Restart {}),

@@ -72,7 +72,7 @@ pub enum Lie {
 
 /// How a disk is broken that the simulator takes for a sound one: a test of the simulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum BrokenDisk {
     /// Every flush is acknowledged before it has happened.
     AcksBeforeFlush,
     /// Some writes of the log are dropped.
@@ -138,6 +138,8 @@ struct State {
     /// Devices that have lied.
     lied: [bool; 2],
     faults: u64,
+    /// Devices that failed to be read since the last look.
+    unread: [bool; 2],
     /// A sync has failed half way since the last look.
     scattered: bool,
     /// Whether files take direct writes.
@@ -146,7 +148,7 @@ struct State {
     forgets: bool,
     asides: BTreeMap<u64, Work>,
     asides_made: u64,
-    broken: Option<Broken>,
+    broken: Option<BrokenDisk>,
     /// Somebody looks at it from outside: nothing fails.
     watched: bool,
     trace: Option<Vec<String>>,
@@ -186,6 +188,7 @@ impl SimDisk {
             lie: None,
             lied: [false; 2],
             faults: 0,
+            unread: [false; 2],
             scattered: false,
             direct,
             forgets: forgets && !direct,
@@ -235,7 +238,7 @@ impl SimDisk {
     }
 
     /// Breaks it for good.
-    pub fn break_with(&self, broken: Broken) {
+    pub fn break_with(&self, broken: BrokenDisk) {
         self.state().broken = Some(broken);
     }
 
@@ -255,6 +258,11 @@ impl SimDisk {
     /// Whether a sync has failed half way, and left any sectors, since the last call.
     pub fn take_scattered(&self) -> bool {
         std::mem::take(&mut self.state().scattered)
+    }
+
+    /// Devices that failed to be read since the last call.
+    pub fn take_unread(&self) -> [bool; 2] {
+        std::mem::take(&mut self.state().unread)
     }
 
     /// Failures that were reported so far.
@@ -376,6 +384,7 @@ impl State {
         if struck {
             self.fault = None;
             self.faults += 1;
+            self.unread[device(path)] |= fault == Fault::Read;
             self.note(|| format!("fails: {fault:?} {}", path.display()));
         }
         struck
@@ -538,7 +547,7 @@ impl State {
 
     /// Whether the broken disk drops a write now, without owning up to it.
     fn broken_now(&mut self) -> bool {
-        self.broken == Some(Broken::DropsWrites) && self.chance.below(20) == 0
+        self.broken == Some(BrokenDisk::DropsWrites) && self.chance.below(20) == 0
     }
 
     /// A write of the log: what reaches the device.
@@ -856,7 +865,7 @@ impl SimWriter {
                     return Err(failed("flush the log in", EIO));
                 }
                 Ok(()) => {
-                    let early = state.broken == Some(Broken::AcksBeforeFlush);
+                    let early = state.broken == Some(BrokenDisk::AcksBeforeFlush);
                     if state.lies(path, true).is_none() && !early {
                         state.sync(*inode);
                     }

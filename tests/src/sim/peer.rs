@@ -193,6 +193,15 @@ impl Peer {
 
     // ---- what it says ----------------------------------------------------------------------
 
+    /// Whether it has made this request: requests without an id are any it could make.
+    pub fn has_made(&self, kind: u8, body: &[u8]) -> bool {
+        if kind == Cancel::KIND || kind == MassCancel::KIND {
+            return true;
+        }
+        let id = body.first_chunk().map(|id| u64::from_le_bytes(*id));
+        id.and_then(|id| self.made.get(&id)).is_some_and(|(of, made)| *of == kind && made == body)
+    }
+
     /// Whether there are accounts to trade for.
     pub fn has_set_up(&self) -> bool {
         self.role != Role::Operator || self.accounts >= ACCOUNTS
