@@ -127,10 +127,10 @@ pub struct Violation {
 /// If the daemon does.
 pub fn simulate(seed: u64, options: Options) -> Result<Summary, Violation> {
     let mut world = World::new(seed, options);
-    let result = world.live();
-    let Some(error) = result.as_ref().err() else { return result.map_err(|_| unreachable!()) };
-    world.note(|| format!("VIOLATION: {error}"));
-    Err(Violation { what: error.clone(), log: std::mem::take(&mut world.log) })
+    world.live().map_err(|what| {
+        world.note(|| format!("VIOLATION: {what}"));
+        Violation { what, log: std::mem::take(&mut world.log) }
+    })
 }
 
 /// Says that something did not hold.
@@ -862,7 +862,7 @@ fn spanned<T>(value: T) -> Spanned<T> {
 }
 
 /// A small daemon, so that every bound is near.
-fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config {
+pub fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config {
     let mut config = Config::embedded().expect("the embedded defaults");
     config.data_dir = "/log".into();
     config.host.kind = vendue_engine::config::HostKey::DryRun;
