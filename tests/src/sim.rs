@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
 use vendue_engine::clock::{Clock, Hands};
-use vendue_engine::config::Config;
+use vendue_engine::config::{Config, HostKey, SyncKey};
 use vendue_engine::gateway::access::Access;
 use vendue_engine::health::Health;
 use vendue_engine::machine::Machine;
@@ -58,6 +58,8 @@ pub enum Outcome {
     Stopped,
     /// A device had lied about the last it was given; nothing is left that bears witness of it.
     Unwitnessed,
+    /// Power took what `journal.sync = "never"` had not asked any device to keep.
+    Unsynced,
 }
 
 /// What happened in a seed.
@@ -182,6 +184,8 @@ struct World {
     points: BTreeMap<u64, u64>,
     /// Power was lost, out of order, since the last restart.
     scattered: bool,
+    /// Power was lost since the last restart.
+    powerless: bool,
     calm: bool,
     /// A crash soon after the lie was considered.
     tempted: bool,
@@ -215,8 +219,11 @@ impl World {
             None => weather,
         };
         let mirrored = options.broken.is_none() && chance.below(2) == 0;
-        let config = configuration(&mut chance, home.path(), mirrored);
+        let mut config = configuration(&mut chance, home.path(), mirrored);
         let disk = SimDisk::new(Chance::new(chance.draw()), options.log);
+        if options.broken.is_none() && weather.lie.is_none() && chance.below(6) == 0 {
+            config.journal.sync = SyncKey::Never;
+        }
         if let Some(Broken::Disk(broken)) = options.broken {
             disk.break_with(broken);
         }
@@ -243,6 +250,7 @@ impl World {
             durable: 0,
             points: BTreeMap::new(),
             scattered: false,
+            powerless: false,
             calm: false,
             tempted: false,
             stalled: (0, 0),
@@ -478,8 +486,7 @@ impl World {
         if kill {
             self.disk.kill();
         } else {
-            self.disk.lose_power(self.weather.tear);
-            self.scattered |= self.weather.tear == Tear::Scattered;
+            self.lose_power();
         }
         self.note(|| format!("{step}: crash, {}", if kill { "killed" } else { "without power" }));
         if self.weather.lie == Some(Lie::Rotten) && self.chance.below(2) == 0 {
@@ -512,8 +519,7 @@ impl World {
         }
         self.room = None;
         if self.disk.is_dead() {
-            self.disk.lose_power(self.weather.tear);
-            self.scattered |= self.weather.tear == Tear::Scattered;
+            self.lose_power();
         } else {
             self.disk.kill();
         }
@@ -530,7 +536,7 @@ impl World {
             let failures = self.disk.faults();
             self.disk.take_unread();
             let witness = self.witness();
-            let sync = true;
+            let sync = self.syncs();
             let health = Arc::new(Health::new(true, sync, self.clock.clone()));
             let recovered = recover_state(&self.config, &self.dirs, &health, &self.clock);
             self.restarts += 1;
@@ -545,8 +551,7 @@ impl World {
                 Err(error) => {
                     self.note(|| format!("no start: {error}"));
                     if self.disk.is_dead() {
-                        self.disk.lose_power(self.weather.tear);
-                        self.scattered |= self.weather.tear == Tear::Scattered;
+                        self.lose_power();
                     } else if self.disk.faults() == failures {
                         return self.judge_stop(&error);
                     } else {
@@ -585,6 +590,16 @@ impl World {
         }
     }
 
+    fn syncs(&self) -> bool {
+        self.config.journal.sync == SyncKey::Always
+    }
+
+    fn lose_power(&mut self) {
+        self.disk.lose_power(self.weather.tear);
+        self.scattered |= self.weather.tear == Tear::Scattered;
+        self.powerless = true;
+    }
+
     /// The highest record that anything on the devices bears witness of.
     fn witness(&self) -> u64 {
         if self.disk.lied() == [false; 2] {
@@ -603,18 +618,22 @@ impl World {
         let lied = self.disk.lied();
         let mirrored = self.config.journal.mirror.is_some();
         let durable = self.durable;
-        let scattered = self.scattered;
+        // Power may leave this of a flush on a device that writes out of order; anywhere, of what
+        // nobody had synced.
+        let power = |error: &RecoverError| {
+            let unsynced = !self.syncs() && matches!(error, RecoverError::LostWrite { .. });
+            self.scattered && (unsynced || may_be_power(error, durable))
+        };
         let allowed = match error {
             _ if lied == [true; 2] || (lied[0] && !mirrored) => true,
             StartError::Recover(RecoverError::BothDamaged { log, mirror }) => {
-                let sides = [(lied[0], log), (lied[1], mirror)];
-                sides.iter().all(|(lied, side)| *lied || (scattered && may_be_power(side, durable)))
+                (lied[0] || power(log)) && (lied[1] || power(mirror))
             }
             // What only the side that lied has was never acknowledged, but nobody can know.
-            StartError::Recover(RecoverError::Stale { last, .. }) => {
-                *last >= durable && (scattered || lied != [false; 2])
+            StartError::Recover(RecoverError::Stale { last, damage, .. }) => {
+                (*last >= durable || !self.syncs()) && (lied != [false; 2] || power(damage))
             }
-            StartError::Recover(error) => !mirrored && scattered && may_be_power(error, durable),
+            StartError::Recover(error) => !mirrored && power(error),
             _ => false,
         };
         holds!(allowed, "no start, though nothing was lost (lied {lied:?}): {error}");
@@ -669,6 +688,11 @@ impl World {
             }
         }
         if let Some(sequence) = lost.or((through < self.durable).then_some(through + 1)) {
+            if !self.syncs() && self.powerless {
+                self.note(|| format!("lost from {sequence}, as nothing was synced"));
+                self.ended = Some(Outcome::Unsynced);
+                return Ok(());
+            }
             // A lie on one device and a read error on the other are two devices at once.
             let both = mirrored && (lied[0] && unread[1] || lied[1] && unread[0]);
             let durable = self.durable;
@@ -681,7 +705,7 @@ impl World {
             self.ended = Some(Outcome::Unwitnessed);
             return Ok(());
         }
-        self.scattered = self.disk.take_scattered();
+        (self.scattered, self.powerless) = (self.disk.take_scattered(), false);
         let host = open_host(&self.config).map_err(|error| error.to_string())?;
         let time = (&health, &self.clock);
         let access = self.access.clone();
@@ -865,7 +889,7 @@ fn spanned<T>(value: T) -> Spanned<T> {
 pub fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config {
     let mut config = Config::embedded().expect("the embedded defaults");
     config.data_dir = "/log".into();
-    config.host.kind = vendue_engine::config::HostKey::DryRun;
+    config.host.kind = HostKey::DryRun;
     config.access[0].uid = Some(nix::unistd::getuid().as_raw());
     config.tier.truncate(1);
     config.tier[0].memory = None;
@@ -879,6 +903,7 @@ pub fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config
     machine.sessions_max = spanned(8);
     machine.tick_ms = spanned(20);
     let journal = &mut config.journal;
+    journal.sync = SyncKey::Always;
     journal.mirror = mirrored.then(|| "/mirror".into());
     journal.segment_bytes = spanned([16, 24, 64][chance.below(3) as usize] << 10);
     journal.buffer_bytes = spanned([8, 16][chance.below(2) as usize] << 10);

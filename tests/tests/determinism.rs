@@ -123,7 +123,7 @@ impl Recorder {
         message.session = number.into();
         (message.account, message.instance) = (account.into(), ANY.into());
         message.role = role as u8;
-        message.cancel_on_disconnect = u8::from(number % 3 == 0);
+        message.cancel_on_disconnect = u8::from(number.is_multiple_of(3));
         self.apply(ANY, &message);
     }
 

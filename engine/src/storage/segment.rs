@@ -10,7 +10,7 @@
 //! write. The directory is not flushed at that moment: a prepared file with a valid header is a
 //! segment whose new name had not reached the disk, and recovery gives it that name.
 
-use super::medium::Medium;
+use super::medium::{Medium, MediumFile};
 use std::io;
 use std::path::{Path, PathBuf};
 use zerocopy::little_endian::{U32, U64};
@@ -172,6 +172,21 @@ pub(crate) fn numbered<M: Medium>(
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Makes the records `from..=through` durable, which are written.
+///
+/// # Errors
+/// A segment can not be opened or flushed.
+pub fn sync<M: Medium>(medium: &M, dir: &Path, from: u64, through: u64) -> Result<(), FileError> {
+    let segments = list(medium, dir)?;
+    let held = segments.partition_point(|&first| first <= from).saturating_sub(1);
+    for &first in segments[held..].iter().take_while(|&&first| first <= through) {
+        let path = path(dir, first);
+        let flushed = medium.open(&path, true).and_then(|file| file.sync());
+        flushed.map_err(failed("flush", &path))?;
+    }
+    Ok(())
 }
 
 /// Makes creations, renames and removals in a directory durable.

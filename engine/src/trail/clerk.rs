@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::health::Health;
 use crate::machine::event::Asked;
 use crate::pipeline::record::{Delivery, TO_CONNECTION, take};
-use crate::storage::{Host, Medium, Verify};
+use crate::storage::{Host, Medium, Verify, segment};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,12 +97,13 @@ impl<M: Medium> Clerk<M> {
         if through <= self.health.snapshot.get() {
             return;
         }
-        let saved = State::newest(&self.dirs, self.replay_bytes)
-            .and_then(|(mut state, _)| {
-                state.advance(&self.dirs, through, Verify::Records, |_, _, _| true)?;
-                Ok(state)
-            })
-            .and_then(|state| Ok(state.save(&self.dirs)?));
+        let saved = State::newest(&self.dirs, self.replay_bytes).and_then(|(mut state, _)| {
+            let from = state.point.sequence + 1;
+            state.advance(&self.dirs, through, Verify::Records, |_, _, _| true)?;
+            // With `journal.sync = "never"` the snapshot would outlive records it is made of.
+            segment::sync(&self.dirs.medium, &self.dirs.journal, from, through)?;
+            Ok(state.save(&self.dirs)?)
+        });
         match saved {
             Ok(()) => {
                 self.health.snapshot.set(through);
