@@ -37,7 +37,7 @@ use vendue_engine::pipeline::record::{Arrival, split};
 use vendue_engine::start::{Stages, StartError, make_stages, open_host, recover_state};
 use vendue_engine::storage::{RecoverError, Verify, segment};
 use vendue_engine::trail::{Dirs, State};
-use vendue_wire::message::{ANY, Body};
+use vendue_wire::message::{ANY, Body, text};
 use zerocopy::IntoBytes;
 
 /// When the world begins, nanoseconds since 1970 UTC.
@@ -663,6 +663,12 @@ impl World {
         let state = recovered.machine.encode();
         let desk = recovered.state.desk.encode();
         recovered.machine.check_conservation();
+        let faults = health.fault_rows();
+        holds!(
+            faults.is_empty() || lied[0] || unread[0],
+            "start-up complains of a sound disk: {:?}",
+            faults.first().map(|fault| text(&fault.text).to_owned())
+        );
         let mut dirs = vec![self.dirs.clone()];
         if let Some(mirror) = &self.config.journal.mirror {
             dirs.push(Dirs { journal: mirror.clone(), ..self.dirs.clone() });
