@@ -358,8 +358,9 @@ impl Ingress {
     fn yields(&self, at: u32) -> bool {
         let named = |at: u32| self.connections.get(at as usize)?.as_ref()?.session;
         let others = || self.opening.iter().filter(|&&opening| opening != at);
-        // Nobody is opening, nearly always.
+        // Nobody is opening, nearly always; a stopped journal lets no request in and no session.
         !self.opening.is_empty()
+            && self.health.accepting()
             && named(at).is_some_and(|ours| others().any(|&other| named(other) == Some(ours)))
     }
 

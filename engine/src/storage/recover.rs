@@ -11,7 +11,8 @@
 //!   other before anything new is accepted.
 //!
 //! Nothing is changed before all of it has been looked at. The log goes on in a new segment, so
-//! nothing is ever written behind bytes that a crash left.
+//! nothing is ever written behind bytes that a crash left; and the last one is written anew, so
+//! that nothing rests on a flush that may have failed.
 
 use super::Point;
 use super::medium::{Host, Medium, MediumFile};
