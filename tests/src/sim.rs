@@ -271,8 +271,8 @@ impl World {
     /// The whole history.
     fn live(&mut self) -> Result<Summary, String> {
         let weather = self.weather;
-        let mirrored = self.config.journal.mirror.is_some();
-        self.note(|| format!("weather {weather:?}, mirrored {mirrored}"));
+        let (mirrored, synced) = (self.config.journal.mirror.is_some(), self.syncs());
+        self.note(|| format!("weather {weather:?}, mirrored {mirrored}, synced {synced}"));
         self.restart()?;
         for step in 0..self.options.steps {
             if self.ended.is_some() {
@@ -626,6 +626,7 @@ impl World {
         };
         let allowed = match error {
             _ if lied == [true; 2] || (lied[0] && !mirrored) => true,
+            StartError::Recover(_) if !self.syncs() && mirrored && self.powerless => true,
             StartError::Recover(RecoverError::BothDamaged { log, mirror }) => {
                 (lied[0] || power(log)) && (lied[1] || power(mirror))
             }
@@ -688,7 +689,12 @@ impl World {
                 }
                 // What start-up does not need is left to the audit, which finds it.
                 Err(error) => {
-                    holds!(lied[device], "device {device}: the trail is broken: {error}");
+                    // Nobody syncs a mirror with `journal.sync = "never"`.
+                    let unsynced = !self.syncs() && mirrored;
+                    holds!(
+                        lied[device] || unsynced,
+                        "device {device}: the trail is broken: {error}"
+                    );
                     self.note(|| format!("the audit finds on device {device}: {error}"));
                 }
             }

@@ -476,6 +476,9 @@ impl<'a, M: Medium> Side<'a, M> {
     fn copy_to(&self, other: &Path) -> Result<u64, FileError> {
         let verified_from = self.segments.first().map_or(0, |segment| segment.first);
         let segments = segment::list(self.medium, &self.dir)?;
+        // It may be a segment that is about to be copied under its name; both would be too many.
+        remove_if_there(self.medium, &other.join(PREPARED_NAME))?;
+        segment::sync_dir(self.medium, other)?;
         let mut copied = 0;
         for &first in &segments {
             let source = segment::path(&self.dir, first);
@@ -494,7 +497,6 @@ impl<'a, M: Medium> Side<'a, M> {
                 self.medium.remove(&path).map_err(failed("remove", &path))?;
             }
         }
-        remove_if_there(self.medium, &other.join(PREPARED_NAME))?;
         remove_if_there(self.medium, &other.join(COPY_NAME))?;
         segment::sync_dir(self.medium, other)?;
         Ok(copied)
