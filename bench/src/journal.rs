@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use vendue_engine::storage::{Append, Log, LogConfig, Point, Sync, record, recover};
+use vendue_engine::storage::{Append, Host, Log, LogConfig, Point, Sync, record, recover};
 
 use crate::daemon::AnyError;
 use crate::pin::{Processors, pin};
@@ -79,7 +79,7 @@ pub fn measure(
 }
 
 fn open(dir: &Path) -> Result<Log, AnyError> {
-    Ok(Log::open(CONFIG, recover(dir, None, Point::START)?)?)
+    Ok(Log::open(CONFIG, recover(&Host, dir, None, Point::START)?)?)
 }
 
 fn append(log: &mut Log, sequence: u64) -> Result<bool, AnyError> {

@@ -12,7 +12,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
 use vendue_engine::machine::event::Outbox;
 use vendue_engine::pipeline::record::Arrival;
-use vendue_engine::storage::{Append, Log, LogConfig, Point, Sync, Verify, recover};
+use vendue_engine::storage::{Append, Host, Log, LogConfig, Point, Sync, Verify, recover};
 use vendue_engine::trail::{Dirs, State};
 use vendue_wire::code::{Resource, Role};
 use vendue_wire::message::{
@@ -51,7 +51,7 @@ pub fn measure(
 ) -> Result<(), AnyError> {
     pin(processors.asking)?;
     let dir = tempfile::tempdir_in(directory)?;
-    let dirs = Dirs::below(dir.path());
+    let dirs = Dirs::below(Host, dir.path());
     let (records, digest) = write(&dirs, &generate(7, 1, LIVE, OPERATIONS))?;
     let (mut ours, mut floor, mut verifying) = (Vec::new(), Vec::new(), Vec::new());
     let mut own_time = Vec::new();
@@ -62,7 +62,7 @@ pub fn measure(
         floor.push(records as f64 / start.elapsed().as_secs_f64());
         let (start, used) = (Instant::now(), thread_seconds()?);
         // As at start-up: the log is verified and mended, then executed.
-        let recovered = recover(&dirs.journal, None, Point::START)?;
+        let recovered = recover(&Host, &dirs.journal, None, Point::START)?;
         let through = recovered.last.sequence;
         drop(recovered);
         verifying.push(start.elapsed().as_secs_f64());
@@ -182,7 +182,7 @@ fn write(dirs: &Dirs, flow: &Flow) -> Result<(u64, u64), AnyError> {
     };
     let machine = Machine::new(&genesis).map_err(|error| error.to_string())?;
     let outbox = machine.outbox();
-    let log = Log::open(CONFIG, recover(&dirs.journal, None, Point::START)?)?;
+    let log = Log::open(CONFIG, recover(&Host, &dirs.journal, None, Point::START)?)?;
     let mut writer = Writer { machine, outbox, log, sequence: 0 };
     writer.tell(ANY, &genesis)?;
     set_up(&mut writer)?;

@@ -2,10 +2,10 @@
 //! faults that stand. Statistics only: no decision about money or order depends on them, except
 //! `accepting`, which closes the door when the journal has stopped.
 
-use nix::time::{ClockId, clock_gettime};
+use crate::clock::Clock;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vendue_wire::message::{FaultRow, StatusRow, field_cut};
 
 /// Faults kept at most; further ones only count.
@@ -70,35 +70,15 @@ pub struct Health {
     /// Raised by SIGHUP, lowered by who reloads.
     pub reloads: AtomicU32,
     faults: Mutex<Vec<Fault>>,
+    clock: Clock,
     started: Instant,
     dry_run: bool,
     journal_sync: bool,
 }
 
-/// Nanoseconds since 1970 UTC.
-pub fn now_ns() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64)
-}
-
-/// Nanoseconds that only go forward, as time does, whoever sets the host's clock: for what is
-/// measured and repeated.
-pub fn steady_ns() -> u64 {
-    static START: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), now_ns()));
-    START.1 + START.0.elapsed().as_nanos() as u64
-}
-
-/// Nanoseconds since some moment, going on as [`steady_ns`] does, a few milliseconds behind and for
-/// much less.
-pub fn coarse_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE);
-    now.map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
-}
-
 impl Health {
     /// A healthy daemon's state.
-    pub fn new(dry_run: bool, journal_sync: bool) -> Health {
+    pub fn new(dry_run: bool, journal_sync: bool, clock: Clock) -> Health {
         Health {
             sequenced: Count::default(),
             durable: Count::default(),
@@ -118,7 +98,8 @@ impl Health {
             stopping: AtomicBool::new(false),
             reloads: AtomicU32::new(0),
             faults: Mutex::new(Vec::new()),
-            started: Instant::now(),
+            started: clock.instant(),
+            clock,
             dry_run,
             journal_sync,
         }
@@ -158,7 +139,7 @@ impl Health {
         }
         tracing::error!(source, "{text}");
         if faults.len() < FAULTS_MAX {
-            faults.push(Fault { source, text, since_ns: now_ns(), count: 1 });
+            faults.push(Fault { source, text, since_ns: self.clock.now_ns(), count: 1 });
         }
     }
 
@@ -174,6 +155,10 @@ impl Health {
         }
     }
 
+    fn uptime(&self) -> Duration {
+        self.clock.instant().duration_since(self.started)
+    }
+
     /// The status row.
     pub fn status_row(&self) -> StatusRow {
         StatusRow {
@@ -186,7 +171,7 @@ impl Health {
             limits_spared: self.limits_spared.get().into(),
             limits_failed: self.limits_failed.get().into(),
             limits_drifted: self.limits_drifted.get().into(),
-            uptime_ms: (self.started.elapsed().as_millis() as u64).into(),
+            uptime_ms: (self.uptime().as_millis() as u64).into(),
             refused: self.refused.get().into(),
             accounts: (self.accounts.get() as u32).into(),
             instances: (self.instances.get() as u32).into(),

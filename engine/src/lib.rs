@@ -2,8 +2,9 @@
 //!
 //! In the order data takes: [`gateway`] and [`pipeline`] bring commands in and answers out,
 //! [`machine`] decides, [`desk`] words what each party is told, [`storage`] remembers.
-//! [`daemon`] starts and stops it all; [`config`] says how.
+//! [`start`] brings the state back and makes the stages, [`daemon`] runs them; [`config`] says how.
 
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod demo;
@@ -12,5 +13,6 @@ pub mod gateway;
 pub mod health;
 pub mod machine;
 pub mod pipeline;
+pub mod start;
 pub mod storage;
 pub mod trail;

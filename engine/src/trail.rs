@@ -10,7 +10,7 @@ use crate::machine::state::StateError;
 use crate::machine::{Broken, Machine};
 use crate::pipeline::record::{Arrival, Outcome, split};
 use crate::storage::segment::FileError;
-use crate::storage::{Point, ReadError, Reader, Record, Verify, snapshot};
+use crate::storage::{Host, Medium, Point, ReadError, Reader, Record, Verify, snapshot};
 use std::path::{Path, PathBuf};
 use vendue_wire::message::Body;
 
@@ -48,17 +48,19 @@ pub enum TrailError {
 
 /// Where the daemon keeps things.
 #[derive(Clone, Debug)]
-pub struct Dirs {
+pub struct Dirs<M: Medium = Host> {
+    /// What they lie on.
+    pub medium: M,
     /// Segments.
     pub journal: PathBuf,
     /// Snapshots.
     pub snapshots: PathBuf,
 }
 
-impl Dirs {
+impl<M: Medium> Dirs<M> {
     /// Below a data directory.
-    pub fn below(data_dir: &Path) -> Dirs {
-        Dirs { journal: data_dir.join("journal"), snapshots: data_dir.join("snapshots") }
+    pub fn below(medium: M, data_dir: &Path) -> Dirs<M> {
+        Dirs { medium, journal: data_dir.join("journal"), snapshots: data_dir.join("snapshots") }
     }
 }
 
@@ -86,8 +88,11 @@ impl State {
     ///
     /// # Errors
     /// The directory cannot be read, or the snapshot is whole but not of this build.
-    pub fn newest(dirs: &Dirs, replay_bytes: usize) -> Result<(State, Vec<String>), TrailError> {
-        let newest = snapshot::newest_valid(&dirs.snapshots)?;
+    pub fn newest<M: Medium>(
+        dirs: &Dirs<M>,
+        replay_bytes: usize,
+    ) -> Result<(State, Vec<String>), TrailError> {
+        let newest = snapshot::newest_valid(&dirs.medium, &dirs.snapshots)?;
         let damaged = newest.damaged.iter().map(ToString::to_string).collect();
         let Some((meta, payload)) = newest.snapshot else {
             return Ok((State::empty(replay_bytes), damaged));
@@ -108,9 +113,9 @@ impl State {
     ///
     /// # Errors
     /// The journal is damaged, or a record cannot be executed.
-    pub fn advance(
+    pub fn advance<M: Medium>(
         &mut self,
-        dirs: &Dirs,
+        dirs: &Dirs<M>,
         through: u64,
         verify: Verify,
         mut seen: impl FnMut(&Machine, &Record<'_>, &Outbox) -> bool,
@@ -118,7 +123,8 @@ impl State {
         if through <= self.point.sequence {
             return Ok(());
         }
-        let mut reader = Reader::open(&dirs.journal, self.point.sequence + 1, through, verify)?;
+        let mut reader =
+            Reader::open(&dirs.medium, &dirs.journal, self.point.sequence + 1, through, verify)?;
         let mut go_on = true;
         while go_on && let Some(record) = reader.next()? {
             self.execute(&record)?;
@@ -181,7 +187,7 @@ impl State {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(&self, dirs: &Dirs) -> Result<(), FileError> {
+    pub fn save<M: Medium>(&self, dirs: &Dirs<M>) -> Result<(), FileError> {
         let Some(machine) = &self.machine else { return Ok(()) };
         let state = machine.encode();
         let mut payload = Vec::with_capacity(state.len() + 8);
@@ -189,7 +195,8 @@ impl State {
         payload.extend(state);
         payload.extend(self.desk.encode());
         let Point { sequence, chain } = self.point;
-        snapshot::write(&dirs.snapshots, sequence, chain, machine.time_ns(), &payload)
+        let (medium, dir) = (&dirs.medium, &dirs.snapshots);
+        snapshot::write(medium, dir, sequence, chain, machine.time_ns(), &payload)
     }
 }
 

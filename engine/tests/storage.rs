@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use vendue_engine::storage::{
-    Append, BODY_BYTES_MAX, Log, LogConfig, LogError, Point, ReadError, Reader, RecoverError,
+    Append, BODY_BYTES_MAX, Host, Log, LogConfig, LogError, Point, ReadError, Reader, RecoverError,
     Recovered, Stop, Sync, Verify, recover, segment,
 };
 
@@ -56,7 +56,7 @@ fn flush(log: &mut Log) {
 }
 
 fn open(dir: &Path) -> Log {
-    Log::open(SMALL, recover(dir, None, Point::START).unwrap()).unwrap()
+    Log::open(SMALL, recover(&Host, dir, None, Point::START).unwrap()).unwrap()
 }
 
 /// Writes `1..=through`, in flushes that end at each of `ends`, and leaves it as a crash would.
@@ -70,7 +70,7 @@ fn written(dir: &Path, ends: &[u64]) {
 
 /// Reads everything back through the reader, with the whole trail verified.
 fn check_records(dir: &Path, through: u64) -> Point {
-    let mut reader = Reader::open(dir, 1, through, Verify::Trail).unwrap();
+    let mut reader = Reader::open(&Host, dir, 1, through, Verify::Trail).unwrap();
     for sequence in 1..=through {
         let record = reader.next().unwrap().unwrap();
         assert_eq!(record.sequence, sequence);
@@ -183,20 +183,20 @@ fn records_come_back_over_many_segments_and_restarts() {
     let dir = temp();
     let mut last = Point::START;
     for (through, segments_min) in [(1500, 4), (1501, 5), (4000, 12)] {
-        let recovered = recover(dir.path(), None, last).unwrap();
+        let recovered = recover(&Host, dir.path(), None, last).unwrap();
         assert_eq!(recovered.last, last);
         assert!(recovered.cuts.is_empty() && recovered.rebuilt.is_none());
         let mut log = Log::open(SMALL, recovered).unwrap();
         fill(&mut log, through);
         assert!(log.durable() <= through);
         last = log.close().unwrap();
-        assert!(segment::list(dir.path()).unwrap().len() >= segments_min);
+        assert!(segment::list(&Host, dir.path()).unwrap().len() >= segments_min);
         assert_eq!(check_records(dir.path(), through), last);
     }
     let (places, chain) = naive::parse(dir.path());
     assert_eq!(Point { sequence: places.len() as u64, chain }, last);
     for from in (1..=4001).step_by(501) {
-        let mut reader = Reader::open(dir.path(), from, 4000, Verify::Records).unwrap();
+        let mut reader = Reader::open(&Host, dir.path(), from, 4000, Verify::Records).unwrap();
         for sequence in from..=4000 {
             assert_eq!(reader.next().unwrap().unwrap().body, body(sequence));
         }
@@ -216,7 +216,7 @@ fn the_longest_and_the_empty_body_fit() {
         }
     }
     let last = log.close().unwrap();
-    let mut reader = Reader::open(dir.path(), 1, 500, Verify::Trail).unwrap();
+    let mut reader = Reader::open(&Host, dir.path(), 1, 500, Verify::Trail).unwrap();
     while let Some(record) = reader.next().unwrap() {
         assert_eq!(record.body.len(), if record.sequence % 2 == 0 { BODY_BYTES_MAX } else { 0 });
     }
@@ -266,7 +266,7 @@ fn a_tail_torn_at_any_byte_is_cut_to_the_last_whole_record() {
             let is_whole =
                 |place: &&naive::Place| left.get(..place.end) == Some(&whole[..place.end]);
             let kept = places.iter().take_while(is_whole).count() as u64;
-            let recovered = recover(dir.path(), None, Point::START)
+            let recovered = recover(&Host, dir.path(), None, Point::START)
                 .unwrap_or_else(|error| panic!("byte {at}, tear {kind}: {error}"));
             assert_eq!(recovered.last.sequence, kept, "byte {at}, tear {kind}");
             // The last bytes of a body may be zeros by themselves, so "at most".
@@ -289,7 +289,7 @@ fn a_flipped_bit_is_never_cut_away_silently() {
     let dir = temp();
     written(dir.path(), &[200, 420, 640]);
     let (places, _) = naive::parse(dir.path());
-    let segments = segment::list(dir.path()).unwrap();
+    let segments = segment::list(&Host, dir.path()).unwrap();
     assert!(segments.len() >= 3);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 150,
@@ -303,7 +303,7 @@ fn a_flipped_bit_is_never_cut_away_silently() {
         let used = places.iter().rfind(|place| place.path == path).unwrap().end;
         let bit = bit.index(used * 8);
         flip(&path, bit);
-        let result = recover(dir.path(), None, Point::START);
+        let result = recover(&Host, dir.path(), None, Point::START);
         fs::write(&path, &bytes).unwrap();
         let hit = places.iter().find(|place| place.path == path && bit / 8 < place.end).unwrap();
         match result {
@@ -323,7 +323,7 @@ fn a_flipped_bit_is_never_cut_away_silently() {
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(recover(dir.path(), None, Point::START).unwrap().last.sequence, 640);
+    assert_eq!(recover(&Host, dir.path(), None, Point::START).unwrap().last.sequence, 640);
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn a_block_that_was_never_written_is_a_lost_write() {
     let first = &places[0].path;
     let before = places.iter().rfind(|place| place.path == *first && place.end <= 8192).unwrap();
     overwrite(&before.path, 8192, &[0; 4096]);
-    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point::START).unwrap_err();
     let RecoverError::LostWrite { segment, good_through, found, one_flush } = &error else {
         panic!("{error}");
     };
@@ -350,7 +350,7 @@ fn a_hole_in_the_last_flush_is_told_apart_from_older_ones() {
     written(dir.path(), &[20, 50]);
     let (places, _) = naive::parse(dir.path());
     overwrite(&places[30].path, places[30].start, &[0; 8]);
-    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point::START).unwrap_err();
     assert!(
         matches!(
             error,
@@ -365,10 +365,10 @@ fn a_hole_in_the_last_flush_is_told_apart_from_older_ones() {
 fn a_segment_that_is_gone_is_noticed() {
     let dir = temp();
     written(dir.path(), &[1000]);
-    let segments = segment::list(dir.path()).unwrap();
+    let segments = segment::list(&Host, dir.path()).unwrap();
     let copy = copy_dir(dir.path());
     fs::remove_file(segment::path(copy.path(), segments[1])).unwrap();
-    let error = recover(copy.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, copy.path(), None, Point::START).unwrap_err();
     let good = segments[1] - 1;
     assert!(
         matches!(error, RecoverError::LostWrite { good_through, found, .. }
@@ -376,7 +376,7 @@ fn a_segment_that_is_gone_is_noticed() {
         "{error}"
     );
     fs::remove_file(segment::path(dir.path(), segments[0])).unwrap();
-    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point::START).unwrap_err();
     assert!(matches!(error, RecoverError::Missing { needed: 1, .. }), "{error}");
 }
 
@@ -387,13 +387,13 @@ fn an_exchanged_segment_is_noticed() {
         written(dir.path(), &[1000]);
     }
     // The same records fill segments alike, but under another salt.
-    let segments = segment::list(ours.path()).unwrap();
-    assert_eq!(segments, segment::list(theirs.path()).unwrap());
+    let segments = segment::list(&Host, ours.path()).unwrap();
+    assert_eq!(segments, segment::list(&Host, theirs.path()).unwrap());
     let name = |dir: &TempDir| segment::path(dir.path(), 1);
     fs::copy(name(&theirs), name(&ours)).unwrap();
-    let error = recover(ours.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, ours.path(), None, Point::START).unwrap_err();
     assert!(matches!(error, RecoverError::Broken { .. }), "{error}");
-    let mut reader = Reader::open(ours.path(), 1, 1000, Verify::Trail).unwrap();
+    let mut reader = Reader::open(&Host, ours.path(), 1, 1000, Verify::Trail).unwrap();
     let error = loop {
         match reader.next() {
             Ok(record) => assert!(record.unwrap().sequence < segments[1]),
@@ -416,15 +416,15 @@ fn a_header_rewritten_with_a_fitting_checksum_breaks_the_link() {
         overwrite(&path, 0, &block);
     };
     let copy = copy_dir(dir.path());
-    rewrite(copy.path(), segment::list(dir.path()).unwrap()[1], 24); // its chain value
-    let error = recover(copy.path(), None, Point::START).unwrap_err();
+    rewrite(copy.path(), segment::list(&Host, dir.path()).unwrap()[1], 24); // its chain value
+    let error = recover(&Host, copy.path(), None, Point::START).unwrap_err();
     assert!(matches!(error, RecoverError::Broken { .. }), "{error}");
 
     rewrite(dir.path(), 1, 100); // nothing but the hash of the segment covers it
-    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point::START).unwrap_err();
     assert!(matches!(error, RecoverError::Broken { .. }), "{error}");
     assert!(error.to_string().contains("hash"), "{error}");
-    let mut reader = Reader::open(dir.path(), 1, 1000, Verify::Trail).unwrap();
+    let mut reader = Reader::open(&Host, dir.path(), 1, 1000, Verify::Trail).unwrap();
     let error = loop {
         match reader.next() {
             Ok(record) => assert!(record.is_some()),
@@ -432,7 +432,7 @@ fn a_header_rewritten_with_a_fitting_checksum_breaks_the_link() {
         }
     };
     assert!(matches!(error, ReadError::Broken { .. }), "{error}");
-    let mut reader = Reader::open(dir.path(), 1, 1000, Verify::Records).unwrap();
+    let mut reader = Reader::open(&Host, dir.path(), 1, 1000, Verify::Records).unwrap();
     while reader.next().unwrap().is_some() {}
 }
 
@@ -447,12 +447,12 @@ fn a_record_rewritten_with_a_fitting_checksum_breaks_the_chain() {
     let crc = naive::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&crc.to_le_bytes());
     overwrite(&place.path, place.start, &bytes);
-    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point::START).unwrap_err();
     assert!(
         matches!(error, RecoverError::LostWrite { good_through: 11, found: 50, .. }),
         "{error}"
     );
-    let mut reader = Reader::open(dir.path(), 11, 50, Verify::Records).unwrap();
+    let mut reader = Reader::open(&Host, dir.path(), 11, 50, Verify::Records).unwrap();
     reader.next().unwrap();
     let error = reader.next().unwrap_err();
     assert!(matches!(error, ReadError::Damaged { sequence: 12, stop: Stop::Chain, .. }), "{error}");
@@ -475,7 +475,7 @@ fn a_body_that_looks_like_a_record_is_not_taken_for_one() {
     drop(log);
     let (places, _) = naive::parse(dir.path());
     overwrite(&places[1].path, places[1].start, &[0; 48]);
-    let recovered = recover(dir.path(), None, Point::START).unwrap();
+    let recovered = recover(&Host, dir.path(), None, Point::START).unwrap();
     assert_eq!(recovered.last.sequence, 1);
     assert_eq!(recovered.cuts[0].bytes, 48 + 9, "up to the forged sequence, its last byte set");
 }
@@ -485,16 +485,16 @@ fn a_segment_whose_name_was_lost_gets_it_back() {
     let dir = temp();
     written(dir.path(), &[1000]);
     let _ = fs::remove_file(dir.path().join(segment::PREPARED_NAME));
-    let last = *segment::list(dir.path()).unwrap().last().unwrap();
+    let last = *segment::list(&Host, dir.path()).unwrap().last().unwrap();
     let path = segment::path(dir.path(), last);
     fs::rename(&path, dir.path().join(segment::PREPARED_NAME)).unwrap();
-    assert_eq!(recover(dir.path(), None, Point::START).unwrap().last.sequence, 1000);
+    assert_eq!(recover(&Host, dir.path(), None, Point::START).unwrap().last.sequence, 1000);
     assert!(path.exists());
     check_records(dir.path(), 1000);
     // With its header damaged as well, its records still are proof that they were written.
     fs::rename(&path, dir.path().join(segment::PREPARED_NAME)).unwrap();
     flip(&dir.path().join(segment::PREPARED_NAME), 200);
-    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point::START).unwrap_err();
     assert!(matches!(error, RecoverError::LostWrite { found: 1000, .. }), "{error}");
 }
 
@@ -503,7 +503,7 @@ fn segments_without_records_leave_no_trace() {
     let dir = temp();
     for _ in 0..3 {
         drop(open(dir.path())); // a segment is named, nothing is written
-        assert_eq!(segment::list(dir.path()).unwrap(), [1]);
+        assert_eq!(segment::list(&Host, dir.path()).unwrap(), [1]);
     }
     written(dir.path(), &[10]);
     // The header arrived, the records did not.
@@ -514,9 +514,9 @@ fn segments_without_records_leave_no_trace() {
     drop(log);
     let (places, _) = naive::parse(dir.path());
     overwrite(&places[10].path, 4096, &[0; 4096]);
-    let recovered = recover(dir.path(), None, Point::START).unwrap();
+    let recovered = recover(&Host, dir.path(), None, Point::START).unwrap();
     assert_eq!(recovered.last.sequence, 10);
-    assert_eq!(segment::list(dir.path()).unwrap(), [1]);
+    assert_eq!(segment::list(&Host, dir.path()).unwrap(), [1]);
     let mut log = Log::open(SMALL, recovered).unwrap();
     fill(&mut log, 30);
     let last = log.close().unwrap();
@@ -532,31 +532,31 @@ fn older_segments_may_be_missing_behind_a_snapshot() {
     let known = log.last();
     fill(&mut log, 1000);
     let last = log.close().unwrap();
-    let segments = segment::list(dir.path()).unwrap();
+    let segments = segment::list(&Host, dir.path()).unwrap();
     let needed = segments.partition_point(|&first| first <= 700) - 1;
     assert!(needed > 0);
-    let from_start = |dir: &Path| recover(dir, None, Point::START).map(|found| found.last);
+    let from_start = |dir: &Path| recover(&Host, dir, None, Point::START).map(|found| found.last);
 
     let other = Point { chain: known.chain ^ 1, ..known };
-    let error = recover(dir.path(), None, other).unwrap_err();
+    let error = recover(&Host, dir.path(), None, other).unwrap_err();
     assert!(matches!(error, RecoverError::OtherLog { known: 700, .. }), "{error}");
-    let error = recover(dir.path(), None, Point { sequence: 1001, chain: 0 }).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point { sequence: 1001, chain: 0 }).unwrap_err();
     assert!(matches!(error, RecoverError::Behind { last: 1000, known: 1001, .. }), "{error}");
 
     for &first in &segments[..needed] {
         fs::remove_file(segment::path(dir.path(), first)).unwrap();
     }
-    assert_eq!(recover(dir.path(), None, known).unwrap().last, last);
+    assert_eq!(recover(&Host, dir.path(), None, known).unwrap().last, last);
     assert!(matches!(from_start(dir.path()), Err(RecoverError::Missing { needed: 1, .. })));
     fs::remove_file(segment::path(dir.path(), segments[needed])).unwrap();
-    let error = recover(dir.path(), None, known).unwrap_err();
+    let error = recover(&Host, dir.path(), None, known).unwrap_err();
     assert!(matches!(error, RecoverError::Missing { needed: 700, .. }), "{error}");
 }
 
 #[test]
 fn a_snapshot_without_any_log_is_refused() {
     let dir = temp();
-    let error = recover(dir.path(), None, Point { sequence: 5, chain: 1 }).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point { sequence: 5, chain: 1 }).unwrap_err();
     assert!(matches!(error, RecoverError::Missing { needed: 5, .. }), "{error}");
 }
 
@@ -564,7 +564,7 @@ fn a_snapshot_without_any_log_is_refused() {
 fn a_log_has_one_writer() {
     let dir = temp();
     let log = open(dir.path());
-    let error = recover(dir.path(), None, Point::START).unwrap_err();
+    let error = recover(&Host, dir.path(), None, Point::START).unwrap_err();
     assert!(error.to_string().contains("in use by another daemon"), "{error}");
     drop(log);
     open(dir.path());
@@ -584,18 +584,18 @@ fn bad_sizes_are_refused() {
     let sizes = [(32 * 1024 + 1, 8192), (8192, 8192), (32768, 4096), (32768, 9000), (32768, 65536)];
     for (segment_bytes, buffer_bytes) in sizes {
         let dir = temp();
-        let recovered = recover(dir.path(), None, Point::START).unwrap();
+        let recovered = recover(&Host, dir.path(), None, Point::START).unwrap();
         let config = LogConfig { segment_bytes, buffer_bytes, sync: Sync::Always };
         let refused = Log::open(config, recovered).err().unwrap();
         assert!(matches!(refused, LogError::Config(_)), "{segment_bytes} {buffer_bytes}");
-        assert!(segment::list(dir.path()).unwrap().is_empty());
+        assert!(segment::list(&Host, dir.path()).unwrap().is_empty());
     }
 }
 
 #[test]
 fn without_sync_the_cursor_follows_the_write() {
     let dir = temp();
-    let recovered = recover(dir.path(), None, Point::START).unwrap();
+    let recovered = recover(&Host, dir.path(), None, Point::START).unwrap();
     let mut log = Log::open(LogConfig { sync: Sync::Never, ..SMALL }, recovered).unwrap();
     fill(&mut log, 1000);
     flush(&mut log);
@@ -603,7 +603,7 @@ fn without_sync_the_cursor_follows_the_write() {
     check_records(dir.path(), 1000);
     fill(&mut log, 1100);
     let last = log.close().unwrap();
-    assert_eq!(recover(dir.path(), None, Point::START).unwrap().last, last);
+    assert_eq!(recover(&Host, dir.path(), None, Point::START).unwrap().last, last);
     check_records(dir.path(), 1100);
     assert!(!dir.path().join(segment::PREPARED_NAME).exists());
 }
@@ -617,7 +617,7 @@ fn a_reader_follows_the_writer() {
     let durable = AtomicU64::new(1);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| {
-            let mut reader = Reader::open(dir.path(), 1, 0, Verify::Trail).unwrap();
+            let mut reader = Reader::open(&Host, dir.path(), 1, 0, Verify::Trail).unwrap();
             let mut next = 1;
             while next <= 3000 {
                 reader.extend(durable.load(Ordering::Acquire));
@@ -640,7 +640,7 @@ fn a_reader_follows_the_writer() {
 // ---- the mirror ------------------------------------------------------------------------------
 
 fn open_pair(dir: &Path, mirror: &Path) -> Log {
-    Log::open(SMALL, recover(dir, Some(mirror), Point::START).unwrap()).unwrap()
+    Log::open(SMALL, recover(&Host, dir, Some(mirror), Point::START).unwrap()).unwrap()
 }
 
 fn pair(through: u64) -> (TempDir, TempDir) {
@@ -653,12 +653,12 @@ fn pair(through: u64) -> (TempDir, TempDir) {
 }
 
 fn recover_pair(dir: &TempDir, mirror: &TempDir) -> Result<Recovered, RecoverError> {
-    recover(dir.path(), Some(mirror.path()), Point::START)
+    recover(&Host, dir.path(), Some(mirror.path()), Point::START)
 }
 
 fn assert_same(dir: &Path, mirror: &Path) {
-    let segments = segment::list(dir).unwrap();
-    assert_eq!(segments, segment::list(mirror).unwrap());
+    let segments = segment::list(&Host, dir).unwrap();
+    assert_eq!(segments, segment::list(&Host, mirror).unwrap());
     for first in segments {
         let read = |dir| fs::read(segment::path(dir, first)).unwrap();
         assert!(read(dir) == read(mirror), "segment {first}");
@@ -682,17 +682,17 @@ fn both_devices_hold_the_same() {
 fn a_whole_side_mends_a_damaged_one() {
     let bad_block: fn(&Path) = |dir| overwrite(&segment::path(dir, 1), 8192, &[0; 4096]);
     let bad_header: fn(&Path) = |dir| {
-        let last = *segment::list(dir).unwrap().last().unwrap();
+        let last = *segment::list(&Host, dir).unwrap().last().unwrap();
         flip(&segment::path(dir, last), 200);
     };
     let gone: fn(&Path) = |dir| fs::remove_file(segment::path(dir, 1)).unwrap();
     let empty: fn(&Path) = |dir| {
-        for first in segment::list(dir).unwrap() {
+        for first in segment::list(&Host, dir).unwrap() {
             fs::remove_file(segment::path(dir, first)).unwrap();
         }
     };
     let shorter: fn(&Path) = |dir| {
-        let last = *segment::list(dir).unwrap().last().unwrap();
+        let last = *segment::list(&Host, dir).unwrap().last().unwrap();
         fs::remove_file(segment::path(dir, last)).unwrap();
     };
     let harms =
@@ -788,7 +788,7 @@ fn child_dir() -> Option<PathBuf> {
 fn child_writes_until_killed() {
     let Some(dir) = child_dir() else { return };
     let mirror = dir.join("mirror");
-    let recovered = recover(&dir, mirror.exists().then_some(&mirror), Point::START).unwrap();
+    let recovered = recover(&Host, &dir, mirror.exists().then_some(&mirror), Point::START).unwrap();
     let config = LogConfig { segment_bytes: 256 * 1024, buffer_bytes: 64 * 1024, ..SMALL };
     let mut log = Log::open(config, recovered).unwrap();
     let mut out = std::io::stdout();
@@ -828,7 +828,7 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
         assert!(durable > 0);
         let mirror = dir.path().join("mirror");
         let mirror = mirror.exists().then_some(mirror);
-        let recovered = recover(dir.path(), mirror.as_deref(), Point::START).unwrap();
+        let recovered = recover(&Host, dir.path(), mirror.as_deref(), Point::START).unwrap();
         assert!(recovered.last.sequence >= durable, "{} of {durable}", recovered.last.sequence);
         for side in mirror.iter().map(PathBuf::as_path).chain([dir.path()]) {
             assert_eq!(check_records(side, recovered.last.sequence), recovered.last);
@@ -886,7 +886,7 @@ fn a_failed_write_stops_the_log_for_good() {
     run_child(child("child_meets_a_failing_write", dir.path()));
     for limit in ["4096", "8192"] {
         let dir = dir.path().join(limit);
-        let last = recover(&dir, None, Point::START).unwrap().last.sequence;
+        let last = recover(&Host, &dir, None, Point::START).unwrap().last.sequence;
         assert!(last >= 20, "{last}");
         check_records(&dir, last);
     }
@@ -914,7 +914,7 @@ fn child_meets_a_full_disk() {
 
     // Room for one segment only: a warning, and the log goes on.
     fill_disk();
-    let mut log = Log::open(config, recover(&log_dir, None, Point::START).unwrap()).unwrap();
+    let mut log = Log::open(config, recover(&Host, &log_dir, None, Point::START).unwrap()).unwrap();
     until(&mut log, true);
     assert!(log.warning().unwrap().to_string().contains("No space left"));
     fill(&mut log, 100);
@@ -926,12 +926,12 @@ fn child_meets_a_full_disk() {
     fill(&mut log, 2000);
     let last = log.close().unwrap();
     assert_eq!(check_records(&log_dir, 2000), last);
-    assert!(segment::list(&log_dir).unwrap().len() > 1);
+    assert!(segment::list(&Host, &log_dir).unwrap().len() > 1);
 
     // Still none when it is needed: the log stops, and what was durable stays.
     fs::remove_dir_all(&log_dir).unwrap();
     fill_disk();
-    let mut log = Log::open(config, recover(&log_dir, None, Point::START).unwrap()).unwrap();
+    let mut log = Log::open(config, recover(&Host, &log_dir, None, Point::START).unwrap()).unwrap();
     let error = loop {
         match append_next(&mut log) {
             Ok(()) => {}
@@ -950,7 +950,7 @@ fn child_meets_a_full_disk() {
     drop(log);
     assert!(durable > 1000);
     fs::remove_file(&filler).unwrap();
-    assert!(recover(&log_dir, None, Point::START).unwrap().last.sequence >= durable);
+    assert!(recover(&Host, &log_dir, None, Point::START).unwrap().last.sequence >= durable);
     check_records(&log_dir, durable);
     println!("done");
 }

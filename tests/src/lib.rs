@@ -1,5 +1,6 @@
 //! What the whole-system tests stand on: a naive model of the market, a room to drive the real
-//! machine in, the real daemon as a child process, and a virtual machine with a real kernel.
+//! machine in, a simulator of the whole daemon, the real daemon as a child process, and a virtual
+//! machine with a real kernel.
 
 pub mod chance;
 pub mod daemon;
@@ -8,4 +9,5 @@ pub mod market;
 pub mod oracle;
 pub mod raw;
 pub mod room;
+pub mod sim;
 pub mod vm;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 use vendue_engine::machine::command::Tick;
 use vendue_engine::pipeline::record::Arrival;
-use vendue_engine::storage::{Log, LogConfig, Point, Sync, recover};
+use vendue_engine::storage::{Host, Log, LogConfig, Point, Sync, recover};
 use vendue_tests::daemon::{Daemon, Setup, eventually};
 use vendue_tests::market::*;
 use vendue_tests::raw::Raw;
@@ -259,7 +259,7 @@ fn now_ns() -> u64 {
 
 /// Writes one more record to a journal: a tick at this time.
 fn append_tick(journal: &std::path::Path, time_ns: u64) {
-    let recovered = recover(journal, None, Point::START).expect("a whole journal");
+    let recovered = recover(&Host, journal, None, Point::START).expect("a whole journal");
     let sequence = recovered.last.sequence + 1;
     let config = LogConfig { segment_bytes: 1 << 20, buffer_bytes: 1 << 18, sync: Sync::Always };
     let mut log = Log::open(config, recovered).expect("a journal to write");

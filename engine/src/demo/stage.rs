@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::config::{Config, DEFAULT, HostKey};
-use crate::daemon::open_host;
+use crate::start::open_host;
 use hvctl::host::Host;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};

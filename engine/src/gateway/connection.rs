@@ -79,6 +79,19 @@ pub enum Stage {
     Closing,
 }
 
+/// A session as a logon names it: another logon that names the same resumes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Number the client chose.
+    pub number: u64,
+    /// Account it acts for, or [`ANY`].
+    pub account: u32,
+    /// Instance it acts for, or [`ANY`].
+    pub instance: u32,
+    /// Role.
+    pub role: Role,
+}
+
 /// What reading found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -104,6 +117,8 @@ pub struct Connection {
     pub stage: Stage,
     /// Role admitted while the session is being opened.
     pub role: Role,
+    /// Session it logged on to, unless anonymous.
+    pub session: Option<Named>,
     /// Sequence the next message must have.
     pub next_request: u64,
     /// Bytes that arrived and are not handled yet.
@@ -162,6 +177,7 @@ impl Connection {
             peer,
             stage: Stage::New,
             role: Role::Observer,
+            session: None,
             next_request: 0,
             inbound: Vec::new(),
             handled: 0,

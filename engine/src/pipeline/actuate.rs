@@ -2,7 +2,8 @@
 //! lever is reported and retried by the host library; trading goes on.
 
 use super::record::{Arrival, Delivery, TO_CONNECTION, take};
-use crate::health::{Health, steady_ns as now_ns};
+use crate::clock::Clock;
+use crate::health::Health;
 use crate::machine::command;
 use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved};
 use hvctl::host::Host;
@@ -78,6 +79,7 @@ pub struct Actuate {
     next_verify_ns: u64,
     next_write_ns: Option<u64>,
     health: Arc<Health>,
+    clock: Clock,
 }
 
 impl Actuate {
@@ -87,9 +89,9 @@ impl Actuate {
         host: Host,
         devices: Vec<Device>,
         (meter_ns, verify_ns): (u64, u64),
-        health: Arc<Health>,
+        (health, clock): (Arc<Health>, Clock),
     ) -> Actuate {
-        let now = now_ns();
+        let now = clock.now_ns();
         Actuate {
             intents,
             measured,
@@ -104,6 +106,7 @@ impl Actuate {
             next_verify_ns: now + verify_ns,
             next_write_ns: None,
             health,
+            clock,
         }
     }
 
@@ -115,7 +118,7 @@ impl Actuate {
             moved = true;
             self.take(tag, &body);
         }
-        let now = now_ns();
+        let now = self.clock.now_ns();
         if moved || self.next_write_ns.is_some_and(|due| due <= now) {
             self.next_write_ns = self.host.turn(now);
         }
@@ -141,7 +144,7 @@ impl Actuate {
     pub fn due_in(&self) -> Duration {
         let due = self.next_meter_ns.min(self.next_verify_ns);
         let due = self.next_write_ns.map_or(due, |write| due.min(write));
-        Duration::from_nanos(due.saturating_sub(now_ns()))
+        Duration::from_nanos(due.saturating_sub(self.clock.now_ns()))
     }
 
     fn take(&mut self, kind: u8, body: &[u8]) {
@@ -172,7 +175,7 @@ impl Actuate {
 
     fn adopt(&mut self, created: &InstanceCreated) {
         let instance = created.instance.get();
-        self.metered.insert(instance, Metered { at_ns: now_ns(), ..Metered::default() });
+        self.metered.insert(instance, Metered { at_ns: self.clock.now_ns(), ..Metered::default() });
         self.faults.remove(&instance);
         if let Err(error) = self.host.adopt(instance, text(&created.place), &self.devices) {
             self.faults.insert(
@@ -199,7 +202,8 @@ impl Actuate {
             metered.vru_size[resource as usize] = size;
         }
         // An instance that could not be adopted is reported already.
-        let _ = self.host.want(instance, resource, entitled.vru.get(), size, now_ns());
+        let now = self.clock.now_ns();
+        let _ = self.host.want(instance, resource, entitled.vru.get(), size, now);
     }
 
     /// Measures every instance and tells the sequencer what each used.

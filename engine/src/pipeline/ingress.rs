@@ -2,9 +2,10 @@
 //! what, hands valid requests to the sequencer, and carries answers back.
 
 use super::record::{Arrival, Delivery, OPENED, REFUSED, TO_CONNECTION, TO_SESSION, split, take};
+use crate::clock::Clock;
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
-use crate::gateway::connection::{Connection, Found, Socket, Stage};
+use crate::gateway::connection::{Connection, Found, Named, Socket, Stage};
 use crate::health::Health;
 use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
 use crossbeam::channel::Receiver;
@@ -92,6 +93,8 @@ pub struct Ingress {
     pub holders: Vec<u32>,
     /// Sessions whose end the sequencer's ring had no room for, and the connections that ended.
     pub closing: VecDeque<(u32, u32)>,
+    /// Connections whose session the machine is opening.
+    pub opening: Vec<u32>,
     /// Connections that have something to send.
     pub dirty: Vec<u32>,
     /// What a socket gave, before it is known whose it is.
@@ -114,6 +117,8 @@ pub struct Ingress {
     pub reloads: Receiver<Reload>,
     /// Shared counters.
     pub health: Arc<Health>,
+    /// Time.
+    pub clock: Clock,
 }
 
 impl Ingress {
@@ -151,7 +156,7 @@ impl Ingress {
         self.turns_unpolled += 1;
         if self.turns_unpolled >= TURNS_PER_POLL || !self.has_rings() {
             // Before looking: peers are judged by it, after all that they said before it was read.
-            self.turned_at = Instant::now();
+            self.turned_at = self.clock.instant();
             self.poll_only(Duration::ZERO);
         }
         // While stopping everything read is refused: a peer that goes on asking is no reason to
@@ -206,7 +211,10 @@ impl Ingress {
         for rings in rings {
             empty &= rings.requests.prepare_park();
         }
-        let reading = self.connections.iter().flatten().any(|c| c.readable && c.rings.is_none());
+        let reading = |connection: &Connection| connection.readable && connection.rings.is_none();
+        let reading = (0..)
+            .zip(&self.connections)
+            .any(|(at, connection)| connection.as_ref().is_some_and(reading) && !self.yields(at));
         empty && !reading && self.closing.is_empty()
     }
 
@@ -281,7 +289,7 @@ impl Ingress {
     }
 
     fn admit_connection(&mut self, socket: Socket) {
-        let now = Instant::now();
+        let now = self.clock.instant();
         self.admitted = self.admitted.wrapping_add(1);
         let Ok(mut connection) = Connection::new(socket, self.admitted, now) else { return };
         let free = self.connections.iter().position(Option::is_none);
@@ -321,6 +329,7 @@ impl Ingress {
             connection.stage = Stage::Closing;
             let _ = connection.flush();
         }
+        self.opening.retain(|&opening| opening != at);
         if let Some(mut connection) = slot.take() {
             let _ = self.poll.registry().deregister(connection.source());
         }
@@ -397,6 +406,9 @@ impl Ingress {
     fn read_one(&mut self, at: u32) -> bool {
         let mut frames = 0;
         while frames < FRAMES_PER_TURN {
+            if self.yields(at) {
+                break;
+            }
             let Some(Some(connection)) = self.connections.get_mut(at as usize) else { break };
             if !connection.may_have_frames() {
                 break;
@@ -441,6 +453,18 @@ impl Ingress {
             }
         }
         frames > 0
+    }
+
+    /// Whether another connection is resuming this one's session. What this one says from now on
+    /// would be executed after the new one is told what was: it is not listened to until the
+    /// machine has decided.
+    fn yields(&self, at: u32) -> bool {
+        let named = |at: u32| self.connections.get(at as usize)?.as_ref()?.session;
+        let others = || self.opening.iter().filter(|&&opening| opening != at);
+        // Nobody is opening, nearly always; a stopped journal lets no request in and no session.
+        !self.opening.is_empty()
+            && self.health.accepting()
+            && named(at).is_some_and(|ours| others().any(|&other| named(other) == Some(ours)))
     }
 
     /// Handles one whole frame.
@@ -603,6 +627,12 @@ impl Ingress {
             return self.open_anonymous(at, heartbeat_ms);
         }
         connection.stage = Stage::Opening;
+        connection.session = Some(Named {
+            number: logon.session.get(),
+            account: admitted.account,
+            instance: logon.instance.get(),
+            role: admitted.role,
+        });
         let body = OpenSession {
             session: logon.session,
             replay_from: logon.replay_from,
@@ -620,8 +650,9 @@ impl Ingress {
             return refuse(self, Reject::JournalStopped);
         }
         if !self.push(OpenSession::KIND, ANY, at, 0, body.as_bytes()) {
-            refuse(self, Reject::Busy);
+            return refuse(self, Reject::Busy);
         }
+        self.opening.push(at);
     }
 
     /// A session that only asks: the machine need not know of it.
@@ -630,7 +661,7 @@ impl Ingress {
         connection.stage = Stage::Open { slot: ANY, role: Role::Observer };
         connection.next_request = 1;
         let ack = LogonAck {
-            time_ns: crate::health::now_ns().into(),
+            time_ns: self.clock.now_ns().into(),
             account: ANY.into(),
             instance: ANY.into(),
             heartbeat_ms: heartbeat_ms.into(),
@@ -767,6 +798,7 @@ impl Ingress {
         };
         opening.stage = Stage::Open { slot, role: opening.role };
         opening.heard = self.turned_at;
+        self.opening.retain(|&opening| opening != at);
         if let Ok(Some(frame)) = Frame::parse(bytes)
             && let Some(ack) = frame.message::<LogonAck>()
         {

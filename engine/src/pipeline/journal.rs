@@ -3,7 +3,7 @@
 
 use super::record::{ARRIVAL_AT, Ordered, split, take};
 use crate::health::Health;
-use crate::storage::{Append, Log, LogError};
+use crate::storage::{Append, Host, Log, LogError, Medium};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vendue_wire::message::U64;
@@ -18,13 +18,13 @@ const LAG: Duration = Duration::from_millis(1);
 const LAZY_BYTES: usize = 64 << 10;
 
 /// The stage.
-pub struct Journal {
+pub struct Journal<M: Medium = Host> {
     /// Commands from the sequencer.
     pub input: Consumer,
     /// Durable sequence numbers, to publish.
     pub durable: Producer,
     /// The log; `None` once it has stopped or was closed.
-    pub log: Option<Log>,
+    pub log: Option<Log<M>>,
     /// A record the log's buffer had no room for.
     pub waiting: Option<(u8, Vec<u8>)>,
     /// Shared counters.
@@ -37,7 +37,7 @@ pub struct Journal {
     pub lazy: bool,
 }
 
-impl Journal {
+impl<M: Medium> Journal<M> {
     /// Appends what arrived and moves the flushes on. True if something moved.
     pub fn turn(&mut self) -> bool {
         if self.log.is_none() {
@@ -56,7 +56,7 @@ impl Journal {
 
     /// True while a flush is under way: wait for the device, not for the doorbell.
     pub fn in_flight(&self) -> bool {
-        self.log.as_ref().is_some_and(Log::in_flight)
+        self.log.as_ref().is_some_and(Log::<M>::in_flight)
     }
 
     /// Waits for the flush under way.
@@ -160,7 +160,7 @@ impl Journal {
 }
 
 /// Appends one record; false if the log's buffer has no room now.
-fn put(log: &mut Log, kind: u8, bytes: &[u8]) -> Result<bool, LogError> {
+fn put<M: Medium>(log: &mut Log<M>, kind: u8, bytes: &[u8]) -> Result<bool, LogError> {
     let (head, _) = split::<Ordered>(bytes);
     let session = head.arrival.session.get();
     let (sequence, time_ns) = (head.sequence.get(), head.time_ns.get());

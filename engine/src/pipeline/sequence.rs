@@ -2,7 +2,8 @@
 //! hands it to the journal and the machine side by side. Makes the ticks.
 
 use super::record::{Arrival, Ordered, take};
-use crate::health::{Health, coarse_ns, now_ns};
+use crate::clock::Clock;
+use crate::health::Health;
 use crate::machine::command::{Tick, is_query};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,8 +37,8 @@ pub struct Following {
 
 impl Following {
     /// From now on.
-    pub fn begin() -> Following {
-        Following { read_at: Instant::now(), coarse_ns: coarse_ns(), apart: false }
+    pub fn begin(clock: &Clock) -> Following {
+        Following { read_at: clock.instant(), coarse_ns: clock.coarse_ns(), apart: false }
     }
 }
 
@@ -54,6 +55,8 @@ pub struct Sequence {
     pub execute: Producer,
     /// Shared counters.
     pub health: Arc<Health>,
+    /// The host's time.
+    pub clock: Clock,
     /// Last sequence given.
     pub sequence: u64,
     /// Last time given, nanoseconds since 1970 UTC.
@@ -72,7 +75,7 @@ impl Sequence {
     /// Takes what arrived. True if there was something.
     pub fn turn(&mut self) -> bool {
         // The clock costs more than a look: while nothing is here, a coarse one says enough.
-        let coarse_ns = coarse_ns();
+        let coarse_ns = self.clock.coarse_ns();
         let idle_ns = coarse_ns.saturating_sub(self.following.coarse_ns) + COARSE_NS;
         // Our time passes a tenth faster at most.
         if self.time_ns + idle_ns + idle_ns / 10 < self.next_tick_ns
@@ -81,7 +84,7 @@ impl Sequence {
             return false;
         }
         self.following.coarse_ns = coarse_ns;
-        self.pass(now_ns(), Instant::now());
+        self.pass(self.clock.now_ns(), self.clock.instant());
         let mut taken = 0;
         if self.time_ns >= self.next_tick_ns && self.room() {
             self.tick();

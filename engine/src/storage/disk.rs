@@ -5,6 +5,7 @@
 //! wrote everything.
 
 use super::log::LogError;
+use super::medium::{BlockWriter, Flush};
 use super::segment::{BLOCK_BYTES, FileError};
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, opcode, squeue};
@@ -27,22 +28,8 @@ const IS_SYNC: u64 = 1;
 #[repr(C, align(4096))]
 struct Block([u8; BLOCK_BYTES]);
 
-/// What one flush writes, to the same place of each device.
-pub(crate) struct Flush<'a> {
-    /// The segment on each device.
-    pub(crate) files: &'a [File],
-    /// Index of the buffer.
-    pub(crate) buffer: usize,
-    /// Bytes from its start; a multiple of [`BLOCK_BYTES`].
-    pub(crate) bytes: usize,
-    /// Where in the files; a multiple of [`BLOCK_BYTES`].
-    pub(crate) offset: u64,
-    /// Whether the device's cache is flushed too.
-    pub(crate) sync: bool,
-}
-
 /// The ring and its buffers.
-pub(crate) struct Disk {
+pub struct Disk {
     ring: IoUring,
     buffers: [Vec<Block>; 2],
     /// For messages: the directory on each device.
@@ -73,21 +60,31 @@ impl Disk {
         Ok(Disk { ring, buffers, dirs, busy: None, busy_bytes: 0, pending: 0 })
     }
 
-    /// A buffer's bytes.
+    /// # Safety
+    /// What the entry points to stays valid until the operation has completed.
+    unsafe fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: passed on to the caller.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        pushed.expect("the ring holds all operations of a flush");
+        self.pending += 1;
+    }
+}
+
+impl BlockWriter for Disk {
+    type File = File;
+
     #[inline]
-    pub(crate) fn bytes(&self, buffer: usize) -> &[u8] {
+    fn bytes(&self, buffer: usize) -> &[u8] {
         self.buffers[buffer].as_bytes()
     }
 
-    /// A buffer's bytes, to be changed: never those the kernel is reading.
     #[inline]
-    pub(crate) fn bytes_mut(&mut self, buffer: usize) -> &mut [u8] {
+    fn bytes_mut(&mut self, buffer: usize) -> &mut [u8] {
         assert!(self.busy != Some(buffer), "a buffer is changed while it is being written");
         self.buffers[buffer].as_mut_bytes()
     }
 
-    /// Copies part of a buffer to the start of the other one.
-    pub(crate) fn carry(&mut self, from: usize, range: Range<usize>) {
+    fn carry(&mut self, from: usize, range: Range<usize>) {
         assert!(self.busy != Some(1 - from), "a buffer is changed while it is being written");
         let [first, second] = &mut self.buffers;
         let (source, target) = if from == 0 { (first, second) } else { (second, first) };
@@ -95,19 +92,16 @@ impl Disk {
         target.as_mut_bytes()[..bytes].copy_from_slice(&source.as_bytes()[range]);
     }
 
-    /// Whether a flush has not completed.
     #[inline]
-    pub(crate) fn in_flight(&self) -> bool {
+    fn in_flight(&self) -> bool {
         self.busy.is_some()
     }
 
-    /// The ring's descriptor: readable while a completion was not taken.
-    pub(crate) fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    fn watched(&self) -> Option<RawFd> {
+        Some(self.ring.as_raw_fd())
     }
 
-    /// Starts a flush. None may be in flight.
-    pub(crate) fn start(&mut self, flush: &Flush<'_>) -> Result<(), LogError> {
+    fn start(&mut self, flush: &Flush<'_, File>) -> Result<(), LogError> {
         assert!(self.busy.is_none() && self.pending == 0, "one flush at a time");
         assert!(flush.files.len() == self.dirs.len() && flush.bytes > 0);
         assert!(flush.bytes.is_multiple_of(BLOCK_BYTES));
@@ -144,18 +138,8 @@ impl Disk {
         }
     }
 
-    /// # Safety
-    /// What the entry points to stays valid until the operation has completed.
-    unsafe fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: passed on to the caller.
-        let pushed = unsafe { self.ring.submission().push(entry) };
-        pushed.expect("the ring holds all operations of a flush");
-        self.pending += 1;
-    }
-
-    /// Takes what has completed; `true` when the whole flush has. Never blocks.
     #[inline]
-    pub(crate) fn reap(&mut self) -> Result<bool, LogError> {
+    fn reap(&mut self) -> Result<bool, LogError> {
         // The first failure is the cause: a write that fails also cancels the flush linked to it.
         let mut failure = None;
         for entry in self.ring.completion() {
@@ -186,8 +170,7 @@ impl Disk {
         Ok(self.busy.is_none())
     }
 
-    /// Blocks until something has completed. A flush must be in flight.
-    pub(crate) fn wait(&mut self) -> Result<(), LogError> {
+    fn wait(&mut self) -> Result<(), LogError> {
         assert!(self.pending > 0, "nothing to wait for");
         loop {
             match self.ring.submit_and_wait(1) {

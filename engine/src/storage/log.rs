@@ -13,14 +13,13 @@
 //! the log moves on by renaming a file.
 
 use super::Point;
-use super::disk::{Disk, Flush};
+use super::medium::{BlockWriter, Flush, Host, Medium, MediumFile};
 use super::prepare::{Prepared, Preparer, prepare_all};
 use super::record::{BODY_BYTES_MAX, RECORD_BYTES_MAX, Record, record_bytes};
 use super::recover::Recovered;
 use super::segment::{
     self, BLOCK_BYTES, FileError, LockedDir, PREPARED_NAME, SegmentHash, SegmentHeader, failed,
 };
-use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -109,9 +108,9 @@ pub enum Append {
 }
 
 /// The segment being written.
-struct Active {
+struct Active<F> {
     /// One file per device.
-    files: Vec<File>,
+    files: Vec<F>,
     direct: bool,
     salt: u32,
     /// Over everything submitted so far.
@@ -133,18 +132,19 @@ struct Fill {
 }
 
 /// A log open for appending. One thread uses it.
-pub struct Log {
+pub struct Log<M: Medium = Host> {
     config: LogConfig,
-    dirs: Vec<LockedDir>,
-    disk: Disk,
-    preparer: Preparer,
+    medium: M,
+    dirs: Vec<LockedDir<M>>,
+    disk: M::Writer,
+    preparer: Preparer<M>,
     /// The next segment, once the preparer has delivered it.
-    next: Option<Vec<Prepared>>,
+    next: Option<Vec<Prepared<M::File>>>,
     /// Why the preparer could not deliver, last time it tried.
     warning: Option<Arc<FileError>>,
-    active: Active,
+    active: Active<M::File>,
     /// Files of the segment before, kept open until its last flush has completed.
-    retired: Vec<File>,
+    retired: Vec<M::File>,
     fill: Fill,
     /// A record did not fit the segment; the next one has to be begun.
     rolling: bool,
@@ -155,27 +155,28 @@ pub struct Log {
     stopped: Option<LogError>,
 }
 
-impl Log {
+impl<M: Medium> Log<M> {
     /// Opens the log behind what recovery found, in a new segment.
     ///
     /// # Errors
     /// The configuration is refused, io_uring is not to be had, or the first segment can not be
     /// written.
-    pub fn open(config: LogConfig, recovered: Recovered) -> Result<Log, LogError> {
+    pub fn open(config: LogConfig, recovered: Recovered<M>) -> Result<Log<M>, LogError> {
         check(&config)?;
-        let Recovered { last, previous, dirs, .. } = recovered;
+        let Recovered { medium, last, previous, dirs, .. } = recovered;
         let paths: Vec<PathBuf> = dirs.iter().map(|dir| dir.path.clone()).collect();
-        let disk = Disk::new(config.buffer_bytes, paths.clone())?;
+        let disk = medium.writer(config.buffer_bytes, paths.clone())?;
         let never = AtomicBool::new(false);
-        let prepared = prepare_all(&paths, config.segment_bytes, &never)
+        let prepared = prepare_all(&medium, &paths, config.segment_bytes, &never)
             .map_err(Arc::new)
             .map_err(no_segment)?;
         let mut log = Log {
             config,
-            preparer: Preparer::idle(paths, config.segment_bytes)
+            preparer: Preparer::idle(&medium, paths, config.segment_bytes)
                 .map_err(failed("start the preparing thread for", &dirs[0].path))
                 .map_err(Arc::new)
                 .map_err(no_segment)?,
+            medium,
             dirs,
             disk,
             next: None,
@@ -251,7 +252,7 @@ impl Log {
     /// The log has stopped, now or before.
     #[inline]
     pub fn poll(&mut self) -> Result<u64, LogError> {
-        self.guarded(Log::step)
+        self.guarded(Log::<M>::step)
     }
 
     /// Like [`Log::poll`], but starts no flush unless a record did not fit: for records that nobody
@@ -295,8 +296,8 @@ impl Log {
     }
 
     /// Readable whenever a flush has completed and was not taken.
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.disk.as_raw_fd()
+    pub fn watched(&self) -> Option<RawFd> {
+        self.disk.watched()
     }
 
     /// Whether everything appended is durable.
@@ -333,11 +334,12 @@ impl Log {
         while !self.idle() {
             self.wait()?;
         }
-        let Log { dirs, preparer, last, config, durable, .. } = self;
+        let Log { medium, dirs, preparer, last, config, durable, .. } = self;
         assert_eq!(durable, last.sequence, "an idle log is durable");
         drop(preparer);
         for dir in &dirs {
-            close_dir(dir, config.sync).map_err(|error| LogError::Device(Arc::new(error)))?;
+            close_dir(&medium, dir, config.sync)
+                .map_err(|error| LogError::Device(Arc::new(error)))?;
         }
         Ok(last)
     }
@@ -346,7 +348,7 @@ impl Log {
     #[inline]
     fn guarded(
         &mut self,
-        step: impl FnOnce(&mut Log) -> Result<(), LogError>,
+        step: impl FnOnce(&mut Log<M>) -> Result<(), LogError>,
     ) -> Result<u64, LogError> {
         if let Some(error) = &self.stopped {
             return Err(error.clone());
@@ -388,7 +390,7 @@ impl Log {
         if self.rolling && self.fill.records == 0 { self.roll() } else { Ok(()) }
     }
 
-    fn delivered(&mut self, result: Result<Vec<Prepared>, FileError>) {
+    fn delivered(&mut self, result: Result<Vec<Prepared<M::File>>, FileError>) {
         match result {
             Ok(prepared) => (self.next, self.warning) = (Some(prepared), None),
             Err(error) => self.warning = Some(Arc::new(error)),
@@ -428,17 +430,21 @@ impl Log {
     /// Names the prepared files and puts the segment's header at the front of the buffer.
     fn begin_segment(
         &mut self,
-        prepared: Vec<Prepared>,
+        prepared: Vec<Prepared<M::File>>,
         previous: SegmentHash,
     ) -> Result<(), LogError> {
         assert!(self.fill.records == 0 && prepared.len() == self.dirs.len());
         let first_sequence = self.last.sequence + 1;
         for dir in &self.dirs {
             let path = segment::path(&dir.path, first_sequence);
-            fs::rename(dir.path.join(PREPARED_NAME), &path)
+            self.medium
+                .rename(&dir.path.join(PREPARED_NAME), &path)
                 .map_err(|error| LogError::Device(Arc::new(failed("name", &path)(error))))?;
         }
-        let salt = segment::random_salt().map_err(|error| LogError::Device(Arc::new(error)))?;
+        let salt = self.medium.salt().map_err(|error| {
+            let path = segment::path(&self.dirs[0].path, first_sequence);
+            LogError::Device(Arc::new(failed("draw a salt for", &path)(error)))
+        })?;
         let header = SegmentHeader { salt, first_sequence, chain: self.last.chain, previous };
         header.encode(&mut self.disk.bytes_mut(self.fill.buffer)[..BLOCK_BYTES]);
         self.fill = Fill { offset: 0, used: BLOCK_BYTES, carried: 0, ..self.fill };
@@ -479,23 +485,22 @@ fn check(config: &LogConfig) -> Result<(), LogError> {
 const _: () = assert!(BLOCK_BYTES + RECORD_BYTES_MAX <= 2 * BLOCK_BYTES);
 
 /// Flushes what [`Sync::Never`] left to the kernel and removes the segment nobody will use.
-fn close_dir(dir: &LockedDir, sync: Sync) -> Result<(), FileError> {
+fn close_dir<M: Medium>(medium: &M, dir: &LockedDir<M>, sync: Sync) -> Result<(), FileError> {
     if sync == Sync::Never {
-        for first in segment::list(&dir.path)? {
+        for first in segment::list(medium, &dir.path)? {
             let path = segment::path(&dir.path, first);
-            OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .and_then(|file| file.sync_all())
+            medium
+                .open(&path, true)
+                .and_then(|file| file.sync())
                 .map_err(failed("flush", &path))?;
         }
     }
     let prepared = dir.path.join(PREPARED_NAME);
-    match fs::remove_file(&prepared) {
+    match medium.remove(&prepared) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(failed("remove", &prepared)(error));
         }
         _ => {}
     }
-    segment::sync_dir(&dir.path)
+    segment::sync_dir(medium, &dir.path)
 }

@@ -2,8 +2,11 @@
 //!
 //! Read in the order in which bytes take it: a [`record`](Record) is laid out in a buffer, the
 //! [`Log`] writes it into a [`segment`] of each device, [`recover`] checks what a crash left,
-//! [`Reader`] reads it back, and [`snapshot`] shortens the way. Storage knows nothing of what a
-//! record means.
+//! [`Reader`] reads it back, and [`snapshot`] shortens the way. All of it stands on a [`Medium`].
+//! Storage knows nothing of what a record means.
+
+pub mod medium;
+pub use medium::{Host, Medium};
 
 pub mod record;
 pub mod segment;

@@ -1,15 +1,14 @@
 //! Reading the log back: at start-up, for snapshots, for audit, also while it is being written.
 
 use super::Point;
+use super::medium::{Host, Medium, MediumFile};
 use super::record::{
     ALIGN_BYTES, HEADER_BYTES, RECORD_BYTES_MAX, Record, RecordError, decode, decode_with,
 };
 use super::segment::{
     self, BLOCK_BYTES, FileError, HeaderError, SegmentHash, SegmentHeader, failed,
 };
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes read at a time: what fits a core's cache beside the rest.
@@ -91,9 +90,9 @@ pub enum Stop {
 
 /// Reads one segment from its start, verifying as it goes, up to the first thing that is not the
 /// next record.
-pub(crate) struct SegmentCursor {
+pub(crate) struct SegmentCursor<F> {
     pub(crate) path: PathBuf,
-    file: File,
+    file: F,
     pub(crate) header: SegmentHeader,
     /// Whether records' checksums are verified.
     checksums: bool,
@@ -126,10 +125,14 @@ pub(crate) enum OpenError {
     Header(HeaderError),
 }
 
-impl SegmentCursor {
+impl<F: MediumFile> SegmentCursor<F> {
     /// Opens a segment and reads its header. The hash is made if it is asked for.
-    pub(crate) fn open(path: &Path, hash: bool) -> Result<SegmentCursor, OpenError> {
-        let file = File::open(path).map_err(failed("open", path))?;
+    pub(crate) fn open<M: Medium<File = F>>(
+        medium: &M,
+        path: &Path,
+        hash: bool,
+    ) -> Result<SegmentCursor<F>, OpenError> {
+        let file = medium.open(path, false).map_err(failed("open", path))?;
         let mut buffer = vec![0; BUFFER_BYTES];
         let filled = read_some(&file, &mut buffer, 0).map_err(failed("read", path))?;
         let block = buffer[..filled].get(..BLOCK_BYTES).unwrap_or_default();
@@ -255,8 +258,8 @@ pub(crate) struct Tail {
 
 /// Looks at every 8th byte from `from` on for whole records above `above`. Without a salt, any
 /// segment's records count.
-pub(crate) fn search(
-    file: &File,
+pub(crate) fn search<F: MediumFile>(
+    file: &F,
     path: &Path,
     from: u64,
     salt: Option<u32>,
@@ -288,7 +291,7 @@ pub(crate) fn search(
 }
 
 /// Reads as much as the file has and the buffer takes.
-fn read_some(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+pub(crate) fn read_some<F: MediumFile>(file: &F, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], at + filled as u64) {
@@ -302,15 +305,16 @@ fn read_some(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
 }
 
 /// Reads records in order, across segments, up to a sequence that is known to be written.
-pub struct Reader {
+pub struct Reader<M: Medium = Host> {
+    medium: M,
     dir: PathBuf,
     verify: Verify,
     from: u64,
     through: u64,
-    cursor: SegmentCursor,
+    cursor: SegmentCursor<M::File>,
 }
 
-impl Reader {
+impl<M: Medium> Reader<M> {
     /// A reader of the records `from..=through`, the first being 1.
     ///
     /// The log may be open for appending, here or in another process, as long as `through` is at
@@ -318,13 +322,20 @@ impl Reader {
     ///
     /// # Errors
     /// The segment that holds `from` is missing or damaged.
-    pub fn open(dir: &Path, from: u64, through: u64, verify: Verify) -> Result<Reader, ReadError> {
+    pub fn open(
+        medium: &M,
+        dir: &Path,
+        from: u64,
+        through: u64,
+        verify: Verify,
+    ) -> Result<Reader<M>, ReadError> {
         let missing = || ReadError::Missing { dir: dir.to_owned(), sequence: from };
-        let segments = segment::list(dir)?;
+        let segments = segment::list(medium, dir)?;
         let held = segments.partition_point(|&first| first <= from);
         let first = *segments[..held].last().ok_or_else(missing)?;
-        let cursor = open_segment(dir, first, verify)?;
-        Ok(Reader { dir: dir.to_owned(), verify, from, through, cursor })
+        let cursor = open_segment(medium, dir, first, verify)?;
+        let (medium, dir) = (medium.clone(), dir.to_owned());
+        Ok(Reader { medium, dir, verify, from, through, cursor })
     }
 
     /// The next record; `None` after `through`.
@@ -360,7 +371,7 @@ impl Reader {
     fn next_segment(&mut self) -> Result<(), ReadError> {
         let last = self.cursor.last;
         let path = segment::path(&self.dir, last.sequence + 1);
-        if path == self.cursor.path || !path.exists() {
+        if path == self.cursor.path || !self.medium.exists(&path) {
             return Err(ReadError::Damaged {
                 path: self.cursor.path.clone(),
                 offset: self.cursor.end(),
@@ -368,7 +379,7 @@ impl Reader {
                 stop: self.cursor.stop,
             });
         }
-        let next = open_segment(&self.dir, last.sequence + 1, self.verify)?;
+        let next = open_segment(&self.medium, &self.dir, last.sequence + 1, self.verify)?;
         let broken = |what| ReadError::Broken { path, sequence: last.sequence, what };
         if next.header.chain != last.chain {
             return Err(broken("its chain value differs"));
@@ -381,13 +392,19 @@ impl Reader {
     }
 }
 
-fn open_segment(dir: &Path, first: u64, verify: Verify) -> Result<SegmentCursor, ReadError> {
+fn open_segment<M: Medium>(
+    medium: &M,
+    dir: &Path,
+    first: u64,
+    verify: Verify,
+) -> Result<SegmentCursor<M::File>, ReadError> {
     let path = segment::path(dir, first);
-    let mut cursor =
-        SegmentCursor::open(&path, verify == Verify::Trail).map_err(|error| match error {
+    let mut cursor = SegmentCursor::open(medium, &path, verify == Verify::Trail).map_err(
+        |error| match error {
             OpenError::File(error) => ReadError::File(error),
             OpenError::Header(reason) => ReadError::Header { path: path.clone(), reason },
-        })?;
+        },
+    )?;
     cursor.checksums = verify != Verify::Chain;
     if cursor.header.first_sequence != first {
         let what = "its header names another first record";

@@ -11,17 +11,18 @@
 //!   other before anything new is accepted.
 //!
 //! Nothing is changed before all of it has been looked at. The log goes on in a new segment, so
-//! nothing is ever written behind bytes that a crash left.
+//! nothing is ever written behind bytes that a crash left; and the last one is written anew, so
+//! that nothing rests on a flush that may have failed.
 
 use super::Point;
-use super::reader::{OpenError, SegmentCursor, Tail, search};
+use super::medium::{Host, Medium, MediumFile};
+use super::reader::{OpenError, SegmentCursor, Tail, read_some, search};
 use super::segment::{
     self, COPY_NAME, FileError, HeaderError, LockError, LockedDir, PREPARED_NAME, SegmentHash,
     failed,
 };
 use nix::libc;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why the log can not be used as it is. Nothing was changed.
@@ -172,7 +173,7 @@ pub struct Rebuilt {
 
 /// A log that is whole, and locked for [`super::Log::open`].
 #[derive(Debug)]
-pub struct Recovered {
+pub struct Recovered<M: Medium = Host> {
     /// Its last record.
     pub last: Point,
     /// What was cut away, on either side.
@@ -182,7 +183,8 @@ pub struct Recovered {
     /// Hash of the last segment, for the header of the next.
     pub(crate) previous: SegmentHash,
     /// The log's directory, then the mirror's.
-    pub(crate) dirs: Vec<LockedDir>,
+    pub(crate) dirs: Vec<LockedDir<M>>,
+    pub(crate) medium: M,
 }
 
 /// Verifies the log in `dir` and its `mirror` behind `known`, and mends what can be mended.
@@ -193,18 +195,26 @@ pub struct Recovered {
 /// # Errors
 /// The log is damaged beyond a torn tail and no whole mirror can mend it, or is not the log of
 /// `known`, or a directory can not be used. The log is then as it was.
-pub fn recover(dir: &Path, mirror: Option<&Path>, known: Point) -> Result<Recovered, RecoverError> {
-    let mut dirs = vec![LockedDir::take(dir)?];
+pub fn recover<M: Medium>(
+    medium: &M,
+    dir: &Path,
+    mirror: Option<&Path>,
+    known: Point,
+) -> Result<Recovered<M>, RecoverError> {
+    let mut dirs = vec![LockedDir::take(medium, dir)?];
     let Some(mirror) = mirror else {
-        let side = Side::examine(dir, known)?;
+        let side = Side::examine(medium, dir, known)?;
         let cuts = side.settle()?.into_iter().collect();
-        return Ok(Recovered { last: side.last, cuts, rebuilt: None, previous: side.hash, dirs });
+        let (last, previous) = (side.last, side.hash);
+        return Ok(Recovered { last, cuts, rebuilt: None, previous, dirs, medium: medium.clone() });
     };
-    dirs.push(LockedDir::take(mirror)?);
-    let (good, other, damage) = match (Side::examine(dir, known), Side::examine(mirror, known)) {
+    dirs.push(LockedDir::take(medium, mirror)?);
+    let sides = (Side::examine(medium, dir, known), Side::examine(medium, mirror, known));
+    let (good, other, damage) = match sides {
         (Ok(log), Ok(copy)) if log.last == copy.last && log.hash == copy.hash => {
             let cuts = log.settle()?.into_iter().chain(copy.settle()?).collect();
-            return Ok(Recovered { last: log.last, cuts, rebuilt: None, previous: log.hash, dirs });
+            let (last, previous, medium) = (log.last, log.hash, medium.clone());
+            return Ok(Recovered { last, cuts, rebuilt: None, previous, dirs, medium });
         }
         (Ok(log), Ok(copy)) => {
             let log_is_longer = log.last.sequence >= copy.last.sequence;
@@ -224,7 +234,8 @@ pub fn recover(dir: &Path, mirror: Option<&Path>, known: Point) -> Result<Recove
     let cuts = good.settle()?.into_iter().collect();
     let segments = good.copy_to(other)?;
     let rebuilt = Some(Rebuilt { dir: other.to_owned(), segments, damage });
-    Ok(Recovered { last: good.last, cuts, rebuilt, previous: good.hash, dirs })
+    let (last, previous, medium) = (good.last, good.hash, medium.clone());
+    Ok(Recovered { last, cuts, rebuilt, previous, dirs, medium })
 }
 
 /// A file that may be a segment.
@@ -236,7 +247,8 @@ struct Candidate {
 
 /// One directory whose log is whole, and what has to be done to leave it tidy.
 #[derive(Debug)]
-struct Side {
+struct Side<'a, M> {
+    medium: &'a M,
     dir: PathBuf,
     /// Segments that were verified, in order.
     segments: Vec<Candidate>,
@@ -250,11 +262,12 @@ struct Side {
     waste: Vec<PathBuf>,
 }
 
-impl Side {
+impl<'a, M: Medium> Side<'a, M> {
     /// Verifies a directory without changing it.
-    fn examine(dir: &Path, known: Point) -> Result<Side, RecoverError> {
-        let (mut candidates, prepared) = candidates(dir)?;
+    fn examine(medium: &'a M, dir: &Path, known: Point) -> Result<Side<'a, M>, RecoverError> {
+        let (mut candidates, prepared) = candidates(medium, dir)?;
         let mut side = Side {
+            medium,
             dir: dir.to_owned(),
             segments: Vec::new(),
             last: Point::START,
@@ -264,7 +277,7 @@ impl Side {
             waste: Vec::new(),
         };
         if let Some(last) = candidates.last()
-            && is_void(&last.path)?
+            && is_void(medium, &last.path)?
         {
             side.waste.extend(candidates.pop().map(|last| last.path));
         }
@@ -280,7 +293,7 @@ impl Side {
             side.examine_segment(candidate, written, known)?;
         }
         if let Some(path) = prepared {
-            let tail = search_file(&path, side.last.sequence)?;
+            let tail = search_file(medium, &path, side.last.sequence)?;
             if tail.highest.is_some() {
                 return Err(lost(&path, side.last.sequence, written, tail));
             }
@@ -332,7 +345,7 @@ impl Side {
         &self,
         candidate: &Candidate,
         written: u64,
-    ) -> Result<SegmentCursor, RecoverError> {
+    ) -> Result<SegmentCursor<M::File>, RecoverError> {
         let Candidate { first, path } = candidate;
         let before = self.segments.last();
         let good_through = if before.is_some() { self.last.sequence } else { first - 1 };
@@ -341,14 +354,14 @@ impl Side {
         {
             return Err(lost(&before.path, good_through, written, Tail::default()));
         }
-        let cursor = match SegmentCursor::open(path, true) {
+        let cursor = match SegmentCursor::open(self.medium, path, true) {
             Ok(cursor) => cursor,
             Err(OpenError::File(error)) => return Err(error.into()),
             Err(OpenError::Header(reason @ HeaderError::Version(_))) => {
                 return Err(RecoverError::Version { segment: path.clone(), reason });
             }
             Err(OpenError::Header(_)) => {
-                let tail = search_file(path, good_through)?;
+                let tail = search_file(self.medium, path, good_through)?;
                 return Err(lost(path, good_through, written, tail));
             }
         };
@@ -369,7 +382,7 @@ impl Side {
     /// Verifies that this side holds everything the shorter one holds.
     fn check_continues(
         &self,
-        shorter: &Side,
+        shorter: &Side<'_, M>,
         dir: &Path,
         mirror: &Path,
     ) -> Result<(), RecoverError> {
@@ -382,7 +395,7 @@ impl Side {
         // Verified before, so anything but the chain value is a file that became unreadable.
         let mut at = None;
         if let Some(segment) = self.segments.iter().rfind(|candidate| candidate.first <= sequence) {
-            let mut cursor = match SegmentCursor::open(&segment.path, false) {
+            let mut cursor = match SegmentCursor::open(self.medium, &segment.path, false) {
                 Ok(cursor) => cursor,
                 Err(OpenError::File(error)) => return Err(error.into()),
                 Err(OpenError::Header(_)) => return Err(diverged()),
@@ -404,7 +417,8 @@ impl Side {
         damage: RecoverError,
     ) -> Result<RecoverError, RecoverError> {
         let last = self.last.sequence;
-        let written = segment::list(damaged)?.last().map_or(0, |first| first.saturating_sub(1));
+        let written =
+            segment::list(self.medium, damaged)?.last().map_or(0, |first| first.saturating_sub(1));
         let has_all = match &damage {
             // The last flush of the damaged side never came here: it was not acknowledged.
             RecoverError::LostWrite { good_through, one_flush: true, .. } => last >= *good_through,
@@ -426,70 +440,84 @@ impl Side {
     /// Removes what holds no record, cuts the torn tail, and makes everything durable.
     fn settle(&self) -> Result<Option<Cut>, FileError> {
         for path in &self.waste {
-            fs::remove_file(path).map_err(failed("remove", path))?;
+            self.medium.remove(path).map_err(failed("remove", path))?;
         }
         let mut cut = None;
         for (index, Candidate { first, path }) in self.segments.iter().enumerate() {
-            let file = OpenOptions::new().write(true).open(path).map_err(failed("open", path))?;
+            let file = self.medium.open(path, true).map_err(failed("open", path))?;
             let named = segment::path(&self.dir, *first);
             if index + 1 == self.segments.len() {
-                file.set_len(self.end).map_err(failed("cut", path))?;
                 cut = (self.torn_bytes > 0)
                     .then(|| Cut { segment: named.clone(), bytes: self.torn_bytes });
             }
             // Records that a killed daemon had not flushed yet become visible now.
-            file.sync_all().map_err(failed("flush", path))?;
+            file.sync().map_err(failed("flush", path))?;
             if *path != named {
-                fs::rename(path, &named).map_err(failed("name", &named))?;
+                self.medium.rename(path, &named).map_err(failed("name", &named))?;
             }
         }
-        segment::sync_dir(&self.dir)?;
+        if let Some(last) = self.segments.last() {
+            self.rewrite(&segment::path(&self.dir, last.first))?;
+        }
+        segment::sync_dir(self.medium, &self.dir)?;
         Ok(cut)
+    }
+
+    /// Writes the last segment anew, up to its last record. If a flush of it had failed, a system
+    /// may take what it has in memory for written, and a second flush would only seem to succeed.
+    fn rewrite(&self, path: &Path) -> Result<(), FileError> {
+        let copy = self.dir.join(COPY_NAME);
+        copy_file(self.medium, path, &copy, self.end).map_err(failed("copy to", &copy))?;
+        self.medium.rename(&copy, path).map_err(failed("name", path))
     }
 
     /// Makes the other directory the same as this one, which is settled. Returns how many
     /// segments had to be copied.
     fn copy_to(&self, other: &Path) -> Result<u64, FileError> {
         let verified_from = self.segments.first().map_or(0, |segment| segment.first);
-        let segments = segment::list(&self.dir)?;
+        let segments = segment::list(self.medium, &self.dir)?;
+        // It may be a segment that is about to be copied under its name; both would be too many.
+        remove_if_there(self.medium, &other.join(PREPARED_NAME))?;
+        segment::sync_dir(self.medium, other)?;
         let mut copied = 0;
         for &first in &segments {
             let source = segment::path(&self.dir, first);
             let target = segment::path(other, first);
-            if same(&source, &target, first >= verified_from) {
+            if same(self.medium, &source, &target, first >= verified_from) {
                 continue;
             }
             let copy = other.join(COPY_NAME);
-            fs::copy(&source, &copy).map_err(failed("copy to", &copy))?;
-            File::open(&copy).and_then(|file| file.sync_all()).map_err(failed("flush", &copy))?;
-            fs::rename(&copy, &target).map_err(failed("name", &target))?;
+            copy_file(self.medium, &source, &copy, u64::MAX).map_err(failed("copy to", &copy))?;
+            self.medium.rename(&copy, &target).map_err(failed("name", &target))?;
             copied += 1;
         }
-        for first in segment::list(other)? {
+        for first in segment::list(self.medium, other)? {
             if !segments.contains(&first) {
                 let path = segment::path(other, first);
-                fs::remove_file(&path).map_err(failed("remove", &path))?;
+                self.medium.remove(&path).map_err(failed("remove", &path))?;
             }
         }
-        remove_if_there(&other.join(PREPARED_NAME))?;
-        remove_if_there(&other.join(COPY_NAME))?;
-        segment::sync_dir(other)?;
+        remove_if_there(self.medium, &other.join(COPY_NAME))?;
+        segment::sync_dir(self.medium, other)?;
         Ok(copied)
     }
 }
 
 /// The segments in a directory, and the prepared file if it is not one of them.
-fn candidates(dir: &Path) -> Result<(Vec<Candidate>, Option<PathBuf>), RecoverError> {
-    let mut candidates: Vec<Candidate> = segment::list(dir)?
+fn candidates<M: Medium>(
+    medium: &M,
+    dir: &Path,
+) -> Result<(Vec<Candidate>, Option<PathBuf>), RecoverError> {
+    let mut candidates: Vec<Candidate> = segment::list(medium, dir)?
         .into_iter()
         .filter(|&first| first > 0)
         .map(|first| Candidate { first, path: segment::path(dir, first) })
         .collect();
     let path = dir.join(PREPARED_NAME);
-    if !path.exists() {
+    if !medium.exists(&path) {
         return Ok((candidates, None));
     }
-    match SegmentCursor::open(&path, false) {
+    match SegmentCursor::open(medium, &path, false) {
         // A segment whose new name had not reached the disk.
         Ok(cursor) => {
             let first = cursor.header.first_sequence.max(1);
@@ -503,17 +531,17 @@ fn candidates(dir: &Path) -> Result<(Vec<Candidate>, Option<PathBuf>), RecoverEr
 }
 
 /// Whether a file has neither a header nor a record: a segment that was named and not written.
-fn is_void(path: &Path) -> Result<bool, RecoverError> {
-    match SegmentCursor::open(path, false) {
+fn is_void<M: Medium>(medium: &M, path: &Path) -> Result<bool, RecoverError> {
+    match SegmentCursor::open(medium, path, false) {
         Ok(_) | Err(OpenError::Header(HeaderError::Version(_))) => Ok(false),
-        Err(OpenError::Header(_)) => Ok(search_file(path, 0)?.highest.is_none()),
+        Err(OpenError::Header(_)) => Ok(search_file(medium, path, 0)?.highest.is_none()),
         Err(OpenError::File(error)) => Err(error.into()),
     }
 }
 
 /// Looks through a file without a header for whole records above `above`.
-fn search_file(path: &Path, above: u64) -> Result<Tail, FileError> {
-    let file = File::open(path).map_err(failed("open", path))?;
+fn search_file<M: Medium>(medium: &M, path: &Path, above: u64) -> Result<Tail, FileError> {
+    let file = medium.open(path, false).map_err(failed("open", path))?;
     search(&file, path, 0, None, above)
 }
 
@@ -527,35 +555,52 @@ fn lost(segment: &Path, good_through: u64, written: u64, tail: Tail) -> RecoverE
     }
 }
 
+/// Bytes copied or compared at a time.
+const CHUNK_BYTES: usize = 256 * 1024;
+
 /// Whether two files are the same; by size only if `bytes` is false. Unreadable ones are not.
-fn same(source: &Path, target: &Path, bytes: bool) -> bool {
-    let (Ok(mut source), Ok(mut target)) = (File::open(source), File::open(target)) else {
+fn same<M: Medium>(medium: &M, source: &Path, target: &Path, bytes: bool) -> bool {
+    let (Ok(source), Ok(target)) = (medium.open(source, false), medium.open(target, false)) else {
         return false;
     };
-    let size = |file: &File| file.metadata().map(|metadata| metadata.len()).ok();
-    if size(&source) != size(&target) {
-        return false;
-    }
-    bytes.then(|| same_bytes(&mut source, &mut target)).is_none_or(|same| same.unwrap_or(false))
+    let (Ok(ours), Ok(theirs)) = (source.length(), target.length()) else { return false };
+    ours == theirs && (!bytes || same_bytes(&source, &target).unwrap_or(false))
 }
 
-fn same_bytes(source: &mut File, target: &mut File) -> io::Result<bool> {
-    let mut buffers = [vec![0; 256 * 1024], vec![0; 256 * 1024]];
+fn same_bytes<F: MediumFile>(source: &F, target: &F) -> io::Result<bool> {
+    let mut buffers = [vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]];
+    let mut at = 0;
     loop {
         let [ours, theirs] = &mut buffers;
-        let read = source.read(ours)?;
+        let read = read_some(source, ours, at)?;
+        if read_some(target, theirs, at)? != read || ours[..read] != theirs[..read] {
+            return Ok(false);
+        }
         if read == 0 {
             return Ok(true);
         }
-        target.read_exact(&mut theirs[..read])?;
-        if ours[..read] != theirs[..read] {
-            return Ok(false);
-        }
+        at += read as u64;
     }
 }
 
-fn remove_if_there(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
+/// Copies a file up to `end` and makes the copy's content durable.
+fn copy_file<M: Medium>(medium: &M, source: &Path, copy: &Path, end: u64) -> io::Result<()> {
+    let (source, copy) = (medium.open(source, false)?, medium.create(copy, false)?);
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut at = 0;
+    loop {
+        let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let read = read_some(&source, &mut buffer[..rest.min(CHUNK_BYTES)], at)?;
+        if read == 0 {
+            return copy.sync();
+        }
+        copy.write_all_at(&buffer[..read], at)?;
+        at += read as u64;
+    }
+}
+
+fn remove_if_there<M: Medium>(medium: &M, path: &Path) -> Result<(), FileError> {
+    match medium.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => Ok(()),
     }

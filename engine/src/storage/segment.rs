@@ -10,8 +10,7 @@
 //! write. The directory is not flushed at that moment: a prepared file with a valid header is a
 //! segment whose new name had not reached the disk, and recovery gives it that name.
 
-use nix::fcntl::{Flock, FlockArg};
-use std::fs::{self, File, OpenOptions};
+use super::medium::{Medium, MediumFile};
 use std::io;
 use std::path::{Path, PathBuf};
 use zerocopy::little_endian::{U32, U64};
@@ -151,18 +150,19 @@ pub fn path(dir: &Path, first_sequence: u64) -> PathBuf {
 ///
 /// # Errors
 /// The directory can not be read.
-pub fn list(dir: &Path) -> Result<Vec<u64>, FileError> {
-    numbered(dir, ".log")
+pub fn list<M: Medium>(medium: &M, dir: &Path) -> Result<Vec<u64>, FileError> {
+    numbered(medium, dir, ".log")
 }
 
 /// Numbers of the files called `<20 digits><suffix>`, ascending.
-pub(crate) fn numbered(dir: &Path, suffix: &str) -> Result<Vec<u64>, FileError> {
+pub(crate) fn numbered<M: Medium>(
+    medium: &M,
+    dir: &Path,
+    suffix: &str,
+) -> Result<Vec<u64>, FileError> {
     let mut numbers = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
-        let name = entry.map_err(failed("list", dir))?.file_name();
-        let Some(digits) = name.to_str().and_then(|name| name.strip_suffix(suffix)) else {
-            continue;
-        };
+    for name in medium.names(dir).map_err(failed("list", dir))? {
+        let Some(digits) = name.strip_suffix(suffix) else { continue };
         if digits.len() == 20
             && digits.bytes().all(|byte| byte.is_ascii_digit())
             && let Ok(number) = digits.parse()
@@ -174,19 +174,24 @@ pub(crate) fn numbered(dir: &Path, suffix: &str) -> Result<Vec<u64>, FileError> 
     Ok(numbers)
 }
 
-/// Makes creations, renames and removals in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), FileError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("flush the directory", dir))
+/// Makes the records `from..=through` durable, which are written.
+///
+/// # Errors
+/// A segment can not be opened or flushed.
+pub fn sync<M: Medium>(medium: &M, dir: &Path, from: u64, through: u64) -> Result<(), FileError> {
+    let segments = list(medium, dir)?;
+    let held = segments.partition_point(|&first| first <= from).saturating_sub(1);
+    for &first in segments[held..].iter().take_while(|&&first| first <= through) {
+        let path = path(dir, first);
+        let flushed = medium.open(&path, true).and_then(|file| file.sync());
+        flushed.map_err(failed("flush", &path))?;
+    }
+    Ok(())
 }
 
-/// A number nobody can foresee, for [`SegmentHeader::salt`].
-pub(crate) fn random_salt() -> Result<u32, FileError> {
-    let path = Path::new("/dev/urandom");
-    let mut bytes = [0; 4];
-    File::open(path)
-        .and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(failed("read", path))?;
-    Ok(u32::from_le_bytes(bytes))
+/// Makes creations, renames and removals in a directory durable.
+pub(crate) fn sync_dir<M: Medium>(medium: &M, dir: &Path) -> Result<(), FileError> {
+    medium.sync_dir(dir).map_err(failed("flush the directory", dir))
 }
 
 /// Why a directory could not be taken.
@@ -208,26 +213,19 @@ pub enum LockError {
 
 /// A log directory that belongs to this process until this is dropped.
 #[derive(Debug)]
-pub(crate) struct LockedDir {
+pub(crate) struct LockedDir<M: Medium> {
     pub(crate) path: PathBuf,
-    _lock: Flock<File>,
+    _lock: M::Lock,
 }
 
-impl LockedDir {
+impl<M: Medium> LockedDir<M> {
     /// Makes the directory if need be and takes it.
-    pub(crate) fn take(dir: &Path) -> Result<LockedDir, LockError> {
-        fs::create_dir_all(dir).map_err(failed("make the directory", dir))?;
+    pub(crate) fn take(medium: &M, dir: &Path) -> Result<LockedDir<M>, LockError> {
+        medium.make_dir(dir).map_err(failed("make the directory", dir))?;
         let path = dir.join(LOCK_NAME);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(failed("open", &path))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(LockedDir { path: dir.to_owned(), _lock: lock }),
-            Err((_, nix::Error::EWOULDBLOCK)) => Err(LockError::InUse { dir: dir.to_owned() }),
-            Err((_, error)) => Err(failed("lock", &path)(error.into()).into()),
+        match medium.lock(&path).map_err(failed("lock", &path))? {
+            Some(lock) => Ok(LockedDir { path: dir.to_owned(), _lock: lock }),
+            None => Err(LockError::InUse { dir: dir.to_owned() }),
         }
     }
 }
@@ -235,6 +233,8 @@ impl LockedDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Host;
+    use std::fs;
 
     const HEADER: SegmentHeader =
         SegmentHeader { salt: 5, first_sequence: 17, chain: 23, previous: [9; 32] };
@@ -269,18 +269,18 @@ mod tests {
             fs::write(dir.path().join(name), b"").unwrap();
         }
         fs::write(dir.path().join("99999999999999999999.log"), b"").unwrap(); // above u64::MAX
-        assert_eq!(list(dir.path()).unwrap(), [1, 12]);
+        assert_eq!(list(&Host, dir.path()).unwrap(), [1, 12]);
         assert!(path(dir.path(), 12).exists());
     }
 
     #[test]
     fn a_directory_has_one_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let owner = LockedDir::take(dir.path()).unwrap();
-        let second = LockedDir::take(dir.path()).unwrap_err();
+        let owner = LockedDir::take(&Host, dir.path()).unwrap();
+        let second = LockedDir::take(&Host, dir.path()).unwrap_err();
         assert!(matches!(second, LockError::InUse { .. }));
         assert!(second.to_string().contains("in use by another daemon"));
         drop(owner);
-        LockedDir::take(dir.path()).unwrap();
+        LockedDir::take(&Host, dir.path()).unwrap();
     }
 }

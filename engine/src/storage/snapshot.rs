@@ -5,9 +5,10 @@
 //! a snapshot's name is whole unless a device damaged it.
 
 use super::Point;
+use super::medium::{Medium, MediumFile};
+use super::reader::read_some;
 use super::segment::{FileError, failed, numbered, sync_dir};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -93,14 +94,15 @@ pub fn path(dir: &Path, sequence: u64) -> PathBuf {
 ///
 /// # Errors
 /// A file can not be written or removed. Older snapshots are still there.
-pub fn write(
+pub fn write<M: Medium>(
+    medium: &M,
     dir: &Path,
     sequence: u64,
     chain: u64,
     time_ns: u64,
     payload: &[u8],
 ) -> Result<(), FileError> {
-    fs::create_dir_all(dir).map_err(failed("make the directory", dir))?;
+    medium.make_dir(dir).map_err(failed("make the directory", dir))?;
     let mut header = Header {
         crc: U32::ZERO,
         version: U32::new(VERSION),
@@ -113,22 +115,22 @@ pub fn write(
     };
     header.crc = U32::new(crc32c::crc32c(&header.as_bytes()[CRC_BYTES..]));
     let partial = dir.join(PARTIAL_NAME);
-    let written = File::create(&partial).and_then(|mut file| {
-        file.write_all(header.as_bytes())?;
-        file.write_all(payload)?;
-        file.sync_all()
+    let written = medium.create(&partial, false).and_then(|file| {
+        file.write_all_at(header.as_bytes(), 0)?;
+        file.write_all_at(payload, size_of::<Header>() as u64)?;
+        file.sync()
     });
     if let Err(error) = written {
         // The space is needed more than the half of a snapshot.
-        let _ = fs::remove_file(&partial);
+        let _ = medium.remove(&partial);
         return Err(failed("write", &partial)(error));
     }
     let path = path(dir, sequence);
-    fs::rename(&partial, &path).map_err(failed("name", &path))?;
-    sync_dir(dir)?;
-    for old in numbered(dir, SUFFIX)?.into_iter().rev().skip(KEPT) {
+    medium.rename(&partial, &path).map_err(failed("name", &path))?;
+    sync_dir(medium, dir)?;
+    for old in numbered(medium, dir, SUFFIX)?.into_iter().rev().skip(KEPT) {
         let path = self::path(dir, old);
-        fs::remove_file(&path).map_err(failed("remove", &path))?;
+        medium.remove(&path).map_err(failed("remove", &path))?;
     }
     Ok(())
 }
@@ -138,14 +140,14 @@ pub fn write(
 ///
 /// # Errors
 /// The directory can not be read.
-pub fn newest_valid(dir: &Path) -> Result<Newest, FileError> {
+pub fn newest_valid<M: Medium>(medium: &M, dir: &Path) -> Result<Newest, FileError> {
     let mut damaged = Vec::new();
-    let numbers = match numbered(dir, SUFFIX) {
+    let numbers = match numbered(medium, dir, SUFFIX) {
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => Vec::new(),
         numbers => numbers?,
     };
     for sequence in numbers.into_iter().rev() {
-        match read(dir, sequence) {
+        match read(medium, dir, sequence) {
             Ok(snapshot) => return Ok(Newest { snapshot: Some(snapshot), damaged }),
             Err(error) => damaged.push(error),
         }
@@ -153,9 +155,13 @@ pub fn newest_valid(dir: &Path) -> Result<Newest, FileError> {
     Ok(Newest { snapshot: None, damaged })
 }
 
-fn read(dir: &Path, sequence: u64) -> Result<(Meta, Vec<u8>), SnapshotError> {
+fn read<M: Medium>(
+    medium: &M,
+    dir: &Path,
+    sequence: u64,
+) -> Result<(Meta, Vec<u8>), SnapshotError> {
     let path = path(dir, sequence);
-    let mut payload = fs::read(&path).map_err(failed("read", &path))?;
+    let mut payload = read_whole(medium, &path).map_err(failed("read", &path))?;
     let damaged = |what| SnapshotError::Damaged { path: path.clone(), what };
     let (header, rest) =
         Header::read_from_prefix(&payload).map_err(|_| damaged("it is too short"))?;
@@ -183,19 +189,31 @@ fn read(dir: &Path, sequence: u64) -> Result<(Meta, Vec<u8>), SnapshotError> {
     Ok((Meta { point, time_ns: header.time_ns.get() }, payload))
 }
 
+fn read_whole<M: Medium>(medium: &M, path: &Path) -> io::Result<Vec<u8>> {
+    let file = medium.open(path, false)?;
+    let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+    let mut bytes = vec![0; usize::try_from(file.length()?).map_err(too_large)?];
+    let read = read_some(&file, &mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Host;
+    use std::fs;
 
     #[test]
     fn the_newest_two_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         for sequence in [5, 9, 12] {
-            write(dir.path(), sequence, sequence + 100, 7, &vec![sequence as u8; 9000]).unwrap();
+            write(&Host, dir.path(), sequence, sequence + 100, 7, &vec![sequence as u8; 9000])
+                .unwrap();
         }
-        assert_eq!(numbered(dir.path(), SUFFIX).unwrap(), [9, 12]);
+        assert_eq!(numbered(&Host, dir.path(), SUFFIX).unwrap(), [9, 12]);
         assert!(!dir.path().join(PARTIAL_NAME).exists());
-        let newest = newest_valid(dir.path()).unwrap();
+        let newest = newest_valid(&Host, dir.path()).unwrap();
         assert!(newest.damaged.is_empty());
         let meta = Meta { point: Point { sequence: 12, chain: 112 }, time_ns: 7 };
         assert_eq!(newest.snapshot, Some((meta, vec![12; 9000])));
@@ -204,29 +222,29 @@ mod tests {
     #[test]
     fn a_damaged_one_is_reported_and_the_one_before_it_used() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), 5, 1, 7, b"older").unwrap();
-        write(dir.path(), 9, 2, 7, b"newer").unwrap();
+        write(&Host, dir.path(), 5, 1, 7, b"older").unwrap();
+        write(&Host, dir.path(), 9, 2, 7, b"newer").unwrap();
         let path = path(dir.path(), 9);
         let whole = fs::read(&path).unwrap();
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &bytes).unwrap();
-            let newest = newest_valid(dir.path()).unwrap();
+            let newest = newest_valid(&Host, dir.path()).unwrap();
             assert_eq!(newest.damaged.len(), 1, "bit {bit}");
             assert!(newest.damaged[0].to_string().contains("09.snap"));
             assert_eq!(newest.snapshot.unwrap().1, b"older");
         }
         for end in 0..whole.len() {
             fs::write(&path, &whole[..end]).unwrap();
-            assert_eq!(newest_valid(dir.path()).unwrap().snapshot.unwrap().1, b"older");
+            assert_eq!(newest_valid(&Host, dir.path()).unwrap().snapshot.unwrap().1, b"older");
         }
     }
 
     #[test]
     fn no_snapshot_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
-        let newest = newest_valid(&dir.path().join("not-there")).unwrap();
+        let newest = newest_valid(&Host, &dir.path().join("not-there")).unwrap();
         assert!(newest.snapshot.is_none() && newest.damaged.is_empty());
     }
 }

@@ -2,10 +2,12 @@
 //! journal through a machine of their own, so the core never pauses for them.
 
 use super::{Dirs, State, TrailError, audit};
+use crate::clock::Clock;
 use crate::health::Health;
 use crate::machine::event::Asked;
 use crate::pipeline::record::{Delivery, TO_CONNECTION, take};
-use crate::storage::Verify;
+use crate::storage::{Host, Medium, Verify, segment};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vendue_wire::doorbell::Doorbell;
@@ -20,11 +22,9 @@ const PAGE: usize = 256;
 const RECORDS_MAX: u64 = 100_000;
 /// How long an audit's state is kept for its next page.
 const KEEP: Duration = Duration::from_secs(10);
-/// How long a full ring to the gateway is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The clerk.
-pub struct Clerk {
+pub struct Clerk<M: Medium = Host> {
     /// Audit questions, from publish.
     pub questions: Consumer,
     /// Rows, to the gateway.
@@ -32,9 +32,11 @@ pub struct Clerk {
     /// Rung when a question comes.
     pub doorbell: Doorbell,
     /// Where journal and snapshots are.
-    pub dirs: Dirs,
+    pub dirs: Dirs<M>,
     /// Shared counters.
     pub health: Arc<Health>,
+    /// Time.
+    pub clock: Clock,
     /// Records between snapshots.
     pub every_records: u64,
     /// Newest reports kept for each session, bytes.
@@ -43,32 +45,50 @@ pub struct Clerk {
     pub due_at: u64,
     /// An audit's state, for its next page.
     pub open: Option<(State, Instant)>,
+    /// Rows the gateway's ring had no room for, and the connection they are for.
+    pub backlog: VecDeque<(u32, Vec<u8>)>,
 }
 
-impl Clerk {
+impl<M: Medium> Clerk<M> {
     /// Works until `halted` says so.
     pub fn run(&mut self, halted: impl Fn() -> bool) {
         while !halted() {
-            let asked =
-                take(&mut self.questions).map(|record| Asked::read_from_bytes(record.bytes));
-            if let Some(Ok(asked)) = asked {
-                self.answer(&asked);
+            if self.turn() {
                 continue;
             }
-            if self.health.durable.get() >= self.due_at {
-                self.snapshot();
-                // After a failure too: it is tried again when as much has happened once more.
-                self.due_at = self.health.durable.get() + self.every_records;
-            }
-            if self.open.as_ref().is_some_and(|(_, used)| used.elapsed() > KEEP) {
-                self.open = None;
-            }
-            if self.questions.prepare_park() {
+            if !self.backlog.is_empty() {
+                // A ring has no "writable" event: look again soon.
+                std::thread::sleep(Duration::from_millis(1));
+            } else if self.questions.prepare_park() {
                 // Every bell is held by publish while it lives; after that `halted` ends us.
                 let _ = self.doorbell.wait(Some(Duration::from_millis(200)));
             }
             self.questions.cancel_park();
         }
+    }
+
+    /// Answers a question, or else writes the snapshot that is due. True if there was something.
+    pub fn turn(&mut self) -> bool {
+        let sent = self.drain_backlog();
+        if !self.backlog.is_empty() {
+            return sent;
+        }
+        let asked = take(&mut self.questions).map(|record| Asked::read_from_bytes(record.bytes));
+        if let Some(Ok(asked)) = asked {
+            self.answer(&asked);
+            return true;
+        }
+        let due = self.health.durable.get() >= self.due_at;
+        if due {
+            self.snapshot();
+            // After a failure too: it is tried again when as much has happened once more.
+            self.due_at = self.health.durable.get() + self.every_records;
+        }
+        let now = self.clock.instant();
+        if self.open.as_ref().is_some_and(|(_, used)| now.duration_since(*used) > KEEP) {
+            self.open = None;
+        }
+        due | sent
     }
 
     /// Writes a snapshot of everything durable.
@@ -77,12 +97,13 @@ impl Clerk {
         if through <= self.health.snapshot.get() {
             return;
         }
-        let saved = State::newest(&self.dirs, self.replay_bytes)
-            .and_then(|(mut state, _)| {
-                state.advance(&self.dirs, through, Verify::Records, |_, _, _| true)?;
-                Ok(state)
-            })
-            .and_then(|state| Ok(state.save(&self.dirs)?));
+        let saved = State::newest(&self.dirs, self.replay_bytes).and_then(|(mut state, _)| {
+            let from = state.point.sequence + 1;
+            state.advance(&self.dirs, through, Verify::Records, |_, _, _| true)?;
+            // With `journal.sync = "never"` the snapshot would outlive records it is made of.
+            segment::sync(&self.dirs.medium, &self.dirs.journal, from, through)?;
+            Ok(state.save(&self.dirs)?)
+        });
         match saved {
             Ok(()) => {
                 self.health.snapshot.set(through);
@@ -113,7 +134,7 @@ impl Clerk {
             }
         };
         self.send(asked, &QueryEnd { request: asked.request, next: next.into() });
-        self.answers.flush();
+        self.drain_backlog();
     }
 
     /// Collects rows from record `from` on; returns where the next page starts.
@@ -137,22 +158,27 @@ impl Clerk {
             rows.len() < PAGE
         })?;
         let next = (state.point.sequence + 1).max(from);
-        self.open = Some((state, Instant::now()));
+        self.open = Some((state, self.clock.instant()));
         Ok(next)
     }
 
-    fn send<M: Body>(&mut self, asked: &Asked, body: &M) {
+    fn send<B: Body>(&mut self, asked: &Asked, body: &B) {
         let mut bytes = [0; FRAME_BYTES_MAX];
         let length = frame::encode(0, body, &mut bytes);
-        let head = Delivery { connection: asked.connection, slot: ANY.into() };
-        let parts = [head.as_bytes(), &bytes[..length]];
-        let start = Instant::now();
-        while self.answers.try_push(TO_CONNECTION, &parts).is_err() {
-            self.answers.flush();
-            if start.elapsed() > PATIENCE {
-                return;
+        self.backlog.push_back((asked.connection.get(), bytes[..length].to_vec()));
+    }
+
+    /// Hands rows to the gateway while it has room. True if one was handed on.
+    fn drain_backlog(&mut self) -> bool {
+        let before = self.backlog.len();
+        while let Some((connection, bytes)) = self.backlog.front() {
+            let head = Delivery { connection: (*connection).into(), slot: ANY.into() };
+            if self.answers.try_push(TO_CONNECTION, &[head.as_bytes(), bytes]).is_err() {
+                break;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            self.backlog.pop_front();
         }
+        self.answers.flush();
+        self.backlog.len() != before
     }
 }

@@ -1,0 +1,460 @@
+//! Start-up: brings the state back from snapshot and journal, then makes every stage and connects
+//! them. What runs the stages is not decided here: the daemon gives them threads.
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, HostKey, SyncKey, ThreadsKey};
+use crate::gateway::access::Access;
+use crate::gateway::connection::INBOUND_BYTES;
+use crate::gateway::listen;
+use crate::health::Health;
+use crate::machine::Machine;
+use crate::machine::command::{CloseSession, Command, Envelope, Restart};
+use crate::pipeline::actuate::Actuate;
+use crate::pipeline::execute::Execute;
+use crate::pipeline::ingress::{Ingress, Reload};
+use crate::pipeline::journal::Journal;
+use crate::pipeline::publish::Publish;
+use crate::pipeline::record::{Arrival, Outcome};
+use crate::pipeline::sequence::{Following, Sequence};
+use crate::pipeline::{Doorbells, Rings};
+use crate::storage::{
+    Append, Log, LogConfig, LogError, Medium, RecoverError, Sync as LogSync, Verify, recover,
+};
+use crate::trail::{Clerk, Dirs, State, TrailError, start_records};
+use crossbeam::channel::{Receiver, Sender};
+use hvctl::cgroup::{CgroupHost, DetectError};
+use hvctl::host::{Backend, Host, Options};
+use hvctl::limit::Device;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use vendue_wire::board::BoardWriter;
+use vendue_wire::code::Resource;
+use vendue_wire::doorbell::{Bell, Doorbell};
+use vendue_wire::message::{ANY, Body};
+use vendue_wire::ring::{Consumer, Producer};
+use zerocopy::IntoBytes;
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's text says it")]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    #[error(transparent)]
+    Trail(#[from] TrailError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("{0} (a dry run decides and meters, but writes no limit)")]
+    Host(#[from] DetectError),
+    #[error("cannot {what}: {source}")]
+    System { what: String, source: io::Error },
+    #[error(
+        "the configuration's {what} differs from the journal's in {}: these are fixed when a \
+         journal begins; put the old value back, or use a new data_dir", dir.display()
+    )]
+    Changed { what: String, dir: PathBuf },
+}
+
+pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { what: what.into(), source }
+}
+
+/// The host's levers as the configuration wants them.
+///
+/// # Errors
+/// Cgroup v2 cannot be written; the text says why.
+pub fn open_host(config: &Config) -> Result<Host, StartError> {
+    let quantum_ns = *config.host.quantum_ms.get_ref() * 1_000_000;
+    let instances_max = *config.machine.instances_max.get_ref() as usize;
+    let options = Options { quantum_ns, instances_max, ..Options::default() };
+    let resources: Vec<Resource> = Resource::ALL
+        .iter()
+        .copied()
+        .filter(|&resource| config.books().iter().any(|book| book.resource == resource as u8))
+        .filter(|&resource| resource != Resource::BlockIo || !config.host.devices.is_empty())
+        .collect();
+    let backend = match config.host.kind {
+        HostKey::DryRun => Backend::DryRun,
+        HostKey::Cgroup => {
+            let parent = config.host.parent.to_string_lossy();
+            Backend::Cgroup(CgroupHost::detect(&parent, &resources)?)
+        }
+    };
+    Ok(Host::new(backend, &resources, options))
+}
+
+/// Where reloads go in, and out again where one was not taken yet.
+pub type ReloadEnds = (Sender<Reload>, Receiver<Reload>);
+
+/// What recovery leaves for the pipeline.
+pub struct Recovered<M: Medium> {
+    /// The machine, as the journal left it.
+    pub machine: Machine,
+    /// The rest of the state.
+    pub state: State,
+    /// The journal, open behind its last record.
+    pub log: Log<M>,
+}
+
+/// Rebuilds the state from snapshot and journal, starts the journal anew behind it, and ends the
+/// sessions that were connected when it ended.
+///
+/// # Errors
+/// The journal or the newest snapshot cannot be used, or belongs to another configuration; the
+/// text says what to do.
+pub fn recover_state<M: Medium>(
+    config: &Config,
+    dirs: &Dirs<M>,
+    health: &Health,
+    clock: &Clock,
+) -> Result<Recovered<M>, StartError> {
+    let replay_bytes = *config.gateway.replay_bytes_max.get_ref();
+    let (mut state, damaged) = State::newest(dirs, replay_bytes)?;
+    // Stands until the next start, however many good snapshots follow.
+    damaged.into_iter().for_each(|text| health.report("recovery", text));
+    health.snapshot.set(state.point.sequence);
+    let mirror = config.journal.mirror.as_deref();
+    let recovered = recover(&dirs.medium, &dirs.journal, mirror, state.point)?;
+    for cut in &recovered.cuts {
+        let (bytes, segment) = (cut.bytes, cut.segment.display());
+        tracing::warn!("cut {bytes} bytes of a torn record from {segment}; it was never answered");
+    }
+    if let Some(rebuilt) = &recovered.rebuilt {
+        tracing::warn!("rebuilt {} from the other copy of the journal", rebuilt.dir.display());
+    }
+    let through = recovered.last.sequence;
+    let started = clock.instant();
+    // Recovery has verified these bytes.
+    state.advance(dirs, through, Verify::Chain, |_, _, _| true)?;
+    let mut log = Log::open(log_config(config), recovered)?;
+    // A crash may have come before the last of the start-up records.
+    let start = start_records(&config.genesis(), &config.books());
+    check_unchanged(config, &state, through < start.len() as u64)?;
+    for (kind, body) in start.iter().skip(through as usize) {
+        record(&mut state, &mut log, clock, *kind, body)?;
+    }
+    let connected: Vec<u32> = state.machine.iter().flat_map(Machine::connected_sessions).collect();
+    for slot in connected {
+        let body = CloseSession { slot: slot.into() };
+        record(&mut state, &mut log, clock, CloseSession::KIND, body.as_bytes())?;
+    }
+    if through > 0 {
+        record(&mut state, &mut log, clock, Restart::KIND, &[])?;
+    }
+    while !log.idle() {
+        log.wait()?;
+    }
+    let machine = state.machine.take().ok_or(TrailError::NoGenesis)?;
+    machine.check_conservation();
+    tracing::info!(
+        records = through,
+        took_ms = clock.instant().duration_since(started).as_millis() as u64,
+        direct_io = log.direct(),
+        "state recovered"
+    );
+    Ok(Recovered { machine, state, log })
+}
+
+fn log_config(config: &Config) -> LogConfig {
+    LogConfig {
+        segment_bytes: *config.journal.segment_bytes.get_ref(),
+        buffer_bytes: *config.journal.buffer_bytes.get_ref(),
+        sync: match config.journal.sync {
+            SyncKey::Always => LogSync::Always,
+            SyncKey::Never => LogSync::Never,
+        },
+    }
+}
+
+/// Executes and journals one of the daemon's own commands at start-up.
+fn record<M: Medium>(
+    state: &mut State,
+    log: &mut Log<M>,
+    clock: &Clock,
+    kind: u8,
+    body: &[u8],
+) -> Result<(), StartError> {
+    let sequence = log.last().sequence + 1;
+    let time_ns = clock.now_ns().max(state.machine.as_ref().map_or(0, Machine::time_ns));
+    let arrival = Arrival { request: 0.into(), session: ANY.into(), connection: ANY.into() };
+    let bytes = [arrival.as_bytes(), body].concat();
+    loop {
+        match log.append(sequence, time_ns, ANY, kind, &bytes) {
+            Ok(()) => break,
+            Err(Append::Full) => {
+                log.poll()?;
+                log.wait()?;
+            }
+            Err(Append::Stopped(error)) => return Err(error.into()),
+        }
+    }
+    log.poll()?;
+    let Ok(command) = Command::parse(kind, body) else {
+        panic!("the daemon's own command of kind {kind:#x} is malformed")
+    };
+    let env = Envelope { sequence, time_ns, request: 0, session: ANY, connection: ANY };
+    state.apply(&env, &command)?;
+    state.point = log.last();
+    Ok(())
+}
+
+/// Bounds and tiers are part of the journal: another configuration would replay differently. Of a
+/// journal that had only begun there may be just the first.
+fn check_unchanged(config: &Config, state: &State, begun: bool) -> Result<(), StartError> {
+    let Some(machine) = &state.machine else { return Ok(()) };
+    let changed =
+        |what: &str| StartError::Changed { what: what.to_owned(), dir: config.data_dir.clone() };
+    if *machine.genesis() != config.genesis() {
+        return Err(changed("[machine]"));
+    }
+    let (defined, books) = (machine.definitions(), config.books());
+    if !books.starts_with(defined) || (!begun && defined.len() < books.len()) {
+        return Err(changed("[[tier]] list"));
+    }
+    Ok(())
+}
+
+/// Every stage and the clerk, connected, and what runs them needs.
+pub struct Stages<M: Medium> {
+    /// Gateway thread, first.
+    pub ingress: Ingress,
+    /// Gateway thread, second.
+    pub publish: Publish,
+    /// Core thread, first.
+    pub sequence: Sequence,
+    /// Core thread, second.
+    pub execute: Execute,
+    /// A thread of its own.
+    pub journal: Journal<M>,
+    /// A thread of its own.
+    pub actuate: Actuate,
+    /// A thread of its own.
+    pub clerk: Clerk<M>,
+    /// Of core, journal and actuate; gateway and clerk hold theirs.
+    pub doorbells: [Doorbell; 3],
+    /// Where reloads go in.
+    pub reloads: ReloadEnds,
+}
+
+/// Makes every stage and connects them.
+///
+/// # Errors
+/// No memory or descriptors are left, or a socket cannot be listened to.
+pub fn make_stages<M: Medium>(
+    config: &Config,
+    dirs: &Dirs<M>,
+    (health, clock): (&Arc<Health>, &Clock),
+    access: Access,
+    host: Host,
+    recovered: Recovered<M>,
+) -> Result<Stages<M>, StartError> {
+    let bells = Doorbells::new(config.pipeline.threads).map_err(system("make doorbells"))?;
+    let rings = Rings::new(*config.pipeline.ring_bytes.get_ref(), config.pipeline.threads, &bells)
+        .map_err(system("make the rings"))?;
+    let Recovered { machine, state, log } = recovered;
+    let (last, time_ns) = (machine.sequence(), machine.time_ns());
+    tell_health(health, &machine);
+    let [from_publish, from_actuate, from_clerk] = rings.replies;
+    let board = BoardWriter::create(state.desk.books()).map_err(system("make the board"))?;
+    let shown = (
+        board.as_fd().try_clone_to_owned().map_err(system("share the board"))?,
+        board.bytes() as u32,
+    );
+    let lazy = config.journal.sync == SyncKey::Never;
+    let sequence = Sequence {
+        inputs: [rings.measured.1, rings.requests.1],
+        digests: rings.digests.1,
+        journal: rings.to_journal.0,
+        execute: rings.to_execute.0,
+        health: health.clone(),
+        clock: clock.clone(),
+        sequence: last,
+        time_ns,
+        following: Following::begin(clock),
+        tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
+        next_tick_ns: 0,
+        digest: (0, 0),
+    };
+    let mut execute = Execute {
+        input: rings.to_execute.1,
+        events: rings.events.0,
+        digests: rings.digests.0,
+        outbox: machine.outbox(),
+        machine,
+        handed: 0,
+        outcome: Outcome { sequence: last.into(), time_ns: time_ns.into() },
+        health: health.clone(),
+    };
+    let publish = Publish {
+        events: rings.events.1,
+        durable_input: rings.durable.1,
+        replies: from_publish.0,
+        intents: rings.intents.0,
+        clerk: rings.questions.0,
+        board,
+        desk: state.desk,
+        // Where an answer does not wait for storage, everything may be told.
+        durable: if lazy { u64::MAX } else { last },
+        unshown: 1,
+        held: Vec::new(),
+        backlog: VecDeque::new(),
+        overdue: BTreeMap::new(),
+    };
+    let publish = announce(&mut execute, publish);
+    let flushes = log.watched().filter(|_| config.pipeline.threads == ThreadsKey::One);
+    let ends = (rings.to_journal.1, rings.durable.0);
+    let journal = make_journal(ends, log, lazy, health.clone());
+    let host_ends = (rings.intents.1, rings.measured.0, from_actuate.0);
+    let actuate = make_actuate(config, host_ends, host, health.clone(), clock);
+    let clerk_ends = (rings.questions.1, from_clerk.0);
+    let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health, clock);
+    let answers = [from_publish.1, from_actuate.1, from_clerk.1];
+    let ends = (rings.requests.0, answers);
+    let (mut ingress, reloads) =
+        make_ingress(config, ends, bells.gateway, access, shown, (health, clock))?;
+    if let Some(flushes) = flushes {
+        ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
+    }
+    let doorbells = [bells.core.1, bells.journal.1, bells.actuate.1];
+    Ok(Stages { ingress, publish, sequence, execute, journal, actuate, clerk, doorbells, reloads })
+}
+
+/// Passes on what the machine says of every instance, before any stage turns.
+fn announce(execute: &mut Execute, mut publish: Publish) -> Publish {
+    execute.machine.announce_all(&mut execute.outbox);
+    publish.begin(execute.machine.sequence(), &execute.outbox);
+    execute.outbox.clear();
+    publish
+}
+
+fn tell_health(health: &Health, machine: &Machine) {
+    let last = machine.sequence();
+    health.sequenced.set(last);
+    health.durable.set(last);
+    health.executed.set(last);
+    health.trades.set(machine.trades());
+    health.orders.set(machine.open_orders().into());
+    let (accounts, instances) = machine.census();
+    health.accounts.set(accounts.into());
+    health.instances.set(instances.into());
+}
+
+fn make_journal<M: Medium>(
+    (input, durable): (Consumer, Producer),
+    log: Log<M>,
+    lazy: bool,
+    health: Arc<Health>,
+) -> Journal<M> {
+    let told = log.last().sequence;
+    let log = Some(log);
+    Journal { input, durable, log, waiting: None, health, told, since: None, lazy }
+}
+
+fn make_actuate(
+    config: &Config,
+    ends: (Consumer, Producer, Producer),
+    host: Host,
+    health: Arc<Health>,
+    clock: &Clock,
+) -> Actuate {
+    let devices: Vec<Device> =
+        config.host.devices.iter().filter_map(|text| Device::parse(text.get_ref())).collect();
+    let meter_ns = *config.host.meter_ms.get_ref() * 1_000_000;
+    let verify_ns = *config.host.verify_ms.get_ref() * 1_000_000;
+    Actuate::new(ends, host, devices, (meter_ns, verify_ns), (health, clock.clone()))
+}
+
+fn make_clerk<M: Medium>(
+    config: &Config,
+    (questions, answers): (Consumer, Producer),
+    doorbell: Doorbell,
+    dirs: &Dirs<M>,
+    health: &Arc<Health>,
+    clock: &Clock,
+) -> Clerk<M> {
+    let every_records = *config.snapshot.every_records.get_ref();
+    Clerk {
+        questions,
+        answers,
+        doorbell,
+        dirs: dirs.clone(),
+        health: health.clone(),
+        clock: clock.clone(),
+        every_records,
+        replay_bytes: *config.gateway.replay_bytes_max.get_ref(),
+        due_at: health.snapshot.get() + every_records,
+        open: None,
+        backlog: VecDeque::new(),
+    }
+}
+
+/// Opens the gateway's sockets; also gives the two ends that reloads need.
+fn make_ingress(
+    config: &Config,
+    (requests, answers): (Producer, [Consumer; 3]),
+    (bell, doorbell): (Bell, Doorbell),
+    access: Access,
+    (board, board_bytes): (OwnedFd, u32),
+    (health, clock): (&Arc<Health>, &Clock),
+) -> Result<(Ingress, ReloadEnds), StartError> {
+    let (reload, reloads) = crossbeam::channel::bounded(1);
+    let unread = reloads.clone();
+    let sessions = *config.machine.sessions_max.get_ref() as usize;
+    let ingress = open_gateway(config, |poll, unix, tcp| Ingress {
+        poll,
+        found: mio::Events::with_capacity(1024),
+        doorbell,
+        bell,
+        unix,
+        tcp,
+        requests,
+        answers,
+        access,
+        keys: config.gateway.clone(),
+        board,
+        board_bytes,
+        admitted: 0,
+        connections: Vec::new(),
+        holders: vec![ANY; sessions],
+        closing: VecDeque::new(),
+        opening: Vec::new(),
+        dirty: Vec::new(),
+        received: vec![0; INBOUND_BYTES].into(),
+        turns_unpolled: 0,
+        turned_at: clock.instant(),
+        timers_at: clock.instant(),
+        carried_at: clock.instant(),
+        crowded: false,
+        crowdings: 0,
+        accept_again: false,
+        reloads,
+        health: health.clone(),
+        clock: clock.clone(),
+    })?;
+    Ok((ingress, (reload, unread)))
+}
+
+/// Opens the listening sockets and registers them.
+fn open_gateway(
+    config: &Config,
+    make: impl FnOnce(mio::Poll, mio::net::UnixListener, Option<mio::net::TcpListener>) -> Ingress,
+) -> Result<Ingress, StartError> {
+    let path = &config.gateway.unix;
+    let poll = mio::Poll::new().map_err(system("make a poll"))?;
+    let unix = listen::unix(path).map_err(system(format!("listen on {}", path.display())))?;
+    let tcp = match &config.gateway.tcp {
+        Some(address) => Some(
+            listen::tcp(*address.get_ref())
+                .map_err(system(format!("listen on {}", address.get_ref())))?,
+        ),
+        None => None,
+    };
+    let mut ingress = make(poll, unix, tcp);
+    ingress.register().map_err(system("register the sockets"))?;
+    Ok(ingress)
+}
