@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::Resource;
-use vendue_wire::doorbell::{Bell, Doorbell};
+use vendue_wire::doorbell::Doorbell;
 use vendue_wire::message::{ANY, Body};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::IntoBytes;
@@ -386,7 +386,7 @@ fn wire_up(
     let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health);
     let answers = [from_publish.1, from_actuate.1, from_clerk.1];
     let ends = (rings.requests.0, answers);
-    let (ingress, reload) = make_ingress(config, ends, bells.gateway, access, shown, health)?;
+    let (ingress, reload) = make_ingress(config, ends, bells.gateway.1, access, shown, health)?;
     let stages = Stages {
         gateway: vec![Stage::Ingress(Box::new(ingress)), Stage::Publish(Box::new(publish))],
         core: vec![Stage::Sequence(Box::new(sequence)), Stage::Execute(Box::new(execute))],
@@ -462,7 +462,7 @@ fn make_clerk(
 fn make_ingress(
     config: &Config,
     (requests, answers): (Producer, [Consumer; 3]),
-    (bell, doorbell): (Bell, Doorbell),
+    doorbell: Doorbell,
     access: Access,
     (board, board_bytes): (OwnedFd, u32),
     health: &Arc<Health>,
@@ -474,7 +474,6 @@ fn make_ingress(
         poll,
         found: mio::Events::with_capacity(1024),
         doorbell,
-        bell,
         unix,
         tcp,
         requests,

@@ -2,6 +2,8 @@
 //! serves everybody else as if nothing had happened.
 
 use nix::cmsg_space;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::unistd::close;
 use std::fs::{File, OpenOptions};
@@ -346,6 +348,25 @@ fn shared(daemon: &Daemon, identity: &Identity) -> (Raw, Vec<File>) {
     }
     assert_eq!(files.len(), 4);
     (raw, files)
+}
+
+/// A peer may stuff the pipe that its bell is, or make its end of it block: nobody else, and no
+/// thread of the daemon, writes to that pipe.
+#[test]
+fn a_bell_is_one_peers_alone() {
+    let (daemon, market) = opened();
+    let (_raw, files) = shared(&daemon, &Identity::tenant(market.buyer.account));
+    let (_other, others) = shared(&daemon, &Identity::tenant(market.seller.account));
+    daemon.signal(Signal::SIGSTOP);
+    let (mut bell, mut others_bell) = (&files[2], &others[2]);
+    for bell in [bell, others_bell] {
+        fcntl(bell, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    }
+    while bell.write(&[1; 4096]).is_ok() {}
+    let rung = others_bell.write(&[1]);
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(rung.ok(), Some(1), "a peer keeps another from ringing");
+    check_alive(&daemon, &market, &daemon.shm());
 }
 
 /// Scribbles over the memory that is shared with the daemon, cursors and all.

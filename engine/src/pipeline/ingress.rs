@@ -9,6 +9,7 @@ use crate::health::Health;
 use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
 use crossbeam::channel::Receiver;
 use mio::net::{TcpListener, UnixListener};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vendue_wire::code::{Goodbye, Reject, Role};
-use vendue_wire::doorbell::{Bell, Doorbell};
+use vendue_wire::doorbell::Doorbell;
 use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::*;
 use vendue_wire::ring::{Consumer, Producer};
@@ -34,6 +35,8 @@ const TIMERS: Duration = Duration::from_millis(50);
 /// Low bits of a connection's number: its place in the table. The rest counts its reuses, so that
 /// an answer never reaches the next peer at the same place.
 const PLACE_BITS: u32 = 14;
+/// A connection's doorbell has its socket's token and this.
+const RUNG: usize = 1 << PLACE_BITS;
 /// A request costs this many millionths of a token.
 const TOKEN_SCALE: u64 = 1_000_000;
 
@@ -53,8 +56,6 @@ pub struct Ingress {
     pub found: Events,
     /// Rung by the stages that answer.
     pub doorbell: Doorbell,
-    /// Rings it: handed to clients that share memory.
-    pub bell: Bell,
     /// Local peers.
     pub unix: UnixListener,
     /// Loopback peers.
@@ -99,7 +100,7 @@ impl Ingress {
     pub fn register(&mut self) -> io::Result<()> {
         let registry = self.poll.registry();
         let fd = self.doorbell.as_fd().as_raw_fd();
-        registry.register(&mut mio::unix::SourceFd(&fd), DOORBELL, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&fd), DOORBELL, Interest::READABLE)?;
         registry.register(&mut self.unix, UNIX, Interest::READABLE)?;
         if let Some(tcp) = &mut self.tcp {
             registry.register(tcp, TCP, Interest::READABLE)?;
@@ -134,10 +135,18 @@ impl Ingress {
         for (token, readable) in tokens {
             match token {
                 DOORBELL => {
-                    // Every bell is held here too: it cannot break.
+                    // Broken: the stages that ring it have ended, and this one is about to.
                     let _ = self.doorbell.drain();
                 }
                 UNIX | TCP => self.accept(token),
+                Token(at) if at >= RUNG => {
+                    if let Some(Some(Connection { rings: Some(rings), .. })) =
+                        self.connections.get(at - RUNG)
+                    {
+                        // Broken: the peer's end, which its socket tells as well.
+                        let _ = rings.doorbell.drain();
+                    }
+                }
                 Token(at) => {
                     if let Some(Some(connection)) = self.connections.get_mut(at) {
                         connection.readable |= readable;
@@ -278,7 +287,10 @@ impl Ingress {
             let interval = Duration::from_millis(connection.heartbeat_ms.into());
             if silent > 2 * interval {
                 self.close(at as u32, Some(Goodbye::HeartbeatLost));
-            } else if now.duration_since(connection.said) >= interval {
+            } else if matches!(connection.stage, Stage::Open { .. })
+                && now.duration_since(connection.said) >= interval
+            {
+                // Not before the logon is answered: that answer comes first.
                 self.send(at as u32, 0, &Heartbeat {});
             }
         }
@@ -523,7 +535,12 @@ impl Ingress {
         let length = frame::encode(0, &body, &mut encoded);
         let _ = connection.flush();
         let attached = if message.what == 0 {
-            connection.attach_rings(ring_bytes, &self.bell, &encoded[..length])
+            let registry = self.poll.registry();
+            connection.attach_rings(ring_bytes, &encoded[..length], |doorbell| {
+                let fd = doorbell.as_fd().as_raw_fd();
+                let token = Token(RUNG + at as usize);
+                registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+            })
         } else {
             connection.send_with(&encoded[..length], &[self.board.as_raw_fd()])
         };

@@ -31,6 +31,9 @@ const VALUES: [&str; 24] = [
     "{ wait = \"spin\", cpu = 1 }",
 ];
 
+/// Longest line whose numbers are exchanged: each may become several.
+const LINE_BYTES_MAX: usize = 200;
+
 /// Text of the first kind if the first byte is even, of the second if it is odd.
 ///
 /// # Panics
@@ -61,7 +64,9 @@ fn changed(bytes: &mut Unstructured<'_>) -> Result<String> {
             1 => lines.insert(at, lines[bytes.choose_index(lines.len())?].clone()),
             2 => lines[at].insert_str(0, bytes.arbitrary::<&str>()?),
             3 => lines[at] = lines[at].trim_start_matches("# ").to_owned(),
-            4 => lines[at] = lines[at].replace(char::is_numeric, bytes.choose(&VALUES)?),
+            4 if lines[at].len() < LINE_BYTES_MAX => {
+                lines[at] = lines[at].replace(char::is_numeric, bytes.choose(&VALUES)?)
+            }
             _ => {
                 if let Some((key, _)) = lines[at].split_once(" = ") {
                     lines[at] = format!("{key} = {}", bytes.choose(&VALUES)?);

@@ -199,12 +199,11 @@ fn ingress(
     reloads: Receiver<Reload>,
     health: &Arc<Health>,
 ) -> Ingress {
-    let (bell, doorbell) = vendue_wire::doorbell::pair().expect("a doorbell");
+    let (_, doorbell) = vendue_wire::doorbell::pair().expect("a doorbell");
     let mut ingress = Ingress {
         poll: mio::Poll::new().expect("a poll"),
         found: mio::Events::with_capacity(64),
         doorbell,
-        bell,
         unix: listen::unix(socket).expect("a socket"),
         tcp: None,
         requests,
