@@ -325,8 +325,10 @@ impl Producer {
         // Pairs with the fence in `prepare_park`: it sees our cursor, or we see its flag.
         fence(Ordering::SeqCst);
         let parked = self.memory.word(PARKED_AT);
-        // The flag only says whether to ring; the bell itself orders what the consumer sees.
-        if parked.load(Ordering::Relaxed) != 0 && parked.swap(0, Ordering::Relaxed) != 0 {
+        // The flag only says whether to ring; the bell itself orders what the consumer sees. The
+        // store may clear a later announcement than the one read: then the ring is for that one.
+        if parked.load(Ordering::Relaxed) != 0 {
+            parked.store(0, Ordering::Relaxed);
             self.bell.ring();
         }
     }
