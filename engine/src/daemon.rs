@@ -486,6 +486,7 @@ fn make_ingress(
         connections: Vec::new(),
         holders: vec![ANY; sessions],
         closing: VecDeque::new(),
+        ended: VecDeque::new(),
         dirty: Vec::new(),
         turned_at: Instant::now(),
         timers_at: Instant::now(),

@@ -9,7 +9,7 @@ use nix::unistd::close;
 use std::fs::{File, OpenOptions};
 use std::io::{IoSliceMut, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use vendue_tests::chance::Chance;
 use vendue_tests::daemon::{Daemon, Setup, eventually};
@@ -366,6 +366,20 @@ fn a_bell_is_one_peers_alone() {
     let rung = others_bell.write(&[1]);
     daemon.signal(Signal::SIGCONT);
     assert_eq!(rung.ok(), Some(1), "a peer keeps another from ringing");
+    check_alive(&daemon, &market, &daemon.shm());
+}
+
+/// Who takes rings, goes, and keeps the memory does so at its own expense.
+#[test]
+fn memory_that_a_peer_keeps_is_given_back() {
+    let (daemon, market) = opened();
+    let identity = Identity::tenant(market.buyer.account);
+    let kept: Vec<File> = (1..20)
+        .flat_map(|session| shared(&daemon, &Identity { session, ..identity.clone() }).1)
+        .collect();
+    let in_use = || kept.iter().map(|file| file.metadata().unwrap().blocks()).sum::<u64>();
+    assert!(in_use() > 0);
+    eventually("the end of the memory", || (in_use() == 0).then_some(()));
     check_alive(&daemon, &market, &daemon.shm());
 }
 

@@ -207,6 +207,18 @@ impl Memory {
 }
 
 #[cfg(not(any(loom, miri)))]
+impl Memory {
+    /// Gives the memory back to the system, also where the other process keeps its mapping or
+    /// its descriptor; both sides read zeros from then on. The ring is of no use any more.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn discard(&self) -> io::Result<()> {
+        self.mapping.discard()
+    }
+}
+
+#[cfg(not(any(loom, miri)))]
 impl std::os::fd::AsFd for Memory {
     /// The memfd to hand to the other process.
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {

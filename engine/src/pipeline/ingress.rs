@@ -20,7 +20,7 @@ use vendue_wire::code::{Goodbye, Reject, Role};
 use vendue_wire::doorbell::Doorbell;
 use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::*;
-use vendue_wire::ring::{Consumer, Producer};
+use vendue_wire::ring::{Consumer, Memory, Producer};
 use zerocopy::IntoBytes;
 
 const DOORBELL: Token = Token(usize::MAX - 1);
@@ -30,6 +30,9 @@ const TCP: Token = Token(usize::MAX - 3);
 const FRAMES_PER_TURN: usize = 256;
 /// Deliveries carried back in a turn at most.
 const DELIVERIES_PER_TURN: usize = 4096;
+/// How long the rings of a connection that has ended stay readable: its peer may not have read
+/// the farewell.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often timers are looked at.
 const TIMERS: Duration = Duration::from_millis(50);
 /// Low bits of a connection's number: its place in the table. The rest counts its reuses, so that
@@ -80,6 +83,9 @@ pub struct Ingress {
     pub holders: Vec<u32>,
     /// Sessions whose end the sequencer's ring had no room for, and the connections that ended.
     pub closing: VecDeque<(u32, u32)>,
+    /// Rings of connections that have ended, and when: what a peer still maps would be charged to
+    /// the daemon. No more of them than there may be connections.
+    pub ended: VecDeque<(Instant, [Memory; 2])>,
     /// Connections that have something to send.
     pub dirty: Vec<u32>,
     /// When this turn began.
@@ -177,7 +183,8 @@ impl Ingress {
 
     /// How long it may wait: timers only matter while somebody is there.
     pub fn due_in(&self) -> Duration {
-        if self.connections.iter().any(Option::is_some) { TIMERS } else { Duration::from_secs(1) }
+        let idle = self.ended.is_empty() && self.connections.iter().all(Option::is_none);
+        if idle { Duration::from_secs(1) } else { TIMERS }
     }
 
     // ---- connections -----------------------------------------------------------------------
@@ -243,6 +250,11 @@ impl Ingress {
         }
         if let Some(mut connection) = slot.take() {
             let _ = self.poll.registry().deregister(connection.source());
+            if let Some(rings) = &connection.rings {
+                let memories = [rings.requests.memory().clone(), rings.reports.memory().clone()];
+                self.ended.push_back((Instant::now(), memories));
+                self.discard_ended();
+            }
         }
         let connections = self.health.connections.get();
         self.health.connections.set(connections.saturating_sub(1));
@@ -250,6 +262,21 @@ impl Ingress {
             self.holders[session as usize] = ANY;
             self.closing.push_back((session, number));
             self.retry_closing();
+        }
+    }
+
+    /// Gives back the rings that ended long ago, and the oldest beyond the bound.
+    fn discard_ended(&mut self) {
+        while let Some((since, memories)) = self.ended.front()
+            && (since.elapsed() >= LAST_WORDS
+                || self.ended.len() > *self.keys.connections_max.get_ref())
+        {
+            for memory in memories {
+                if let Err(error) = memory.discard() {
+                    self.health.report("gateway", format!("cannot give memory back: {error}"));
+                }
+            }
+            self.ended.pop_front();
         }
     }
 
@@ -269,6 +296,7 @@ impl Ingress {
             return;
         }
         self.timers_at = now;
+        self.discard_ended();
         if let Ok(Reload { access, keys }) = self.reloads.try_recv() {
             self.access = access;
             self.keys.throttle_per_s = keys.throttle_per_s;

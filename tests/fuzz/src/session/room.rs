@@ -216,6 +216,7 @@ fn ingress(
         connections: Vec::new(),
         holders: vec![ANY; NARROW.sessions_max as usize],
         closing: VecDeque::new(),
+        ended: VecDeque::new(),
         dirty: Vec::new(),
         turned_at: Instant::now(),
         timers_at: Instant::now(),
