@@ -20,9 +20,13 @@ impl Generator {
     }
 }
 
-/// Operations of a long test; Miri interprets, so it gets a sample.
+/// Operations of a long test; Miri interprets and a sanitizer is slow, so they get a sample.
 const fn scaled(count: usize) -> usize {
-    if cfg!(miri) { count.div_ceil(20_000) } else { count }
+    match () {
+        () if cfg!(miri) => count.div_ceil(100_000),
+        () if cfg!(sanitized) => count.div_ceil(20),
+        () => count,
+    }
 }
 
 fn ring(capacity_bytes: usize) -> (Producer, Consumer) {
