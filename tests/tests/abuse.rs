@@ -405,8 +405,8 @@ fn a_scribbling_peer_hurts_only_itself() {
                 }),
             }
         }
-        let mut bell = &files[2];
-        bell.write_all(&[1; 8]).unwrap();
+        // Broken once the daemon has seen enough.
+        let _ = (&files[2]).write_all(&[1; 8]);
         if round % 2 == 0 {
             // A word on the socket is one too many once the session is in the rings.
             raw.send(2, &QueryStatus {});
