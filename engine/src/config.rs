@@ -378,7 +378,7 @@ impl Config {
 
     fn check_gateway(&self, source: &Source<'_>) -> Result<(), ConfigError> {
         let gateway = &self.gateway;
-        source.range("gateway.connections_max", &gateway.connections_max, 1..16_385)?;
+        source.range("gateway.connections_max", &gateway.connections_max, 1..16_384)?;
         source.range(
             "gateway.outbound_bytes_max",
             &gateway.outbound_bytes_max,

@@ -331,7 +331,7 @@ impl Desk {
     /// Restores what [`Desk::encode`] wrote; `machine` gives the books and their depth.
     ///
     /// # Errors
-    /// The bytes end early, or hold more sessions than there may be.
+    /// The bytes end early, hold more sessions than there may be, or reports that are none.
     pub fn decode(
         machine: &crate::machine::Machine,
         replay_bytes: usize,
@@ -347,7 +347,9 @@ impl Desk {
             stream.last = word(bytes)?;
             stream.frames = word(bytes)?;
             let length = word(bytes)? as usize;
-            stream.kept = take(bytes, length)?.iter().copied().collect();
+            let kept = take(bytes, length)?;
+            stream.check(kept)?;
+            stream.kept = kept.iter().copied().collect();
             stream.forget_down_to(replay_bytes);
         }
         for _ in 0..word(bytes)?.min(TAPE_TRADES as u64) {
@@ -385,6 +387,19 @@ fn word(bytes: &mut &[u8]) -> Result<u64, DeskError> {
 }
 
 impl Stream {
+    /// Checks that `kept` holds whole frames, as many as it should, numbered up to the last.
+    fn check(&self, mut kept: &[u8]) -> Result<(), DeskError> {
+        let mut sequence = self.last.checked_sub(self.frames).ok_or(DeskError)?;
+        while let Ok(Some(frame)) = Frame::parse(kept) {
+            sequence = sequence.wrapping_add(1);
+            if frame.header.sequence.get() != sequence {
+                return Err(DeskError);
+            }
+            kept = &kept[frame.len()..];
+        }
+        if kept.is_empty() && sequence == self.last { Ok(()) } else { Err(DeskError) }
+    }
+
     /// Forgets the oldest reports until at most `bytes` are kept.
     fn forget_down_to(&mut self, bytes: usize) {
         let mut end = 0;

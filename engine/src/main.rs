@@ -1,7 +1,6 @@
 //! `vendued`, the daemon's command line.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use mimalloc::MiMalloc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use std::path::PathBuf;
@@ -9,8 +8,10 @@ use std::process::ExitCode;
 use vendue_engine::config::{Config, DEFAULT, HostKey};
 use vendue_engine::daemon::Daemon;
 
+// A sanitizer watches its own allocator, and would take what this one reuses for a race.
+#[cfg(not(sanitized))]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The auction room of one host: instances trade credits in microseconds, and the results are
 /// written into the kernel's own limits.

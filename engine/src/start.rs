@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::Resource;
-use vendue_wire::doorbell::{Bell, Doorbell};
+use vendue_wire::doorbell::Doorbell;
 use vendue_wire::message::{ANY, Body};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::IntoBytes;
@@ -316,7 +316,7 @@ pub fn make_stages<M: Medium>(
     let answers = [from_publish.1, from_actuate.1, from_clerk.1];
     let ends = (rings.requests.0, answers);
     let (mut ingress, reloads) =
-        make_ingress(config, ends, bells.gateway, access, shown, (health, clock))?;
+        make_ingress(config, ends, bells.gateway.1, access, shown, (health, clock))?;
     if let Some(flushes) = flushes {
         ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
     }
@@ -397,7 +397,7 @@ fn make_clerk<M: Medium>(
 fn make_ingress(
     config: &Config,
     (requests, answers): (Producer, [Consumer; 3]),
-    (bell, doorbell): (Bell, Doorbell),
+    doorbell: Doorbell,
     access: Access,
     (board, board_bytes): (OwnedFd, u32),
     (health, clock): (&Arc<Health>, &Clock),
@@ -409,7 +409,6 @@ fn make_ingress(
         poll,
         found: mio::Events::with_capacity(1024),
         doorbell,
-        bell,
         unix,
         tcp,
         requests,
@@ -423,6 +422,7 @@ fn make_ingress(
         holders: vec![ANY; sessions],
         closing: VecDeque::new(),
         opening: Vec::new(),
+        ended: VecDeque::new(),
         dirty: Vec::new(),
         received: vec![0; INBOUND_BYTES].into(),
         turns_unpolled: 0,

@@ -8,11 +8,13 @@ use crate::machine::command::{Command, DefineBook, Envelope, Genesis};
 use crate::machine::event::Outbox;
 use crate::machine::state::StateError;
 use crate::machine::{Broken, Machine};
-use crate::pipeline::record::{Arrival, Outcome, split};
+use crate::pipeline::record::{Arrival, Outcome};
 use crate::storage::segment::FileError;
 use crate::storage::{Host, Medium, Point, ReadError, Reader, Record, Verify, snapshot};
 use std::path::{Path, PathBuf};
+use vendue_wire::code::Reject;
 use vendue_wire::message::Body;
+use zerocopy::FromBytes;
 
 mod audit;
 mod clerk;
@@ -139,7 +141,10 @@ impl State {
 
     /// Executes one record; its events stay in the outbox.
     fn execute(&mut self, record: &Record<'_>) -> Result<(), TrailError> {
-        let (arrival, body) = split::<Arrival>(record.body);
+        let (sequence, kind) = (record.sequence, record.kind);
+        let broken = |why| Broken::Record { sequence, kind, why };
+        let parts = Arrival::ref_from_prefix(record.body);
+        let (arrival, body) = parts.map_err(|_| broken(Reject::BadLength))?;
         let env = Envelope {
             sequence: record.sequence,
             time_ns: record.time_ns,
@@ -147,9 +152,7 @@ impl State {
             session: arrival.session.get(),
             connection: arrival.connection.get(),
         };
-        let (sequence, kind) = (record.sequence, record.kind);
-        let command =
-            Command::parse(kind, body).map_err(|why| Broken::Record { sequence, kind, why })?;
+        let command = Command::parse(kind, body).map_err(broken)?;
         self.apply(&env, &command)?;
         Ok(())
     }

@@ -97,8 +97,12 @@ impl Setup {
     }
 }
 
-/// The daemon's program, beside the running test.
+/// The daemon's program: what `VENDUED` names (one built otherwise), or that beside the running
+/// test.
 fn vendued() -> PathBuf {
+    if let Some(path) = std::env::var_os("VENDUED") {
+        return path.into();
+    }
     match binaries(&["vendued"]) {
         Ok(mut found) => found.remove(0).0,
         Err(error) => panic!("{error}"),

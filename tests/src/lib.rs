@@ -1,9 +1,10 @@
-//! What the whole-system tests stand on: a naive model of the market, a room to drive the real
-//! machine in, a simulator of the whole daemon, the real daemon as a child process, and a virtual
-//! machine with a real kernel.
+//! What the whole-system tests stand on: a naive model of the market and its duel with the real
+//! machine, a room to drive that machine in, a simulator of the whole daemon, the real daemon as a
+//! child process, and a virtual machine with a real kernel.
 
 pub mod chance;
 pub mod daemon;
+pub mod duel;
 pub mod journal;
 pub mod market;
 pub mod oracle;

@@ -2,12 +2,14 @@
 //! serves everybody else as if nothing had happened.
 
 use nix::cmsg_space;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::unistd::close;
 use std::fs::{File, OpenOptions};
 use std::io::{IoSliceMut, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use vendue_tests::chance::Chance;
 use vendue_tests::daemon::{Daemon, Setup, eventually};
@@ -348,6 +350,39 @@ fn shared(daemon: &Daemon, identity: &Identity) -> (Raw, Vec<File>) {
     (raw, files)
 }
 
+/// A peer may stuff the pipe that its bell is, or make its end of it block: nobody else, and no
+/// thread of the daemon, writes to that pipe.
+#[test]
+fn a_bell_is_one_peers_alone() {
+    let (daemon, market) = opened();
+    let (_raw, files) = shared(&daemon, &Identity::tenant(market.buyer.account));
+    let (_other, others) = shared(&daemon, &Identity::tenant(market.seller.account));
+    daemon.signal(Signal::SIGSTOP);
+    let (mut bell, mut others_bell) = (&files[2], &others[2]);
+    for bell in [bell, others_bell] {
+        fcntl(bell, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    }
+    while bell.write(&[1; 4096]).is_ok() {}
+    let rung = others_bell.write(&[1]);
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(rung.ok(), Some(1), "a peer keeps another from ringing");
+    check_alive(&daemon, &market, &daemon.shm());
+}
+
+/// Who takes rings, goes, and keeps the memory does so at its own expense.
+#[test]
+fn memory_that_a_peer_keeps_is_given_back() {
+    let (daemon, market) = opened();
+    let identity = Identity::tenant(market.buyer.account);
+    let kept: Vec<File> = (1..20)
+        .flat_map(|session| shared(&daemon, &Identity { session, ..identity.clone() }).1)
+        .collect();
+    let in_use = || kept.iter().map(|file| file.metadata().unwrap().blocks()).sum::<u64>();
+    assert!(in_use() > 0);
+    eventually("the end of the memory", || (in_use() == 0).then_some(()));
+    check_alive(&daemon, &market, &daemon.shm());
+}
+
 /// Scribbles over the memory that is shared with the daemon, cursors and all.
 #[test]
 fn a_scribbling_peer_hurts_only_itself() {
@@ -370,8 +405,8 @@ fn a_scribbling_peer_hurts_only_itself() {
                 }),
             }
         }
-        let mut bell = &files[2];
-        bell.write_all(&[1; 8]).unwrap();
+        // Broken once the daemon has seen enough.
+        let _ = (&files[2]).write_all(&[1; 8]);
         if round % 2 == 0 {
             // A word on the socket is one too many once the session is in the rings.
             raw.send(2, &QueryStatus {});

@@ -14,8 +14,13 @@ use std::sync::Arc;
 const PREEMPTIONS_MAX: usize = 3;
 
 fn check(model: impl Fn() + Sync + Send + 'static) {
+    check_with(PREEMPTIONS_MAX, model);
+}
+
+/// With three threads three preemptions each take too long.
+fn check_with(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS_MAX);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }
 
@@ -150,6 +155,107 @@ fn no_wake_up_is_lost_with_two_rings_on_one_doorbell() {
             consumers.iter_mut().for_each(|(consumer, _)| consumer.cancel_park());
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// The daemon's publisher: shows an outcome only once the journal's cursor has passed it, and
+/// while it holds one it waits for that cursor alone.
+struct Publisher {
+    outcomes: Consumer,
+    durable: Consumer,
+    doorbell: doorbell::Doorbell,
+    through: u32,
+    held: Option<u32>,
+}
+
+impl Publisher {
+    /// The next outcome that is durable.
+    fn next(&mut self) -> u32 {
+        loop {
+            while let Some(cursor) = self.durable.pop().unwrap() {
+                self.through = self.through.max(cursor.tag);
+            }
+            if self.held.is_none() {
+                self.held = self.outcomes.pop().unwrap().map(|outcome| outcome.tag);
+            }
+            if let Some(number) = self.held.take_if(|number| *number <= self.through) {
+                return number;
+            }
+            let quiet = self.durable.prepare_park()
+                && (self.held.is_some() || self.outcomes.prepare_park());
+            if quiet {
+                self.doorbell.wait(None).unwrap();
+            }
+            self.durable.cancel_park();
+            self.outcomes.cancel_park();
+        }
+    }
+}
+
+/// A ring of numbers: the tag is the number.
+fn numbers(bell: doorbell::Bell) -> (Producer, Consumer) {
+    ring::pair(ring::CAPACITY_BYTES_MIN, bell).unwrap()
+}
+
+fn tell(producer: &mut Producer, number: u32) {
+    producer.try_push(number, &[]).unwrap();
+    producer.flush();
+}
+
+/// Whatever order journal and machine are done in, what is shown was written before, each outcome
+/// is shown once and in order, and none waits for ever.
+#[test]
+fn nothing_is_shown_before_it_is_durable() {
+    check_with(2, || {
+        let (bell, doorbell) = doorbell::pair().unwrap();
+        let (mut outcome, outcomes) = numbers(bell.clone());
+        let (mut cursor, durable) = numbers(bell);
+        #[allow(
+            clippy::arc_with_non_send_sync,
+            reason = "whether it may be shared is the question"
+        )]
+        let disk = Arc::new([UnsafeCell::new(0_u32), UnsafeCell::new(0)]);
+        let written = disk.clone();
+        let journal = thread::spawn(move || {
+            for number in 1..=2_u32 {
+                // SAFETY: the publisher reads this only behind the cursor; loom checks it.
+                written[number as usize - 1].with_mut(|cell| unsafe { *cell = number });
+                tell(&mut cursor, number);
+            }
+        });
+        let machine = thread::spawn(move || (1..=2).for_each(|number| tell(&mut outcome, number)));
+        let mut publisher = Publisher { outcomes, durable, doorbell, through: 0, held: None };
+        for number in 1..=2_u32 {
+            assert_eq!(publisher.next(), number);
+            // SAFETY: the cursor has passed it; loom checks it.
+            assert_eq!(disk[number as usize - 1].with(|cell| unsafe { *cell }), number);
+        }
+        journal.join().unwrap();
+        machine.join().unwrap();
+    });
+}
+
+/// Readers do not disturb one another, and one that meets a writer amid its write gets nothing.
+#[test]
+fn two_readers_of_the_board_see_whole_views() {
+    check_with(2, || {
+        let slot = Arc::new((AtomicU64::new(0), [AtomicU64::new(0), AtomicU64::new(0)]));
+        let read = |slot: &(AtomicU64, [AtomicU64; 2])| {
+            let mut values = [7; 2];
+            if seqlock_read(&slot.0, &slot.1, &mut values) {
+                assert!(values == [0, 0] || values == [1, 1], "torn: {values:?}");
+            }
+        };
+        let (written, seen) = (slot.clone(), slot.clone());
+        let writing = thread::spawn(move || seqlock_write(&written.0, &written.1, &[1, 1]));
+        let reading = thread::spawn(move || read(&seen));
+        read(&slot);
+        reading.join().unwrap();
+        writing.join().unwrap();
+        let mut values = [7; 2];
+        assert!(seqlock_read(&slot.0, &slot.1, &mut values) && values == [1, 1]);
+        slot.0.store(3, crate::sync::Ordering::Relaxed);
+        assert!(!seqlock_read(&slot.0, &slot.1, &mut values), "a write that never ends");
     });
 }
 

@@ -79,7 +79,7 @@ pub const LAYOUT_VERSION: u64 = 1;
 mod mapped {
     use super::{Access, AttachError, WORD_BYTES};
     use crate::sync::AtomicU64;
-    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
     use nix::sys::stat::fstat;
@@ -176,6 +176,13 @@ mod mapped {
             // SAFETY: `start` is page-aligned and maps `words` words until drop, any bit pattern
             // is an AtomicU64, and nobody on this side makes a non-atomic reference to them.
             unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+        }
+
+        /// Gives the pages back, whoever else still maps them or holds the descriptor. All words
+        /// read zero from then on.
+        pub(crate) fn discard(&self) -> io::Result<()> {
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            Ok(fallocate(&self.fd, flags, 0, (self.words * WORD_BYTES) as i64)?)
         }
 
         /// The descriptor to hand to another process.

@@ -207,6 +207,18 @@ impl Memory {
 }
 
 #[cfg(not(any(loom, miri)))]
+impl Memory {
+    /// Gives the memory back to the system, also where the other process keeps its mapping or
+    /// its descriptor; both sides read zeros from then on. The ring is of no use any more.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn discard(&self) -> io::Result<()> {
+        self.mapping.discard()
+    }
+}
+
+#[cfg(not(any(loom, miri)))]
 impl std::os::fd::AsFd for Memory {
     /// The memfd to hand to the other process.
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -369,8 +381,10 @@ impl Producer {
         // Pairs with the fence in `prepare_park`: it sees our cursor, or we see its flag.
         fence(Ordering::SeqCst);
         let parked = self.memory.word(PARKED_AT);
-        // The flag only says whether to ring; the bell itself orders what the consumer sees.
-        if parked.load(Ordering::Relaxed) != 0 && parked.swap(0, Ordering::Relaxed) != 0 {
+        // The flag only says whether to ring; the bell itself orders what the consumer sees. The
+        // store may clear a later announcement than the one read: then the ring is for that one.
+        if parked.load(Ordering::Relaxed) != 0 {
+            parked.store(0, Ordering::Relaxed);
             bell.ring();
         }
     }

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Instant;
 use vendue_wire::code::Role;
-use vendue_wire::doorbell::{self, Bell, Doorbell};
+use vendue_wire::doorbell::{self, Doorbell};
 use vendue_wire::frame::{FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::ANY;
 use vendue_wire::ring::{Consumer, Memory, Producer, PushError};
@@ -57,6 +57,9 @@ impl ReadWrite for TcpStream {}
 pub struct Rings {
     /// Requests.
     pub requests: Consumer,
+    /// Rung for requests. Each peer has a pipe to itself: whoever holds one end of it can fill it,
+    /// and can make writing to it block for everybody else who holds that end.
+    pub doorbell: Doorbell,
     /// Reports.
     pub reports: Producer,
 }
@@ -343,15 +346,21 @@ impl Connection {
     }
 
     /// Makes a ring pair, hands the client its ends with `frame`, and speaks over them from now
-    /// on. `bell` wakes this daemon's gateway.
+    /// on. `listen` registers the doorbell that the client rings.
     ///
     /// # Errors
     /// The memory cannot be made or the frame not be sent; the socket goes on as before.
-    pub fn attach_rings(&mut self, bytes: u32, bell: &Bell, frame: &[u8]) -> io::Result<()> {
+    pub fn attach_rings(
+        &mut self,
+        bytes: u32,
+        frame: &[u8],
+        listen: impl FnOnce(&Doorbell) -> io::Result<()>,
+    ) -> io::Result<()> {
         let attached = |error| io::Error::other(format!("{error}"));
         let requests = Memory::create(bytes as usize)?;
         let reports = Memory::create(bytes as usize)?;
-        let (client_bell, client_doorbell): (Bell, Doorbell) = doorbell::pair()?;
+        let (bell, doorbell) = doorbell::pair()?;
+        let (client_bell, client_doorbell) = doorbell::pair()?;
         let shared = [requests.as_fd(), reports.as_fd()].map(|fd| fd.try_clone_to_owned());
         let [request_memory, report_memory] = shared;
         let (request_memory, report_memory) = (request_memory?, report_memory?);
@@ -359,7 +368,9 @@ impl Connection {
         let rings = Rings {
             requests: Consumer::attach(requests).map_err(attached)?,
             reports: Producer::attach(reports, client_bell).map_err(attached)?,
+            doorbell,
         };
+        listen(&rings.doorbell)?;
         let fds = [
             request_memory.as_raw_fd(),
             report_memory.as_raw_fd(),

@@ -10,6 +10,7 @@ use crate::health::Health;
 use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
 use crossbeam::channel::Receiver;
 use mio::net::{TcpListener, UnixListener};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
 use std::io;
@@ -17,10 +18,10 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vendue_wire::code::{Goodbye, Reject, Role};
-use vendue_wire::doorbell::{Bell, Doorbell};
+use vendue_wire::doorbell::Doorbell;
 use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::*;
-use vendue_wire::ring::{Consumer, Producer, RECORD_BYTES_MAX};
+use vendue_wire::ring::{Consumer, Memory, Producer, RECORD_BYTES_MAX};
 use zerocopy::IntoBytes;
 
 const DOORBELL: Token = Token(usize::MAX - 1);
@@ -43,11 +44,16 @@ const ANSWER_LOST: Duration = Duration::from_secs(1);
 /// While sessions speak in shared memory, sockets are asked once in so many turns: asking is a
 /// system call.
 const TURNS_PER_POLL: u32 = 16;
+/// How long the rings of a connection that has ended stay readable: its peer may not have read
+/// the farewell.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often timers are looked at.
 const TIMERS: Duration = Duration::from_millis(50);
 /// Low bits of a connection's number: its place in the table. The rest counts its reuses, so that
 /// an answer never reaches the next peer at the same place.
 const PLACE_BITS: u32 = 14;
+/// A connection's doorbell has its socket's token and this.
+const RUNG: usize = 1 << PLACE_BITS;
 /// A request costs this many millionths of a token.
 const TOKEN_SCALE: u64 = 1_000_000;
 
@@ -67,8 +73,6 @@ pub struct Ingress {
     pub found: Events,
     /// Rung by the stages that answer.
     pub doorbell: Doorbell,
-    /// Rings it: handed to clients that share memory.
-    pub bell: Bell,
     /// Local peers.
     pub unix: UnixListener,
     /// Loopback peers.
@@ -95,6 +99,9 @@ pub struct Ingress {
     pub closing: VecDeque<(u32, u32)>,
     /// Connections whose session the machine is opening.
     pub opening: Vec<u32>,
+    /// Rings of connections that have ended, and when: what a peer still maps would be charged to
+    /// the daemon. No more of them than there may be connections.
+    pub ended: VecDeque<(Instant, [Memory; 2])>,
     /// Connections that have something to send.
     pub dirty: Vec<u32>,
     /// What a socket gave, before it is known whose it is.
@@ -129,7 +136,7 @@ impl Ingress {
     pub fn register(&mut self) -> io::Result<()> {
         let registry = self.poll.registry();
         let fd = self.doorbell.as_fd().as_raw_fd();
-        registry.register(&mut mio::unix::SourceFd(&fd), DOORBELL, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&fd), DOORBELL, Interest::READABLE)?;
         registry.register(&mut self.unix, UNIX, Interest::READABLE)?;
         if let Some(tcp) = &mut self.tcp {
             registry.register(tcp, TCP, Interest::READABLE)?;
@@ -182,12 +189,20 @@ impl Ingress {
         for event in &found {
             match event.token() {
                 DOORBELL => {
-                    // Every bell is held here too: it cannot break.
+                    // Broken: the stages that ring it have ended, and this one is about to.
                     let _ = self.doorbell.drain();
                 }
                 token @ (UNIX | TCP) => self.accept(token),
                 // The journal's stage looks for itself.
                 FLUSHED => {}
+                Token(at) if at >= RUNG => {
+                    if let Some(Some(Connection { rings: Some(rings), .. })) =
+                        self.connections.get(at - RUNG)
+                    {
+                        // Broken: the peer's end, which its socket tells as well.
+                        let _ = rings.doorbell.drain();
+                    }
+                }
                 Token(at) => {
                     if let Some(Some(connection)) = self.connections.get_mut(at) {
                         connection.readable |= event.is_readable();
@@ -227,7 +242,8 @@ impl Ingress {
 
     /// How long it may wait: timers only matter while somebody is there.
     pub fn due_in(&self) -> Duration {
-        if self.connections.iter().any(Option::is_some) { TIMERS } else { Duration::from_secs(1) }
+        let idle = self.ended.is_empty() && self.connections.iter().all(Option::is_none);
+        if idle { Duration::from_secs(1) } else { TIMERS }
     }
 
     // ---- connections -----------------------------------------------------------------------
@@ -332,6 +348,11 @@ impl Ingress {
         self.opening.retain(|&opening| opening != at);
         if let Some(mut connection) = slot.take() {
             let _ = self.poll.registry().deregister(connection.source());
+            if let Some(rings) = &connection.rings {
+                let memories = [rings.requests.memory().clone(), rings.reports.memory().clone()];
+                self.ended.push_back((self.clock.instant(), memories));
+                self.discard_ended();
+            }
         }
         let connections = self.health.connections.get();
         self.health.connections.set(connections.saturating_sub(1));
@@ -339,6 +360,21 @@ impl Ingress {
             self.holders[session as usize] = ANY;
             self.closing.push_back((session, number));
             self.retry_closing();
+        }
+    }
+
+    /// Gives back the rings that ended long ago, and the oldest beyond the bound.
+    fn discard_ended(&mut self) {
+        while let Some((since, memories)) = self.ended.front()
+            && (since.elapsed() >= LAST_WORDS
+                || self.ended.len() > *self.keys.connections_max.get_ref())
+        {
+            for memory in memories {
+                if let Err(error) = memory.discard() {
+                    self.health.report("gateway", format!("cannot give memory back: {error}"));
+                }
+            }
+            self.ended.pop_front();
         }
     }
 
@@ -361,6 +397,7 @@ impl Ingress {
         self.timers_at = now;
         self.retry_accepting();
         self.end_sessions_if_stopped();
+        self.discard_ended();
         if let Ok(Reload { access, keys }) = self.reloads.try_recv() {
             self.access = access;
             self.keys.throttle_per_s = keys.throttle_per_s;
@@ -387,7 +424,10 @@ impl Ingress {
             let interval = Duration::from_millis(connection.heartbeat_ms.into());
             if silent > 2 * interval {
                 self.close(at as u32, Some(Goodbye::HeartbeatLost));
-            } else if now.duration_since(connection.said) >= interval {
+            } else if matches!(connection.stage, Stage::Open { .. })
+                && now.duration_since(connection.said) >= interval
+            {
+                // Not before the logon is answered: that answer comes first.
                 self.send(at as u32, 0, &Heartbeat {});
             }
         }
@@ -694,7 +734,12 @@ impl Ingress {
         let length = frame::encode(0, &body, &mut encoded);
         let _ = connection.flush();
         let attached = if message.what == 0 {
-            connection.attach_rings(ring_bytes, &self.bell, &encoded[..length])
+            let registry = self.poll.registry();
+            connection.attach_rings(ring_bytes, &encoded[..length], |doorbell| {
+                let fd = doorbell.as_fd().as_raw_fd();
+                let token = Token(RUNG + at as usize);
+                registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+            })
         } else {
             connection.send_with(&encoded[..length], &[self.board.as_raw_fd()])
         };

@@ -589,6 +589,7 @@ fn packages_and_programs_are_named_as_designed() {
     let expected = [
         ("bench", "vendue-bench"),
         ("engine", "vendue-engine"),
+        ("fuzz", "vendue-fuzz"),
         ("hvctl", "hvctl"),
         ("loadgen", "vendue-loadgen"),
         ("tests", "vendue-tests"),
@@ -602,13 +603,14 @@ fn packages_and_programs_are_named_as_designed() {
 #[test]
 fn packages_depend_on_one_another_as_designed() {
     /// Package, and the only packages of the workspace that it may build on.
-    const MAY_USE: [(&str, &[&str]); 6] = [
+    const MAY_USE: [(&str, &[&str]); 7] = [
         ("vendue-wire", &[]),
         ("hvctl", &["vendue-wire"]),
         ("vendue-engine", &["vendue-wire", "hvctl"]),
         ("vendue-loadgen", &["vendue-wire"]),
         ("vendue-bench", &["vendue-wire", "vendue-engine", "hvctl", "vendue-loadgen"]),
         ("vendue-tests", &["vendue-wire", "vendue-engine", "hvctl", "vendue-loadgen"]),
+        ("vendue-fuzz", &["vendue-wire", "vendue-engine", "vendue-tests"]),
     ];
     let mut findings = Vec::new();
     for package in packages() {

@@ -20,9 +20,13 @@ impl Generator {
     }
 }
 
-/// Operations of a long test; Miri interprets, so it gets a sample.
+/// Operations of a long test; Miri interprets and a sanitizer is slow, so they get a sample.
 const fn scaled(count: usize) -> usize {
-    if cfg!(miri) { count.div_ceil(20_000) } else { count }
+    match () {
+        () if cfg!(miri) => count.div_ceil(100_000),
+        () if cfg!(sanitized) => count.div_ceil(20),
+        () => count,
+    }
 }
 
 fn ring(capacity_bytes: usize) -> (Producer, Consumer) {
@@ -136,7 +140,7 @@ fn a_parked_consumer_of_two_rings_misses_nothing() {
 #[test]
 fn every_length_survives_the_wrap_at_every_offset() {
     const CAPACITY_BYTES: usize = 128;
-    let stride = if cfg!(miri) { 17 } else { 1 };
+    let stride = if cfg!(miri) { 41 } else { 1 };
     for offset in 0..CAPACITY_BYTES / WORD_BYTES {
         for length in (0..=CAPACITY_BYTES - WORD_BYTES).step_by(stride) {
             let (mut producer, mut consumer) = ring(CAPACITY_BYTES);

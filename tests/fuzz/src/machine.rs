@@ -1,0 +1,170 @@
+//! A stream of commands into the machine, beside the naive model of it, which must agree after
+//! every one.
+
+use arbitrary::{Result, Unstructured};
+use std::cell::RefCell;
+use vendue_tests::duel::{EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play};
+
+/// Operations of one run at most: the model is slow, and long runs say no more than short ones.
+const OPS_MAX: usize = 300;
+
+/// Plays the operations that `bytes` spell.
+///
+/// # Panics
+/// At the first difference.
+pub fn run(bytes: &[u8]) {
+    let mut bytes = Unstructured::new(bytes);
+    let Ok((world, ops)) = game(&mut bytes) else { return };
+    if let Err(difference) = play(world, &ops, &RefCell::new(Met::default())) {
+        panic!("{difference}\nafter {ops:#?}");
+    }
+}
+
+fn game(bytes: &mut Unstructured<'_>) -> Result<(World, Vec<Op>)> {
+    let world = *bytes.choose(&[NARROW, NARROW, EDGE, WIDE])?;
+    let world = World { fees_bps: *bytes.choose(&FEES)?, ..world };
+    let mut ops = Vec::new();
+    while !bytes.is_empty() && ops.len() < OPS_MAX {
+        ops.push(op(bytes, &world)?);
+    }
+    Ok((world, ops))
+}
+
+fn op(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
+    let instance = |bytes: &mut Unstructured<'_>| bytes.int_in_range(0..=world.instances_max as u8);
+    Ok(match bytes.int_in_range(0..=31_u8)? {
+        0..=3 => Op::Cancel { session: session(bytes)?, which: which(bytes)? },
+        4..=7 => Op::Replace {
+            session: session(bytes)?,
+            which: which(bytes)?,
+            price: amount(bytes, world.price_max, world.asks.0)?,
+            quantity: amount(bytes, world.quantity_max, world.asks.1)?,
+            id: id(bytes)?,
+        },
+        8 => Op::MassCancel {
+            session: session(bytes)?,
+            instance: if bytes.arbitrary()? { Some(instance(bytes)?) } else { None },
+            book: if bytes.arbitrary()? { Some(bytes.int_in_range(0..=3)?) } else { None },
+            side: bytes.int_in_range(0..=2)?,
+        },
+        9..=13 => admin(bytes, world)?,
+        14 | 15 => Op::Tick {
+            milliseconds: match bytes.int_in_range(0..=15_u8)? {
+                0 => bytes.int_in_range(0..=5_000_000_000)?,
+                _ => bytes.int_in_range(0..=1500)?,
+            },
+        },
+        16 => Op::Usage {
+            instance: instance(bytes)?,
+            resource: bytes.int_in_range(0..=4)?,
+            amount: size(bytes)?,
+        },
+        17 => Op::Open {
+            number: bytes.int_in_range(0..=11)?,
+            role: bytes.int_in_range(0..=3)?,
+            account: bytes.int_in_range(0..=6)?,
+            instance: instance(bytes)?,
+            cancel_on_disconnect: bytes.arbitrary()?,
+        },
+        18 => Op::Close { slot: bytes.int_in_range(0..=7)? },
+        19 => Op::Snapshot,
+        _ => Op::Order(terms(bytes, world)?),
+    })
+}
+
+fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
+    let (session, id) = (session(bytes)?, id(bytes)?);
+    let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
+    let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
+    Ok(match bytes.int_in_range(0..=4_u8)? {
+        0 => Op::Account {
+            session,
+            group: bytes.int_in_range(0..=63)?,
+            sells_to: bytes.arbitrary()?,
+            buys_from: bytes.arbitrary()?,
+            name: bytes.arbitrary()?,
+            id,
+        },
+        1 => Op::Funds { session, account, amount: size(bytes)?, out: bytes.arbitrary()?, id },
+        2 => Op::Instance {
+            session,
+            account,
+            tier: bytes.int_in_range(0..=2)?,
+            vru: bytes.arbitrary()?,
+            name: bytes.arbitrary()?,
+            id,
+        },
+        3 => Op::Remove { session, instance, id },
+        _ => Op::Grant {
+            session,
+            instance,
+            resource: bytes.int_in_range(0..=4)?,
+            amount: size(bytes)?,
+            id,
+        },
+    })
+}
+
+fn terms(bytes: &mut Unstructured<'_>, world: &World) -> Result<Terms> {
+    let market = bytes.int_in_range(0..=9_u8)? == 0;
+    let time_in_force = *bytes.choose(&[0, 0, 0, 1, 2, 3])?;
+    let post_only = !market && time_in_force < 2 && bytes.int_in_range(0..=7_u8)? == 0;
+    Ok(Terms {
+        session: session(bytes)?,
+        wild: bytes.int_in_range(0..=19_u8)? == 0,
+        instance: bytes.int_in_range(0..=world.instances_max as u8)?,
+        book: bytes.int_in_range(0..=3)?,
+        sell: bytes.arbitrary()?,
+        market,
+        time_in_force,
+        post_only,
+        self_trade: bytes.arbitrary()?,
+        price: amount(bytes, world.price_max, world.asks.0)?,
+        quantity: amount(bytes, world.quantity_max, world.asks.1)?,
+        expires_ms: bytes.int_in_range(0..=4000)?,
+        id: id(bytes)?,
+    })
+}
+
+/// Mostly the operator, who may do anything; also a slot beyond the table.
+fn session(bytes: &mut Unstructured<'_>) -> Result<u8> {
+    Ok(bytes.int_in_range(0..=11_u8)?.saturating_sub(5))
+}
+
+/// Mostly inside `1..=usual`, with the ends and the values beyond them.
+fn amount(bytes: &mut Unstructured<'_>, most: u32, usual: u32) -> Result<u32> {
+    match bytes.int_in_range(0..=31_u8)? {
+        0 => Ok(0),
+        1 => Ok(u32::MAX),
+        2 => Ok(most),
+        3 => bytes.int_in_range(1..=most),
+        _ => bytes.int_in_range(1..=usual),
+    }
+}
+
+fn id(bytes: &mut Unstructured<'_>) -> Result<Id> {
+    Ok(match bytes.int_in_range(0..=31_u8)? {
+        0 => Id::Zero,
+        1 => Id::Again,
+        2 => Id::Ahead(bytes.int_in_range(1..=8)?),
+        _ => Id::Next,
+    })
+}
+
+fn which(bytes: &mut Unstructured<'_>) -> Result<Which> {
+    Ok(match bytes.int_in_range(0..=15_u8)? {
+        0 => Which::Forged(bytes.arbitrary()?),
+        1 | 2 => Which::Ever(bytes.arbitrary()?),
+        _ => Which::Open(bytes.arbitrary()?),
+    })
+}
+
+fn size(bytes: &mut Unstructured<'_>) -> Result<Size> {
+    Ok(match bytes.int_in_range(0..=15_u8)? {
+        0 => Size::Power(bytes.int_in_range(0..=63)?),
+        1 => Size::BelowPower(bytes.int_in_range(1..=63)?),
+        2 => Size::Max,
+        3..=8 => Size::Small(bytes.int_in_range(0..=3000)?),
+        _ => Size::Thousands(bytes.int_in_range(0..=60)?),
+    })
+}

@@ -1,0 +1,970 @@
+//! The duel of the real machine and the naive model, command by command: small operations, the worlds they
+//! are played in, and the pair that gives each to both sides and compares everything.
+//!
+//! A second machine follows the first: fed the same commands from the start, later restored from a
+//! snapshot at random points; it must say the same bytes to the end. Whoever plays (a property
+//! test, a fuzzer) only makes the operations.
+
+use crate::oracle::{Book, Caller, Market, Party, Request, Rules, Said, Trade};
+use crate::room::Room;
+use proptest::prelude::*;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use vendue_engine::machine::Machine;
+use vendue_engine::machine::command::{
+    CloseSession, Command, DefineBook, Genesis, OpenSession, Tick, Usage,
+};
+use vendue_engine::machine::event::{
+    Entitled, Fill, InstanceCreated, InstanceRemoved, LevelChanged, Outbox, SessionOpened,
+    SessionRefused,
+};
+use vendue_wire::code::{CancelReason, Reject, Resource, Role, Side};
+use vendue_wire::message::*;
+
+// ---- operations --------------------------------------------------------------------------
+
+/// A number near the interesting ones, resolved against the world's size.
+#[allow(missing_docs, reason = "what is not plain is explained")]
+#[derive(Clone, Copy, Debug)]
+pub enum Size {
+    /// As it is.
+    Small(u32),
+    /// Thousands, for milli-credits.
+    Thousands(u32),
+    /// Two to the power.
+    Power(u8),
+    /// One less than two to the power.
+    BelowPower(u8),
+    Max,
+}
+
+impl Size {
+    fn get(self) -> u64 {
+        match self {
+            Size::Small(value) => value.into(),
+            Size::Thousands(value) => u64::from(value) * 1000,
+            Size::Power(power) => 1 << power,
+            Size::BelowPower(power) => (1 << power) - 1,
+            Size::Max => u64::MAX,
+        }
+    }
+}
+
+/// How a request's id relates to the session's last one.
+#[allow(missing_docs, reason = "relative to the last one, in words")]
+#[derive(Clone, Copy, Debug)]
+pub enum Id {
+    Next,
+    Ahead(u32),
+    Again,
+    Zero,
+}
+
+/// Which handle a cancel or replace carries.
+#[allow(missing_docs, reason = "an open order, one that ever was, any number")]
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    Open(u16),
+    Ever(u16),
+    Forged(u64),
+}
+
+/// A new order. Parties are resolved to some that make sense, unless `wild`.
+#[allow(missing_docs, reason = "the message's fields, small")]
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub session: u8,
+    /// Take instance and book as they are, though they may not exist.
+    pub wild: bool,
+    pub instance: u8,
+    pub book: u8,
+    pub sell: bool,
+    pub market: bool,
+    pub time_in_force: u8,
+    pub post_only: bool,
+    pub self_trade: bool,
+    pub price: u32,
+    pub quantity: u32,
+    pub expires_ms: u32,
+    pub id: Id,
+}
+
+/// One small operation.
+#[allow(missing_docs, reason = "the request of the same name, its fields small")]
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    Order(Terms),
+    Cancel { session: u8, which: Which },
+    Replace { session: u8, which: Which, price: u32, quantity: u32, id: Id },
+    MassCancel { session: u8, instance: Option<u8>, book: Option<u8>, side: u8 },
+    Account { session: u8, group: u8, sells_to: u8, buys_from: u8, name: u8, id: Id },
+    Funds { session: u8, account: u8, amount: Size, out: bool, id: Id },
+    Instance { session: u8, account: u8, tier: u8, vru: [u16; 3], name: u8, id: Id },
+    Remove { session: u8, instance: u8, id: Id },
+    Grant { session: u8, instance: u8, resource: u8, amount: Size, id: Id },
+    Tick { milliseconds: u64 },
+    Usage { instance: u8, resource: u8, amount: Size },
+    Open { number: u8, role: u8, account: u8, instance: u8, cancel_on_disconnect: bool },
+    Close { slot: u8 },
+    Snapshot,
+}
+
+// ---- worlds ------------------------------------------------------------------------------
+
+/// Bounds and furniture.
+#[allow(missing_docs, reason = "the start-up records' fields")]
+#[derive(Clone, Copy, Debug)]
+pub struct World {
+    pub accounts_max: u32,
+    pub instances_max: u32,
+    pub orders_max: u32,
+    pub orders_per_instance_max: u32,
+    pub sessions_max: u32,
+    pub credit_cap_s: u32,
+    pub burst_resume_ms: u32,
+    pub fees_bps: (u16, u16),
+    pub tick_micro: u64,
+    pub price_max: u32,
+    pub quantity_max: u32,
+    pub capacity_vru: u64,
+    pub burst_percent: u32,
+    /// Largest price and quantity that generated orders ask for.
+    pub asks: (u32, u32),
+    /// Accounts and instances made before the operations begin.
+    pub made: (u32, u32),
+    pub funds: u64,
+    pub credits: u64,
+}
+
+/// Everything collides and every table fills.
+pub const NARROW: World = World {
+    accounts_max: 5,
+    instances_max: 6,
+    orders_max: 65,
+    orders_per_instance_max: 5,
+    sessions_max: 6,
+    credit_cap_s: 4,
+    burst_resume_ms: 500,
+    fees_bps: (10, 25),
+    tick_micro: 333,
+    price_max: 9,
+    quantity_max: 12,
+    capacity_vru: 40,
+    burst_percent: 250,
+    asks: (10, 13),
+    made: (4, 5),
+    funds: 120_000,
+    credits: 30_000,
+};
+
+/// Long queues and pages of rows.
+pub const WIDE: World = World {
+    accounts_max: 24,
+    instances_max: 40,
+    orders_max: 400,
+    orders_per_instance_max: 40,
+    sessions_max: 6,
+    credit_cap_s: 3600,
+    burst_resume_ms: 1000,
+    fees_bps: (3, 7),
+    tick_micro: 1000,
+    price_max: 5000,
+    quantity_max: 100,
+    capacity_vru: 1000,
+    burst_percent: 200,
+    asks: (200, 60),
+    made: (20, 36),
+    funds: 10_000_000_000,
+    credits: 400_000,
+};
+
+/// At the edges of the arithmetic.
+pub const EDGE: World = World {
+    accounts_max: 4,
+    instances_max: 4,
+    orders_max: 40,
+    orders_per_instance_max: 20,
+    sessions_max: 6,
+    credit_cap_s: 31 * 86_400,
+    burst_resume_ms: 3_600_000,
+    fees_bps: (10_000, 10_000),
+    tick_micro: 3,
+    price_max: 65_535,
+    quantity_max: u32::MAX,
+    capacity_vru: u32::MAX as u64,
+    burst_percent: 100_000,
+    asks: (65_535, u32::MAX),
+    made: (3, 4),
+    funds: 1 << 58,
+    credits: 1 << 60,
+};
+
+/// `(maker, taker)` basis points tried in each world.
+pub const FEES: [(u16, u16); 6] =
+    [(10, 25), (0, 0), (0, 1), (10_000, 3333), (25, 0), (10_000, 10_000)];
+
+/// Tier and resource of each book.
+const BOOKS: [(u16, Resource); 3] = [(0, Resource::Cpu), (0, Resource::Memory), (1, Resource::Cpu)];
+
+impl World {
+    /// The machine's bounds.
+    pub fn genesis(&self) -> Genesis {
+        Genesis {
+            accounts_max: self.accounts_max.into(),
+            instances_max: self.instances_max.into(),
+            orders_max: self.orders_max.into(),
+            orders_per_instance_max: self.orders_per_instance_max.into(),
+            sessions_max: self.sessions_max.into(),
+            credit_cap_s: self.credit_cap_s.into(),
+            burst_resume_ms: self.burst_resume_ms.into(),
+            maker_fee_bps: self.fees_bps.0.into(),
+            taker_fee_bps: self.fees_bps.1.into(),
+        }
+    }
+
+    /// The machine's books.
+    pub fn definitions(&self) -> Vec<DefineBook> {
+        let define = |(tier, resource): (u16, Resource)| DefineBook {
+            vru_size: 10.into(),
+            capacity_vru: self.capacity_vru.into(),
+            tick_micro: self.tick_micro.into(),
+            price_ticks_max: self.price_max.into(),
+            quantity_max: self.quantity_max.into(),
+            burst_percent: self.burst_percent.into(),
+            tier: tier.into(),
+            resource: resource as u8,
+            reserved: 0,
+            name: field_cut("tier"),
+        };
+        BOOKS.map(define).to_vec()
+    }
+
+    fn market(&self) -> Market {
+        let rules = Rules {
+            accounts_max: self.accounts_max as usize,
+            instances_max: self.instances_max as usize,
+            orders_max: self.orders_max as usize,
+            orders_per_instance_max: self.orders_per_instance_max as usize,
+            sessions_max: self.sessions_max as usize,
+            credit_cap_s: self.credit_cap_s.into(),
+            burst_resume_ms: self.burst_resume_ms.into(),
+            maker_fee_bps: self.fees_bps.0.into(),
+            taker_fee_bps: self.fees_bps.1.into(),
+        };
+        let book = |(tier, resource): (u16, Resource)| Book {
+            tier,
+            resource: resource as usize,
+            capacity_vru: self.capacity_vru.into(),
+            burst_percent: self.burst_percent.into(),
+            tick_micro: self.tick_micro.into(),
+            price_max: self.price_max.into(),
+            quantity_max: self.quantity_max.into(),
+            issued: 0,
+            burned: 0,
+            trades: 0,
+            volume: 0,
+            last: 0,
+        };
+        Market::new(rules, BOOKS.map(book).to_vec())
+    }
+}
+
+// ---- driving both ------------------------------------------------------------------------
+
+/// What the run met, so that a generator gone blind is noticed.
+#[allow(missing_docs, reason = "counts, and codes seen")]
+#[derive(Default)]
+pub struct Met {
+    pub commands: u64,
+    pub trades: u64,
+    pub accepted: u64,
+    pub rejects: BTreeMap<u8, u64>,
+    pub cancels: BTreeSet<u8>,
+}
+
+struct Pair {
+    world: World,
+    room: Room,
+    market: Market,
+    /// A machine that must say the same bytes, and its outbox.
+    twin: (Machine, Outbox),
+    /// Credits at each book, side, price, from the level events.
+    levels: BTreeMap<(u16, u8, u32), u64>,
+    /// Cap of each instance and resource, from the entitlement events.
+    caps: BTreeMap<(u32, u8), u64>,
+    orders_seen: u64,
+}
+
+/// Plays operations in a furnished world to the end, when every book is swept empty.
+///
+/// # Errors
+/// The first difference between the machine, its twin and the model.
+pub fn play(world: World, ops: &[Op], met: &RefCell<Met>) -> Result<(), TestCaseError> {
+    let mut pair = Pair::new(world);
+    pair.furnish(met)?;
+    ops.iter().try_for_each(|op| pair.play(op, met))?;
+    pair.sweep(met)
+}
+
+/// The body of a request as the wire has it.
+enum Wire {
+    Session(u32, u8, Vec<u8>),
+    Daemon(u8, Vec<u8>),
+}
+
+fn wire<M: Body>(session: u32, body: &M) -> Wire {
+    Wire::Session(session, M::KIND, body.as_bytes().to_vec())
+}
+
+fn own<M: Body>(body: &M) -> Wire {
+    Wire::Daemon(M::KIND, body.as_bytes().to_vec())
+}
+
+fn name(of: u8) -> [u8; NAME_BYTES] {
+    match of {
+        0 => [0; NAME_BYTES],
+        1 => [0xff; NAME_BYTES],
+        2 => [b'x'; NAME_BYTES],
+        _ => field_cut(&format!("n{of}")),
+    }
+}
+
+impl Pair {
+    fn new(world: World) -> Pair {
+        let room = Room::new(&world.genesis(), &world.definitions());
+        let twin = Room::new(&world.genesis(), &world.definitions());
+        let twin = (twin.machine, twin.out);
+        Pair {
+            world,
+            room,
+            market: world.market(),
+            twin,
+            levels: BTreeMap::new(),
+            caps: BTreeMap::new(),
+            orders_seen: 0,
+        }
+    }
+
+    /// The usual first commands: sessions, accounts with funds, instances with credits.
+    fn furnish(&mut self, met: &RefCell<Met>) -> Result<(), TestCaseError> {
+        let world = self.world;
+        let mut ops = vec![Op::Open {
+            number: 1,
+            role: Role::Operator as u8,
+            account: 6,
+            instance: 0,
+            cancel_on_disconnect: false,
+        }];
+        for account in 0..world.made.0 as u8 {
+            // One sells to all but group 0, one to all but its own group.
+            let sells_to = match account {
+                1 => 0xfd,
+                2 => 0xfe,
+                _ => 0xff,
+            };
+            let buys_from = 0xff;
+            let (session, name, id) = (0, 10 + account, Id::Next);
+            ops.push(Op::Account { session, group: account % 8, sells_to, buys_from, name, id });
+        }
+        for instance in 0..world.made.1 as u8 {
+            let account = instance % world.made.0 as u8;
+            let tier = u8::from(instance % 5 == 4);
+            let vru = [1 + u16::from(instance % 3), 1, 0];
+            let (session, name, id) = (0, 100 + instance, Id::Next);
+            ops.push(Op::Instance { session, account, tier, vru, name, id });
+        }
+        let open = |number: u8, role: Role, account: u8, instance: u8| {
+            let cancel_on_disconnect = number % 2 == 1;
+            Op::Open { number, role: role as u8, account, instance, cancel_on_disconnect }
+        };
+        ops.push(open(2, Role::Tenant, 0, 0));
+        ops.push(open(3, Role::Tenant, 1, 0));
+        ops.push(open(4, Role::Agent, 6, 0));
+        ops.push(open(5, Role::Observer, 6, 0));
+        ops.iter().try_for_each(|op| self.play(op, met))?;
+        for account in 0..world.made.0 {
+            let mut message = Deposit::zeroed();
+            message.client_id = self.id(0, Id::Next);
+            message.account = account.into();
+            message.amount_micro = world.funds.into();
+            self.step(Request::Deposit(message), &wire(0, &message), met)?;
+        }
+        for instance in 0..world.made.1 {
+            for resource in 0..2 {
+                let mut message = GrantCredits::zeroed();
+                message.client_id = self.id(0, Id::Next);
+                message.instance = instance.into();
+                message.resource = resource;
+                message.amount_millicredits = world.credits.into();
+                self.step(Request::GrantCredits(message), &wire(0, &message), met)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn id(&self, session: u8, id: Id) -> U64 {
+        let last = self.market.sessions.get(usize::from(session)).map_or(0, |s| s.last_client_id);
+        match id {
+            Id::Next => last.saturating_add(1),
+            Id::Ahead(by) => last.saturating_add(by.into()),
+            Id::Again => last,
+            Id::Zero => 0,
+        }
+        .into()
+    }
+
+    fn handle(&self, which: Which) -> U64 {
+        let nth = |at: u16, length: usize| usize::from(at) % length.max(1);
+        let by_number = |number: u64| {
+            let found = self.market.handles().iter().find(|(_, order)| **order == number);
+            found.map_or(0, |(&handle, _)| handle)
+        };
+        match which {
+            Which::Open(at) => {
+                let orders = &self.market.orders;
+                orders.get(nth(at, orders.len())).map_or(0, |order| by_number(order.number))
+            }
+            Which::Ever(at) => {
+                let handles = self.market.handles();
+                handles.keys().nth(nth(at, handles.len())).copied().unwrap_or(0)
+            }
+            Which::Forged(handle) => handle,
+        }
+        .into()
+    }
+
+    fn play(&mut self, op: &Op, met: &RefCell<Met>) -> Result<(), TestCaseError> {
+        if let Op::Snapshot = op {
+            return self.snapshot();
+        }
+        if let Op::Tick { milliseconds } = op {
+            self.room.time_ns += milliseconds * 1_000_000;
+        }
+        let (request, bytes) = self.resolve(op);
+        self.step(request, &bytes, met)
+    }
+
+    /// The operation as a request for the model and as bytes for the machine.
+    fn resolve(&self, op: &Op) -> (Request, Wire) {
+        match *op {
+            Op::Order(terms) => {
+                let m = self.new_order(&terms);
+                (Request::NewOrder(m), wire(terms.session.into(), &m))
+            }
+            Op::Cancel { session, which } => {
+                let m = Cancel { handle: self.handle(which) };
+                (Request::Cancel(m), wire(session.into(), &m))
+            }
+            Op::Replace { session, which, price, quantity, id } => {
+                let m = Replace {
+                    client_id: self.id(session, id),
+                    handle: self.handle(which),
+                    price_ticks: price.into(),
+                    quantity: quantity.into(),
+                };
+                (Request::Replace(m), wire(session.into(), &m))
+            }
+            Op::MassCancel { session, instance, book, side } => {
+                let m = MassCancel {
+                    instance: instance.map_or(ANY, u32::from).into(),
+                    book: book.map_or(ANY_BOOK, u16::from).into(),
+                    side,
+                    reserved: 0,
+                };
+                (Request::MassCancel(m), wire(session.into(), &m))
+            }
+            Op::Tick { .. } => (Request::Tick, own(&Tick::zeroed())),
+            Op::Usage { instance, resource, amount } => {
+                let m = Usage {
+                    used_millicredits: amount.get().into(),
+                    instance: u32::from(instance).into(),
+                    resource,
+                    reserved: [0; 3],
+                };
+                let (resource, used) = (resource.into(), amount.get());
+                (Request::Usage { instance: instance.into(), resource, used }, own(&m))
+            }
+            Op::Close { slot } => {
+                let slot = u32::from(slot);
+                (Request::Close { slot }, own(&CloseSession { slot: slot.into() }))
+            }
+            Op::Open { .. } => self.open_session(op),
+            _ => self.resolve_admin(op),
+        }
+    }
+
+    /// An instance and book that make sense for the session, unless `terms` says not to.
+    fn parties(&self, terms: &Terms) -> (u32, u16) {
+        let wild = (terms.instance.into(), terms.book.into());
+        let Some(session) = self.market.sessions.get(usize::from(terms.session)) else {
+            return wild;
+        };
+        let may = |number: u32, account: usize| match session.role {
+            Role::Tenant => session.account as usize == account,
+            Role::Agent => session.instance == number,
+            _ => true,
+        };
+        let rows = self.market.instances.iter();
+        let own: Vec<_> = rows.filter(|(number, row)| may(**number, row.account)).collect();
+        if terms.wild || own.is_empty() {
+            return wild;
+        }
+        let (number, row) = own[usize::from(terms.instance) % own.len()];
+        (*number, if row.tier == 1 { 2 } else { u16::from(terms.book == 1) })
+    }
+
+    fn new_order(&self, terms: &Terms) -> NewOrder {
+        let (instance, book) = self.parties(terms);
+        let expires = self.room.time_ns / 1_000_000 + u64::from(terms.expires_ms);
+        NewOrder {
+            client_id: self.id(terms.session, terms.id),
+            expires_at_ms: if terms.time_in_force == 1 { expires } else { 0 }.into(),
+            instance: instance.into(),
+            price_ticks: terms.price.into(),
+            quantity: terms.quantity.into(),
+            book: book.into(),
+            side: terms.sell.into(),
+            order_type: terms.market.into(),
+            time_in_force: terms.time_in_force,
+            post_only: terms.post_only.into(),
+            self_trade: terms.self_trade.into(),
+            reserved: 0,
+        }
+    }
+
+    fn open_session(&self, op: &Op) -> (Request, Wire) {
+        let Op::Open { number, role, account, instance, cancel_on_disconnect } = *op else {
+            unreachable!("only called for a logon");
+        };
+        let role = Role::from_u8(role).unwrap_or(Role::Observer);
+        let account = if account == 6 { ANY } else { account.into() };
+        let instance = if role == Role::Agent { instance.into() } else { ANY };
+        let mut m = OpenSession::zeroed();
+        m.session = u64::from(number).into();
+        m.account = account.into();
+        m.instance = instance.into();
+        m.role = role as u8;
+        m.cancel_on_disconnect = cancel_on_disconnect.into();
+        let number = number.into();
+        (Request::Open { number, account, instance, role, cancel_on_disconnect }, own(&m))
+    }
+
+    fn resolve_admin(&self, op: &Op) -> (Request, Wire) {
+        match *op {
+            Op::Account { session, group, sells_to, buys_from, name: called, id } => {
+                let mut m = CreateAccount::zeroed();
+                m.client_id = self.id(session, id);
+                m.sells_to = u64::from(sells_to).into();
+                m.buys_from = u64::from(buys_from).into();
+                m.name = name(called);
+                m.group = group;
+                (Request::CreateAccount(m), wire(session.into(), &m))
+            }
+            Op::Funds { session, account, amount, out, id } => {
+                let mut m = Deposit::zeroed();
+                m.client_id = self.id(session, id);
+                m.amount_micro = amount.get().into();
+                m.account = u32::from(account).into();
+                if !out {
+                    return (Request::Deposit(m), wire(session.into(), &m));
+                }
+                let Deposit { client_id, amount_micro, account, reserved } = m;
+                let m = Withdraw { client_id, amount_micro, account, reserved };
+                (Request::Withdraw(m), wire(session.into(), &m))
+            }
+            Op::Instance { session, account, tier, vru, name: called, id } => {
+                let mut m = CreateInstance::zeroed();
+                m.client_id = self.id(session, id);
+                m.account = u32::from(account).into();
+                m.tier = u16::from(tier).into();
+                // Mostly small; the whole capacity now and then.
+                let reserve = |vru: u16| match vru {
+                    65_000.. => self.world.capacity_vru as u32,
+                    vru => u32::from(vru) % (self.world.capacity_vru as u32 / 8).max(2),
+                };
+                m.baseline_vru[0] = reserve(vru[0]).into();
+                m.baseline_vru[1] = if tier == 0 { reserve(vru[1]) } else { 0 }.into();
+                m.baseline_vru[2] = u32::from(vru[2] == 7).into();
+                m.name = name(called);
+                (Request::CreateInstance(m), wire(session.into(), &m))
+            }
+            Op::Remove { session, instance, id } => {
+                let mut m = RemoveInstance::zeroed();
+                m.client_id = self.id(session, id);
+                m.instance = u32::from(instance).into();
+                (Request::RemoveInstance(m), wire(session.into(), &m))
+            }
+            Op::Grant { session, instance, resource, amount, id } => {
+                let mut m = GrantCredits::zeroed();
+                m.client_id = self.id(session, id);
+                m.amount_millicredits = amount.get().into();
+                m.instance = u32::from(instance).into();
+                m.resource = resource;
+                (Request::GrantCredits(m), wire(session.into(), &m))
+            }
+            _ => unreachable!("resolved before"),
+        }
+    }
+
+    /// Gives one request to the machine, its twin and the model, and compares everything.
+    fn step(
+        &mut self,
+        request: Request,
+        bytes: &Wire,
+        met: &RefCell<Met>,
+    ) -> Result<(), TestCaseError> {
+        let (session, kind, body) = match bytes {
+            Wire::Session(session, kind, body) => (*session, *kind, body),
+            Wire::Daemon(kind, body) => (ANY, *kind, body),
+        };
+        let env = self.room.envelope(session);
+        let command = Command::parse(kind, body)
+            .map_err(|why| TestCaseError::fail(format!("kind {kind:#x} does not parse: {why}")))?;
+        self.room.out.clear();
+        let applied = self.room.machine.apply(&env, &command, &mut self.room.out);
+        prop_assert_eq!(applied, Ok(()));
+        self.twin.1.clear();
+        prop_assert_eq!(self.twin.0.apply(&env, &command, &mut self.twin.1), Ok(()));
+        prop_assert!(self.room.out.bytes() == self.twin.1.bytes(), "the twin says otherwise");
+        prop_assert_eq!(self.room.machine.digest(), self.twin.0.digest());
+
+        let caller = Caller { session, request: env.request, time_ns: env.time_ns };
+        let mut expected = self.market.ask(&caller, &request);
+        let mut said = self.hear()?;
+        if !matches!(request, Request::NewOrder(_) | Request::Replace(_)) {
+            // Which of many orders goes first is nobody's business.
+            sort_cancels(&mut said);
+            sort_cancels(&mut expected);
+        }
+        prop_assert_eq!(&said, &expected);
+        let mut met = met.borrow_mut();
+        met.commands += 1;
+        for row in &said {
+            match row {
+                Said::Rejected { code, .. } | Said::Refused { code } => {
+                    *met.rejects.entry(*code as u8).or_default() += 1;
+                }
+                Said::Cancelled { reason, .. } => {
+                    met.cancels.insert(*reason as u8);
+                }
+                Said::Traded(_) => met.trades += 1,
+                Said::Accepted { .. } => met.accepted += 1,
+                _ => {}
+            }
+        }
+        self.room.machine.check_conservation();
+        self.compare_ledger()?;
+        self.compare_instances()?;
+        self.compare_books()
+    }
+
+    /// Restores the twin from a snapshot of the machine.
+    fn snapshot(&mut self) -> Result<(), TestCaseError> {
+        let bytes = self.room.machine.encode();
+        prop_assert!(bytes == self.twin.0.encode(), "the twin's state differs");
+        let restored = Machine::decode(&bytes);
+        let restored = restored.map_err(|why| TestCaseError::fail(why.to_string()))?;
+        prop_assert!(restored.encode() == bytes, "a restored state encodes otherwise");
+        restored.check_conservation();
+        self.twin.0 = restored;
+        Ok(())
+    }
+
+    /// The order a handle stands for; a new one if `fresh`.
+    fn order(&mut self, handle: U64, fresh: bool) -> Result<u64, TestCaseError> {
+        if fresh {
+            self.orders_seen += 1;
+            let new = self.market.learn(handle.get(), self.orders_seen);
+            prop_assert!(new, "handle {:#x} was given out twice", handle.get());
+        }
+        let known = self.market.order_of(handle.get());
+        known.ok_or_else(|| TestCaseError::fail(format!("unknown handle {:#x}", handle.get())))
+    }
+
+    /// The machine's events in the model's words.
+    fn hear(&mut self) -> Result<Vec<Said>, TestCaseError> {
+        let events = self.room.out.bytes().to_vec();
+        let mut said = Vec::new();
+        for event in vendue_engine::machine::event::Events::new(&events) {
+            let to = event.target;
+            if let Some(m) = event.read::<LevelChanged>() {
+                let key = (m.book.get(), m.side, m.price_ticks.get());
+                self.levels.insert(key, m.quantity.get());
+                if m.quantity.get() == 0 {
+                    self.levels.remove(&key);
+                }
+            } else if let Some(m) = event.read::<Entitled>() {
+                self.caps.insert((m.instance.get(), m.resource), m.vru.get());
+            } else if let Some(m) = event.read::<Fill>() {
+                prop_assert_eq!(to, ANY);
+                said.push(Said::Traded(self.hear_fill(m)?));
+            } else if let Some(m) = event.read::<Accepted>() {
+                said.push(Said::Accepted {
+                    to,
+                    request: m.request.get(),
+                    client_id: m.client_id.get(),
+                    order: self.order(m.handle, true)?,
+                    time_ns: m.time_ns.get(),
+                    instance: m.instance.get(),
+                    price: m.price_ticks.get().into(),
+                    quantity: m.quantity.get().into(),
+                    book: m.book.get().into(),
+                    side: side(m.side)?,
+                });
+            } else if let Some(m) = event.read::<Cancelled>() {
+                said.push(self.hear_cancelled(to, m)?);
+            } else if let Some(m) = event.read::<Replaced>() {
+                said.push(Said::Replaced {
+                    to,
+                    request: m.request.get(),
+                    client_id: m.client_id.get(),
+                    old: self.order(m.old_handle, false)?,
+                    order: self.order(m.handle, m.handle != m.old_handle)?,
+                    time_ns: m.time_ns.get(),
+                    price: m.price_ticks.get().into(),
+                    quantity: m.quantity.get().into(),
+                });
+            } else {
+                said.push(self.hear_rest(to, &event)?);
+            }
+        }
+        Ok(said)
+    }
+
+    fn hear_cancelled(&mut self, to: u32, m: &Cancelled) -> Result<Said, TestCaseError> {
+        Ok(Said::Cancelled {
+            to,
+            request: m.request.get(),
+            client_id: m.client_id.get(),
+            order: self.order(m.handle, false)?,
+            time_ns: m.time_ns.get(),
+            instance: m.instance.get(),
+            quantity: m.quantity.get().into(),
+            book: m.book.get().into(),
+            side: side(m.side)?,
+            reason: CancelReason::from_u8(m.reason).ok_or_else(|| unknown("reason"))?,
+        })
+    }
+
+    fn hear_fill(&mut self, m: &Fill) -> Result<Trade, TestCaseError> {
+        let maker = Party {
+            order: self.order(m.maker_handle, false)?,
+            client_id: m.maker_client_id.get(),
+            session: m.maker_session.get().into(),
+            instance: m.maker.get().into(),
+            account: m.maker_account.get() as usize,
+            fee: m.maker_fee_micro.get().into(),
+            remaining: m.maker_remaining.get().into(),
+        };
+        let taker = Party {
+            order: self.order(m.taker_handle, false)?,
+            client_id: m.taker_client_id.get(),
+            session: m.taker_session.get().into(),
+            instance: m.taker.get().into(),
+            account: m.taker_account.get() as usize,
+            fee: m.taker_fee_micro.get().into(),
+            remaining: m.taker_remaining.get().into(),
+        };
+        Ok(Trade {
+            trade: m.trade.get(),
+            book: m.book().into(),
+            price: m.price_ticks.get().into(),
+            quantity: m.quantity.get().into(),
+            taker_side: m.taker_side(),
+            maker,
+            taker,
+        })
+    }
+
+    fn hear_rest(
+        &mut self,
+        to: u32,
+        event: &vendue_engine::machine::event::Event<'_>,
+    ) -> Result<Said, TestCaseError> {
+        let code = |code: u8| Reject::from_u8(code).ok_or_else(|| unknown("code"));
+        if let Some(m) = event.read::<Rejected>() {
+            let (request, client_id) = (m.request.get(), m.client_id.get());
+            let (time_ns, kind) = (m.time_ns.get(), m.kind);
+            Ok(Said::Rejected { to, request, client_id, time_ns, kind, code: code(m.code)? })
+        } else if let Some(m) = event.read::<Done>() {
+            let (request, client_id) = (m.request.get(), m.client_id.get());
+            let (time_ns, value) = (m.time_ns.get(), m.value.get().into());
+            Ok(Said::Done { to, request, client_id, time_ns, kind: m.kind, value })
+        } else if let Some(m) = event.read::<InstanceCreated>() {
+            Ok(Said::Created { instance: m.instance.get(), tier: m.tier.get() })
+        } else if let Some(m) = event.read::<InstanceRemoved>() {
+            self.caps.retain(|&(instance, _), _| instance != m.instance.get());
+            Ok(Said::Removed { instance: m.instance.get() })
+        } else if let Some(m) = event.read::<SessionOpened>() {
+            Ok(Said::Opened {
+                to,
+                number: m.session.get(),
+                last_request: m.last_request.get(),
+                last_client_id: m.last_client_id.get(),
+                fresh: m.fresh == 1,
+            })
+        } else if let Some(m) = event.read::<SessionRefused>() {
+            Ok(Said::Refused { code: code(m.code)? })
+        } else {
+            Err(TestCaseError::fail(format!("unexpected event of kind {:#x}", event.kind)))
+        }
+    }
+
+    fn compare_ledger(&self) -> Result<(), TestCaseError> {
+        let ledger = self.room.machine.ledger();
+        for (at, row) in self.market.accounts.iter().enumerate() {
+            let funds =
+                (ledger.funds()[at].balance.free.into(), ledger.funds()[at].balance.held.into());
+            prop_assert_eq!(funds, (row.free, self.market.held_funds(at)), "funds of {}", at);
+        }
+        prop_assert_eq!(i128::from(ledger.funds_issued), self.market.funds_issued);
+        prop_assert_eq!(i128::from(ledger.fees), self.market.fees);
+        for (book, house) in self.market.books.iter().zip(&ledger.house) {
+            prop_assert_eq!(house.issued as i128, book.issued);
+            prop_assert_eq!(house.burned as i128, book.burned);
+        }
+        Ok(())
+    }
+
+    fn compare_instances(&self) -> Result<(), TestCaseError> {
+        let machine = &self.room.machine;
+        for number in 0..self.world.instances_max {
+            let row = self.market.instances.get(&number);
+            prop_assert_eq!(machine.instance(number).is_some(), row.is_some());
+            let Some(row) = row else { continue };
+            for &resource in Resource::ALL {
+                let r = resource as usize;
+                let balance = machine.ledger().credit(number as u16, resource);
+                let has = (balance.free.into(), balance.held.into());
+                let held = self.market.held_credits(number, r);
+                prop_assert_eq!(has, (row.free[r], held), "{} of {}", resource, number);
+                let entitled = self.market.entitled(number, r);
+                let ours = machine.entitlement(number as u16, resource);
+                prop_assert_eq!(ours.map(|(vru, _)| i128::from(vru)), entitled);
+                let told = self.caps.get(&(number, resource as u8));
+                let told = told.map(|&vru| i128::from(vru));
+                prop_assert_eq!(told, entitled.filter(|&vru| vru > 0), "cap told of {}", number);
+            }
+        }
+        let known = self.caps.keys().all(|(number, _)| self.market.instances.contains_key(number));
+        prop_assert!(known, "a cap was told of an instance that is gone");
+        Ok(())
+    }
+
+    /// Levels as told by events, depth and rows as told by queries, open orders and counters.
+    fn compare_books(&mut self) -> Result<(), TestCaseError> {
+        let mut levels = BTreeMap::new();
+        for order in &self.market.orders {
+            let key = (order.book as u16, order.side as u8, order.price as u32);
+            *levels.entry(key).or_insert(0) += order.quantity as u64;
+        }
+        prop_assert_eq!(&self.levels, &levels);
+        for (at, book) in self.market.books.iter().enumerate() {
+            let ours = &self.room.machine.books()[at];
+            let told = (ours.trades, i128::from(ours.volume), i128::from(ours.last));
+            prop_assert_eq!(told, (book.trades, book.volume, book.last));
+            let open = self.market.orders.iter().filter(|order| order.book == at).count();
+            prop_assert_eq!(ours.orders as usize, open);
+            prop_assert_eq!(
+                i128::from(ours.reserved_vru),
+                self.market.reserved(book.tier, book.resource)
+            );
+            self.room.apply(ANY, &QueryDepth { book: (at as u16).into(), reserved: 0.into() });
+            let row: DepthRow = self.room.one();
+            let of = |side: Side| {
+                let own =
+                    levels.iter().filter(move |(key, _)| (key.0, key.1) == (at as u16, side as u8));
+                own.map(|(key, &quantity)| (key.2, quantity))
+            };
+            let mut bids: Vec<_> = of(Side::Buy).collect();
+            bids.reverse();
+            compare_depth(&row.bid_ticks, &row.bid_quantity, &bids)?;
+            compare_depth(&row.ask_ticks, &row.ask_quantity, &of(Side::Sell).collect::<Vec<_>>())?;
+        }
+        self.compare_orders()
+    }
+
+    fn compare_orders(&mut self) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.room.machine.open_orders() as usize, self.market.orders.len());
+        let mut rows = Vec::new();
+        for number in self.market.instances.keys().copied().collect::<Vec<_>>() {
+            let mut from = 0;
+            loop {
+                self.room.apply(ANY, &QueryOrders { instance: number.into(), from: from.into() });
+                for (_, row) in self.room.said::<OrderRow>() {
+                    let order = self.order(row.handle, false)?;
+                    let id = row.client_id.get();
+                    let (price, quantity) = (row.price_ticks.get(), row.quantity.get());
+                    rows.push((order, number, id, price, quantity, row.book.get(), row.side));
+                }
+                match self.room.one::<QueryEnd>().next.get() {
+                    u64::MAX => break,
+                    next => from = next as u32,
+                }
+            }
+        }
+        rows.sort_unstable();
+        let open = self.market.orders.iter().map(|order| {
+            let (price, quantity) = (order.price as u32, order.quantity as u32);
+            let (book, side) = (order.book as u16, order.side as u8);
+            (order.number, order.instance, order.client_id, price, quantity, book, side)
+        });
+        let mut open: Vec<_> = open.collect();
+        open.sort_unstable();
+        prop_assert_eq!(rows, open);
+        Ok(())
+    }
+
+    /// A stranger whom everyone serves takes every book empty, so that each queue's order shows.
+    fn sweep(&mut self, met: &RefCell<Met>) -> Result<(), TestCaseError> {
+        self.snapshot()?;
+        for (at, book) in (0_u16..).zip(self.market.books.clone()) {
+            for side in [Side::Sell, Side::Buy] {
+                for number in self.market.instances.keys().copied().collect::<Vec<_>>() {
+                    let mut m = NewOrder::zeroed();
+                    m.client_id = self.id(0, Id::Next);
+                    m.instance = number.into();
+                    m.price_ticks = self.world.price_max.into();
+                    m.quantity = self.world.quantity_max.min(1 + book.trades as u32 % 50).into();
+                    m.book = at.into();
+                    m.side = side as u8;
+                    m.order_type = 1;
+                    m.time_in_force = 2;
+                    m.self_trade = 1;
+                    self.step(Request::NewOrder(m), &wire(0, &m), met)?;
+                }
+            }
+        }
+        prop_assert!(self.room.machine.encode() == self.twin.0.encode(), "the twin differs");
+        Ok(())
+    }
+}
+
+fn compare_depth(
+    ticks: &[U32; DEPTH_LEVELS],
+    quantity: &[U64; DEPTH_LEVELS],
+    expected: &[(u32, u64)],
+) -> Result<(), TestCaseError> {
+    for at in 0..DEPTH_LEVELS {
+        let level = expected.get(at).copied().unwrap_or_default();
+        prop_assert_eq!((ticks[at].get(), quantity[at].get()), level);
+    }
+    Ok(())
+}
+
+fn side(value: u8) -> Result<Side, TestCaseError> {
+    Side::from_u8(value).ok_or_else(|| unknown("side"))
+}
+
+fn unknown(what: &str) -> TestCaseError {
+    TestCaseError::fail(format!("unknown {what}"))
+}
+
+/// Sorts each run of cancels.
+fn sort_cancels(said: &mut [Said]) {
+    for run in
+        said.chunk_by_mut(|a, b| matches!((a, b), (Said::Cancelled { .. }, Said::Cancelled { .. })))
+    {
+        run.sort_unstable();
+    }
+}
