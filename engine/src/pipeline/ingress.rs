@@ -162,8 +162,6 @@ impl Ingress {
         }
         self.turns_unpolled += 1;
         if self.turns_unpolled >= TURNS_PER_POLL || !self.has_rings() {
-            // Before looking: peers are judged by it, after all that they said before it was read.
-            self.turned_at = self.clock.instant();
             self.poll_only(Duration::ZERO);
         }
         // While stopping everything read is refused: a peer that goes on asking is no reason to
@@ -179,6 +177,8 @@ impl Ingress {
     /// Waits for sockets and the doorbell at most `timeout`, and notes what they have.
     pub fn poll_only(&mut self, timeout: Duration) {
         self.turns_unpolled = 0;
+        // Before looking: peers are judged by it, after all that they said before it was read.
+        self.turned_at = self.clock.instant();
         let waited = self.poll.poll(&mut self.found, Some(timeout));
         if let Err(error) = waited
             && error.kind() != io::ErrorKind::Interrupted
