@@ -308,7 +308,7 @@ pub fn make_stages<M: Medium>(
     let publish = announce(&mut execute, publish);
     let flushes = log.watched().filter(|_| config.pipeline.threads == ThreadsKey::One);
     let ends = (rings.to_journal.1, rings.durable.0);
-    let journal = make_journal(ends, log, lazy, health.clone());
+    let journal = make_journal(ends, log, lazy, (health, clock));
     let host_ends = (rings.intents.1, rings.measured.0, from_actuate.0);
     let actuate = make_actuate(config, host_ends, host, health.clone(), clock);
     let clerk_ends = (rings.questions.1, from_clerk.0);
@@ -348,11 +348,12 @@ fn make_journal<M: Medium>(
     (input, durable): (Consumer, Producer),
     log: Log<M>,
     lazy: bool,
-    health: Arc<Health>,
+    (health, clock): (&Arc<Health>, &Clock),
 ) -> Journal<M> {
+    let (health, clock) = (health.clone(), clock.clone());
     let told = log.last().sequence;
     let log = Some(log);
-    Journal { input, durable, log, waiting: None, health, told, since: None, lazy }
+    Journal { input, durable, log, waiting: None, health, told, since: None, lazy, clock }
 }
 
 fn make_actuate(

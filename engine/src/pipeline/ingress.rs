@@ -366,7 +366,7 @@ impl Ingress {
     /// Gives back the rings that ended long ago, and the oldest beyond the bound.
     fn discard_ended(&mut self) {
         while let Some((since, memories)) = self.ended.front()
-            && (since.elapsed() >= LAST_WORDS
+            && (self.clock.instant().duration_since(*since) >= LAST_WORDS
                 || self.ended.len() > *self.keys.connections_max.get_ref())
         {
             for memory in memories {
@@ -408,7 +408,7 @@ impl Ingress {
             let Some(connection) = &mut self.connections[at] else { continue };
             if std::mem::take(&mut connection.spoke) {
                 // Not when the turn began: this thread may have stood still since.
-                connection.heard = Instant::now();
+                connection.heard = self.clock.instant();
             }
             let silent = now.duration_since(connection.heard);
             if connection.heartbeat_ms == 0 {

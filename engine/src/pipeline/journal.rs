@@ -2,6 +2,7 @@
 //! nothing that changes state is accepted any more, and what is not durable stays unseen.
 
 use super::record::{ARRIVAL_AT, Ordered, split, take};
+use crate::clock::Clock;
 use crate::health::Health;
 use crate::storage::{Append, Host, Log, LogError, Medium};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Journal<M: Medium = Host> {
     pub since: Option<Instant>,
     /// True: nobody waits for a record to be durable.
     pub lazy: bool,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 impl<M: Medium> Journal<M> {
@@ -84,7 +87,9 @@ impl<M: Medium> Journal<M> {
     /// Time until records that nobody waits for have to be on their way.
     pub fn due_in(&self) -> Duration {
         match self.since {
-            Some(since) if !self.in_flight() => LAG.saturating_sub(since.elapsed()),
+            Some(since) if !self.in_flight() => {
+                LAG.saturating_sub(self.clock.instant().duration_since(since))
+            }
             _ => Duration::from_secs(1),
         }
     }
@@ -116,10 +121,11 @@ impl<M: Medium> Journal<M> {
             let unsent = log.unsent_bytes();
             let due = unsent >= LAZY_BYTES
                 || self.waiting.is_some()
-                || (!busy && self.since.is_some_and(|at| at.elapsed() >= LAG));
+                || (!busy
+                    && self.since.is_some_and(|at| self.clock.instant().duration_since(at) >= LAG));
             self.since = match (unsent, due) {
                 (0, _) | (_, true) => None,
-                _ => self.since.or_else(|| Some(Instant::now())),
+                _ => self.since.or_else(|| Some(self.clock.instant())),
             };
             if due { log.poll()? } else { log.reap()? }
         } else {
