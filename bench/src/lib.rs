@@ -1,8 +1,11 @@
 //! Vendue's benchmarks: every number stands beside a floor measured in the same run.
 //!
-//! Read in this order: [`flow`] (the orders every engine is run on), [`oracle`] (what must come
+//! The book, in this order: [`flow`] (the orders every engine is run on), [`oracle`] (what must come
 //! out), [`generate`] (where the flows come from), [`floor`] (the bare ladder), [`ours`] (the real
-//! book), [`run`] (how it is measured), [`report`] (how it is shown).
+//! book), [`run`] (how it is measured), [`report`] (how it is shown), [`scale`] (at other sizes),
+//! [`instructions`] (what CI gates on). Parts of the daemon: [`ring`], [`codec`], [`journal`],
+//! [`replay`], beside the bare device ([`stable`]). The whole ([`daemon`]): [`rtt`] beside an
+//! [`echo`], [`limit`], [`idle`]. [`pin`] gives out processors.
 //! `cargo bench -p vendue-bench -- --help` says how to start one.
 
 #[cfg(not(target_arch = "x86_64"))]

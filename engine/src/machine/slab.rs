@@ -1,7 +1,7 @@
 //! Open orders: one preallocated slab of slots for all books.
 //!
-//! A slot's node is half a cache line and holds everything a fill needs. What an order holds in funds or
-//! credits follows from its price and open quantity, so it is not stored.
+//! A slot's node is half a cache line and holds everything a fill needs. What an order holds in
+//! funds or credits follows from its price and open quantity, so it is not stored.
 //!
 //! Slots belong to instances by pages of [`PAGE_SLOTS`]. An instance gets a page when all its slots
 //! are taken and keeps its pages while it has orders; the last one stays with it. So its orders are
