@@ -90,7 +90,11 @@ fn trade(market: &mut Market, endpoint: &Endpoint, token: [u8; 32]) {
         (made.trade, quantity, 0)
     );
     assert_eq!((tape[0].seller.get(), tape[0].buyer.get()), (seller.instance, buyer.instance));
-    let rows = audit(&mut market.operator);
+    // The audit reads the journal, which may be written a little after the answers.
+    let rows = eventually("the trade in the journal", || {
+        let rows = audit(&mut market.operator);
+        rows.iter().any(|row| text(&row.what) == "trade").then_some(rows)
+    });
     let trades: Vec<&AuditRow> = rows.iter().filter(|row| text(&row.what) == "trade").collect();
     assert_eq!(trades.len(), 1);
     assert_eq!(trades[0].sequence, tape[0].sequence);

@@ -1,8 +1,8 @@
-//! Orders: entry, matching, cancel, replace, mass cancel.
+//! Orders: entry, cancel, replace, mass cancel, and what they cost and report; [`super::matching`] is
+//! how they meet.
 //!
-//! Price, then time, exactly. Orders whose accounts may not meet pass one another without losing
-//! their place. What an order could cost is held when it rests and follows from its price and
-//! open quantity, so nothing about it needs to be remembered but the order itself.
+//! What an order could cost is held when it rests and follows from its price and open quantity, so
+//! nothing about it needs to be remembered but the order itself.
 
 use super::command::{Envelope, NewOrderTerms};
 use super::config::MILLI;
