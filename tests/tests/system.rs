@@ -90,17 +90,22 @@ fn trade(market: &mut Market, endpoint: &Endpoint, token: [u8; 32]) {
         (made.trade, quantity, 0)
     );
     assert_eq!((tape[0].seller.get(), tape[0].buyer.get()), (seller.instance, buyer.instance));
-    // The audit reads the journal, which may be written a little after the answers.
+    check_audit(&mut market.operator, &tape[0], (seller.account, buyer.account), notional);
+}
+
+/// The audit trail has one trade, the tape's, and all that led to it.
+fn check_audit(operator: &mut Client, tape: &TradeRow, parties: (u32, u32), notional: u64) {
+    // It is read from the journal, which may be written a little after the answers.
     let rows = eventually("the trade in the journal", || {
-        let rows = audit(&mut market.operator);
+        let rows = audit(operator);
         rows.iter().any(|row| text(&row.what) == "trade").then_some(rows)
     });
     let trades: Vec<&AuditRow> = rows.iter().filter(|row| text(&row.what) == "trade").collect();
     assert_eq!(trades.len(), 1);
-    assert_eq!(trades[0].sequence, tape[0].sequence);
-    assert_eq!((trades[0].amount.get(), trades[0].funds_micro.get()), (quantity.into(), notional));
-    let parties = (trades[0].account.get(), trades[0].other_account.get());
-    assert_eq!(parties, (seller.account, buyer.account));
+    assert_eq!(trades[0].sequence, tape.sequence);
+    let quantity = tape.quantity.get().into();
+    assert_eq!((trades[0].amount.get(), trades[0].funds_micro.get()), (quantity, notional));
+    assert_eq!((trades[0].account.get(), trades[0].other_account.get()), parties);
     for what in ["account", "instance", "deposit", "grant", "logon", "order sell", "order buy"] {
         assert!(rows.iter().any(|row| text(&row.what) == what), "no {what} in the audit trail");
     }
