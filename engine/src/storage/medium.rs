@@ -5,6 +5,7 @@
 
 use super::disk::Disk;
 use super::log::LogError;
+use crossbeam::channel::{Sender, bounded};
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use std::fmt::Debug;
@@ -16,7 +17,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -277,7 +277,7 @@ impl Medium for Host {
         name: &'static str,
         mut attempt: impl FnMut(&AtomicBool) -> bool + Send + 'static,
     ) -> io::Result<Thread> {
-        let (asks, asked) = mpsc::sync_channel(1);
+        let (asks, asked) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
@@ -316,7 +316,7 @@ impl MediumFile for File {
 /// A thread that works when it is asked to.
 #[derive(Debug)]
 pub struct Thread {
-    asks: Option<SyncSender<()>>,
+    asks: Option<Sender<()>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }

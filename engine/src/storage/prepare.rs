@@ -5,11 +5,11 @@
 
 use super::medium::{Aside, Medium, MediumFile};
 use super::segment::{BLOCK_BYTES, FileError, PREPARED_NAME, failed, sync_dir};
+use crossbeam::channel::{Receiver, TryRecvError, TrySendError, bounded};
 use nix::libc;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, TryRecvError, TrySendError};
 
 /// Zeros written at a time.
 const ZEROS_BYTES: usize = 256 * 1024;
@@ -44,7 +44,7 @@ impl<M: Medium> Preparer<M> {
         segment_bytes: u64,
     ) -> io::Result<Preparer<M>> {
         // A failing device repeats its error; what does not fit is dropped.
-        let (out, ready) = mpsc::sync_channel(1);
+        let (out, ready) = bounded(1);
         let files = medium.clone();
         let mut made = None;
         let aside = medium.aside("journal-prepare", move |stop| {
