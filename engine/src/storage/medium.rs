@@ -5,7 +5,6 @@
 
 use super::disk::Disk;
 use super::log::LogError;
-use crossbeam::channel::{Sender, bounded};
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use std::fmt::Debug;
@@ -277,17 +276,20 @@ impl Medium for Host {
         name: &'static str,
         mut attempt: impl FnMut(&AtomicBool) -> bool + Send + 'static,
     ) -> io::Result<Thread> {
-        let (asks, asked) = bounded(1);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let [asked, stop] = [(), ()].map(|()| Arc::new(AtomicBool::new(false)));
+        let (wanted, stopped) = (Arc::clone(&asked), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-            while asked.recv().is_ok() {
-                while !stopped.load(Ordering::Relaxed) && !attempt(&stopped) {
+            while !stopped.load(Ordering::Acquire) {
+                if !wanted.swap(false, Ordering::Acquire) {
+                    std::thread::park();
+                    continue;
+                }
+                while !stopped.load(Ordering::Acquire) && !attempt(&stopped) {
                     std::thread::park_timeout(RETRY);
                 }
             }
         })?;
-        Ok(Thread { asks: Some(asks), stop, thread: Some(thread) })
+        Ok(Thread { asked, stop, thread: Some(thread) })
     }
 }
 
@@ -316,16 +318,16 @@ impl MediumFile for File {
 /// A thread that works when it is asked to.
 #[derive(Debug)]
 pub struct Thread {
-    asks: Option<Sender<()>>,
+    asked: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Aside for Thread {
     fn ask(&self) {
-        if let Some(asks) = &self.asks {
-            // Room is left for the one ask there can be. A thread that has ended delivers nothing.
-            let _ = asks.try_send(());
+        self.asked.store(true, Ordering::Release);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
         }
     }
 
@@ -334,8 +336,7 @@ impl Aside for Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.asks = None;
+        self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             let _ = thread.join();
