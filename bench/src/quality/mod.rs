@@ -1,7 +1,7 @@
 //! How well capacity is allocated: traces of real demand replayed through allocators.
 //!
-//! In reading order: [`trace`] (real demand), [`setup`] (what is asked for), [`allocators`] (who
-//! answers), [`metrics`] (what the answer is worth). Every allocator gets the same windows, so
+//! In reading order: [`trace`] (real demand), [`setup`] (what is asked for), [`market`] (the product's
+//! own machine), [`allocators`] (beside whom), [`metrics`] (what the answer is worth). Every allocator gets the same windows, so
 //! differences are taken window by window, and stand with their 95% confidence intervals.
 //!
 //! S1: [`setup::TENANTS`] tenants whose demand averages their fair share. S2: hosts of
@@ -9,6 +9,7 @@
 //! are urgent, worth ten times the others.
 
 pub mod allocators;
+pub mod market;
 pub mod metrics;
 pub mod setup;
 pub mod trace;
@@ -32,25 +33,32 @@ type Setup<'a> = (&'static str, fn(&Window) -> Vec<Case>, &'a [Allocator]);
 /// Draws tenants and urgent times.
 const SEED: u64 = 1;
 
-/// Replays the trace at `path` and shows a row for each set-up and allocator.
+/// Something found out.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// What an allocator did in a set-up.
+    Row(Row),
+    /// Whether the product reached a goal.
+    Goal(Goal),
+}
+
+/// Replays the trace at `path` and shows a row for each set-up and allocator, and the goals.
 ///
 /// # Errors
 /// The trace cannot be read, or no window of it has enough tenants.
 pub fn measure(
     path: &Path,
     capacities: Option<&Path>,
-    show: &mut dyn FnMut(Row),
+    show: &mut dyn FnMut(Finding),
 ) -> Result<(), crate::daemon::AnyError> {
     let windows = trace::read(path, capacities)?;
-    let setups: [Setup<'_>; 3] = [
-        ("s1", s1, &ALLOCATORS),
-        ("s2", s2, &ALLOCATORS),
-        (
-            "v2",
-            v2,
-            &[("max-min", max_min), ("karma", karma), ("by-value", by_value), ("bound", priority)],
-        ),
-    ];
+    let ours: [Allocator; 2] =
+        [("vendue", market::by_weight), ("vendue-defaults", market::by_default)];
+    let plain: Vec<Allocator> = ALLOCATORS.into_iter().chain(ours).collect();
+    let valued: [Allocator; 4] =
+        [("max-min", max_min), ("karma", karma), ("by-value", by_value), ("bound", priority)];
+    let valued: Vec<Allocator> = valued.into_iter().chain(ours).collect();
+    let setups: [Setup<'_>; 3] = [("s1", s1, &plain), ("s2", s2, &plain), ("v2", v2, &valued)];
     for (setup, cases, allocators) in setups {
         let cases: Vec<Vec<Case>> =
             windows.iter().map(cases).filter(|cases| !cases.is_empty()).collect();
@@ -58,7 +66,10 @@ pub fn measure(
             let why = format!("no window of {} has {TENANTS} active VMs", path.display());
             return Err(why.into());
         }
-        compare(setup, &cases, allocators).into_iter().for_each(&mut *show);
+        let rows = compare(setup, &cases, allocators);
+        let goals: Vec<Goal> = ours.iter().flat_map(|(ours, _)| goals(ours, &rows)).collect();
+        rows.into_iter().map(Finding::Row).for_each(&mut *show);
+        goals.into_iter().map(Finding::Goal).for_each(&mut *show);
     }
     Ok(())
 }
@@ -120,11 +131,90 @@ fn compare(setup: &'static str, cases: &[Vec<Case>], allocators: &[Allocator]) -
     measured.iter().map(row).collect()
 }
 
+/// A goal of the product in one set-up.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    name: String,
+    text: &'static str,
+    /// By how much it is met, window by window; negative where it is missed.
+    margin: Interval,
+}
+
+/// The goals of `ours` in the set-up of `rows`, each as a difference that should not be negative,
+/// of the same windows.
+fn goals(ours: &'static str, rows: &[Row]) -> Vec<Goal> {
+    let of = |name: &str| rows.iter().find(|row| row.allocator == name);
+    let setup = rows[0].setup;
+    let Some(own) = of(ours) else { return Vec::new() };
+    let beside = |name: &str, margin: fn(&Metrics, &Metrics) -> f64| {
+        let other = of(name).unwrap_or(own);
+        let pairs = own.windows.iter().zip(&other.windows);
+        Interval::of(&pairs.map(|(ours, other)| margin(ours, other)).collect::<Vec<_>>())
+    };
+    let goal = |metric: &str, text, margin| Goal {
+        name: format!("quality.{setup}.{ours}.{metric}"),
+        text,
+        margin,
+    };
+    let mut goals =
+        vec![goal("util", "util >= opt - 0.005", beside(ours, |m, _| m.util - m.opt + 0.005))];
+    goals.extend(match setup {
+        "s1" => vec![
+            goal("fair", "fair >= 0.95 x karma", beside("karma", |m, k| m.fair - 0.95 * k.fair)),
+            goal("p1", "p1 >= 1.2 x karma", beside("karma", |m, k| m.p1 - 1.2 * k.p1)),
+            goal(
+                "churn",
+                "churn <= 1.15 x max-min",
+                beside("max-min", |m, other| 1.15 * other.churn - m.churn),
+            ),
+        ],
+        "s2" => vec![goal("fair", "fair >= dio", beside("dio", |m, dio| m.fair - dio.fair))],
+        _ => {
+            let captured = own.captured.unwrap_or(Interval { mean: 0.0, half: 0.0 });
+            let margin = Interval { mean: captured.mean - 0.9, ..captured };
+            vec![
+                goal("captured", "captured >= 0.90", margin),
+                goal("violation", "violation <= 0.005", beside(ours, |m, _| 0.005 - m.violation)),
+            ]
+        }
+    });
+    goals
+}
+
+impl Finding {
+    /// As one JSON object without line breaks.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        match self {
+            Finding::Row(row) => row.to_json(),
+            Finding::Goal(Goal { name, text, margin }) => json!({
+                "name": name,
+                "goal": text,
+                "met": margin.mean >= 0.0,
+                "margin": interval(margin),
+            })
+            .to_string(),
+        }
+    }
+}
+
+/// A line of the table.
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Row(row) => row.fmt(out),
+            Finding::Goal(Goal { name, text, margin: Interval { mean, half } }) => {
+                let verdict = if *mean >= 0.0 { "met" } else { "MISSED" };
+                write!(out, "{name:<32} goal: {text}: {verdict} by {mean:+.4} +-{half:.4}")
+            }
+        }
+    }
+}
+
 impl Row {
     /// As one JSON object without line breaks. A confidence interval that one window does not give
     /// is null.
-    #[must_use]
-    pub fn to_json(&self) -> String {
+    fn to_json(&self) -> String {
         let mean = Metrics::mean(&self.windows);
         let mut line = json!({
             "name": format!("quality.{}.{}", self.setup, self.allocator),
@@ -161,7 +251,7 @@ impl fmt::Display for Row {
         let Row { setup, allocator, fair, p1, .. } = self;
         write!(
             out,
-            "{:<20} util {:.4} of {:.4}  fair {:.3} ({:+.3} +-{:.3})  p1 {:.3} ({:+.3} +-{:.3})  churn {:.3}",
+            "{:<26} util {:.4} of {:.4}  fair {:.3} ({:+.3} +-{:.3})  p1 {:.3} ({:+.3} +-{:.3})  churn {:.3}",
             format!("quality.{setup}.{allocator}"),
             mean.util,
             mean.opt,

@@ -129,6 +129,19 @@ messages! {
         /// Zero.
         reserved: [u8; 3],
     }
+    /// How much an instance weighs where a resource is contended.
+    0xc8 Weighted {
+        /// Size of a VRU in the resource's unit.
+        vru_size: U64,
+        /// VRUs it counts as, beside the others' weights.
+        weight_vru: U32,
+        /// Instance.
+        instance: U32,
+        /// A [`vendue_wire::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
     /// A query that a later stage answers; its body follows this one.
     0xc7 Asked {
         /// Request's number.
@@ -217,6 +230,8 @@ impl Outbox {
             + size_of::<Cancelled>()
             + 3 * HEADER_BYTES;
         let per_instance = size_of::<InstanceCreated>()
+            + HEADER_BYTES
+            + size_of::<Weighted>()
             + HEADER_BYTES
             + RESOURCES * (size_of::<Entitled>() + HEADER_BYTES);
         64 * 1024 + per_order * orders_max as usize + per_instance * instances_max as usize

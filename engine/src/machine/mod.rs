@@ -6,8 +6,8 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`credits`], [`admin`], [`sessions`], [`query`]) and what they stand on
-//! ([`tables`], [`ladder`], [`slab`], [`queue`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
+//! ([`orders`], [`matching`], [`credits`], [`shares`], [`admin`], [`sessions`], [`query`]) and what they
+//! stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
 pub mod command;
@@ -22,16 +22,19 @@ pub mod orders;
 pub mod query;
 pub mod queue;
 pub mod sessions;
+pub mod shares;
 pub mod slab;
 pub mod state;
 pub mod tables;
+pub mod weights;
 
-use command::{Command, DefineBook, Envelope, Genesis};
+use command::{Command, DefineBook, DefineCredits, Envelope, Genesis};
 use config::{BoundsError, RESOURCES, TIERS_MAX};
 use event::Outbox;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
 use orders::Fees;
+use shares::{Round, Stake};
 use slab::Slab;
 use tables::{Account, Book, Instance, Session};
 use vendue_wire::code::{Reject, Resource, Side};
@@ -57,6 +60,11 @@ pub struct Machine {
     owner: Box<[u16]>,
     sessions: Box<[Session]>,
     ledger: Ledger,
+    /// What each book's credits are worth, and its rounds of measured use.
+    rules: Vec<DefineCredits>,
+    rounds: Vec<Round>,
+    /// As the ledger's credits: `instance * RESOURCES + resource`.
+    stakes: Box<[Stake]>,
     slab: Slab,
     expiry: expiry::Expiry,
     trades: u64,
@@ -132,6 +140,9 @@ impl Machine {
             owner: vec![0; instances as usize].into_boxed_slice(),
             sessions: vec![Session::FREE; genesis.sessions_max.get() as usize].into_boxed_slice(),
             ledger: Ledger::new(accounts, instances),
+            rules: Vec::new(),
+            rounds: Vec::new(),
+            stakes: vec![Stake::default(); instances as usize * RESOURCES].into_boxed_slice(),
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
@@ -158,6 +169,11 @@ impl Machine {
     /// The books it was given, in order.
     pub fn definitions(&self) -> &[DefineBook] {
         &self.definitions
+    }
+
+    /// What each book's credits are worth.
+    pub fn credit_rules(&self) -> &[DefineCredits] {
+        &self.rules
     }
 
     /// The books.
@@ -292,6 +308,7 @@ impl Machine {
             Command::CreateInstance(m) => self.create_instance(env, m, out),
             Command::RemoveInstance(m) => self.remove_instance(env, m, out),
             Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
+            Command::SetBid(m, resource) => self.set_bid(env, m, *resource, out),
             _ => Err(Reject::NotPermitted),
         }
     }
@@ -313,8 +330,9 @@ impl Machine {
             Command::Usage(usage, resource) => self.usage(usage, *resource, out),
             Command::OpenSession(m, role) => self.open_session(env, m, *role, out),
             Command::CloseSession(m) => self.close_session(env, m.slot.get(), out),
-            Command::Restart => self.accrued_ms = self.time_ns / 1_000_000,
+            Command::Restart => self.restart(),
             Command::DefineBook(m, resource) => self.define_book(m, *resource)?,
+            Command::DefineCredits(m, resource) => self.define_credits(m, *resource)?,
             Command::Genesis(_) if env.sequence == 1 => {}
             _ => {
                 let why = Reject::UnknownKind;
@@ -369,6 +387,8 @@ impl Machine {
         });
         self.definitions.push(*m);
         self.ledger.house.push(CreditHouse::default());
+        self.rules.push(DefineCredits::usual(m.tier.get(), m.resource));
+        self.rounds.push(Round::default());
         Ok(())
     }
 

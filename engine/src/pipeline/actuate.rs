@@ -5,7 +5,7 @@ use super::record::{Arrival, Delivery, TO_CONNECTION, take};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::machine::command;
-use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved};
+use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved, Weighted};
 use hvctl::host::Host;
 use hvctl::limit::Device;
 use hvctl::meter::Usage;
@@ -164,6 +164,11 @@ impl Actuate {
                     self.want(entitled);
                 }
             }
+            Weighted::KIND => {
+                if let Ok(weighted) = Weighted::ref_from_bytes(body) {
+                    self.weigh(weighted);
+                }
+            }
             Asked::KIND => {
                 if let Ok(asked) = Asked::ref_from_bytes(body) {
                     self.answer(asked);
@@ -204,6 +209,14 @@ impl Actuate {
         // An instance that could not be adopted is reported already.
         let now = self.clock.now_ns();
         let _ = self.host.want(instance, resource, entitled.vru.get(), size, now);
+    }
+
+    fn weigh(&mut self, weighted: &Weighted) {
+        let Some(resource) = Resource::from_u8(weighted.resource) else { return };
+        let (instance, size) = (weighted.instance.get(), weighted.vru_size.get());
+        let (vrus, now) = (weighted.weight_vru.get().into(), self.clock.now_ns());
+        // An instance that could not be adopted is reported already.
+        let _ = self.host.weigh(instance, resource, vrus, size, now);
     }
 
     /// Measures every instance and tells the sequencer what each used.
