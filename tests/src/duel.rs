@@ -16,7 +16,7 @@ use vendue_engine::machine::command::{
 };
 use vendue_engine::machine::event::{
     Entitled, Fill, InstanceCreated, InstanceRemoved, LevelChanged, Outbox, SessionOpened,
-    SessionRefused,
+    SessionRefused, Weighted,
 };
 use vendue_wire::code::{CancelReason, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -102,6 +102,7 @@ pub enum Op {
     Instance { session: u8, account: u8, tier: u8, vru: [u16; 3], name: u8, id: Id },
     Remove { session: u8, instance: u8, id: Id },
     Grant { session: u8, instance: u8, resource: u8, amount: Size, id: Id },
+    Bid { session: u8, instance: u8, resource: u8, bid_milli: u32, id: Id },
     Tick { milliseconds: u64 },
     Usage { instance: u8, resource: u8, amount: Size },
     Open { number: u8, role: u8, account: u8, instance: u8, cancel_on_disconnect: bool },
@@ -264,6 +265,8 @@ impl World {
             trades: 0,
             volume: 0,
             last: 0,
+            reported: false,
+            ended_ms: [0; 2],
         };
         Market::new(rules, BOOKS.map(book).to_vec())
     }
@@ -292,6 +295,8 @@ struct Pair {
     levels: BTreeMap<(u16, u8, u32), u64>,
     /// Cap of each instance and resource, from the entitlement events.
     caps: BTreeMap<(u32, u8), u64>,
+    /// Weights told by the command at hand.
+    weights: Vec<(u32, u64)>,
     orders_seen: u64,
 }
 
@@ -341,6 +346,7 @@ impl Pair {
             twin,
             levels: BTreeMap::new(),
             caps: BTreeMap::new(),
+            weights: Vec::new(),
             orders_seen: 0,
         }
     }
@@ -602,6 +608,14 @@ impl Pair {
                 m.resource = resource;
                 (Request::GrantCredits(m), wire(session.into(), &m))
             }
+            Op::Bid { session, instance, resource, bid_milli, id } => {
+                let mut m = SetBid::zeroed();
+                m.client_id = self.id(session, id);
+                m.bid_milli = bid_milli.into();
+                m.instance = u32::from(instance).into();
+                m.resource = resource;
+                (Request::SetBid(m), wire(session.into(), &m))
+            }
             _ => unreachable!("resolved before"),
         }
     }
@@ -637,6 +651,10 @@ impl Pair {
             sort_cancels(&mut expected);
         }
         prop_assert_eq!(&said, &expected);
+        for (instance, weight) in std::mem::take(&mut self.weights) {
+            let right = self.market.weigh(instance, weight);
+            prop_assert!(right, "instance {} weighs {}: {:?}", instance, weight, self.market);
+        }
         let mut met = met.borrow_mut();
         met.commands += 1;
         for row in &said {
@@ -695,6 +713,9 @@ impl Pair {
                 }
             } else if let Some(m) = event.read::<Entitled>() {
                 self.caps.insert((m.instance.get(), m.resource), m.vru.get());
+            } else if let Some(m) = event.read::<Weighted>() {
+                prop_assert_eq!((to, m.resource), (ANY, 0));
+                self.weights.push((m.instance.get(), m.weight_vru.get().into()));
             } else if let Some(m) = event.read::<Fill>() {
                 prop_assert_eq!(to, ANY);
                 said.push(Said::Traded(self.hear_fill(m)?));

@@ -274,9 +274,10 @@ impl Machine {
         }
         let house = &self.ledger.house[book];
         let reserved = u128::from(self.books[book].reserved_vru.max(1));
-        let fair = (house.issued - house.burned) * u128::from(baseline) / reserved;
         let balance = self.ledger.credit(instance, resource);
-        let balance = u128::from(balance.free) + u128::from(balance.held);
+        // Balance and fair balance, both times what is reserved: nothing is lost by dividing.
+        let fair = (house.issued - house.burned) * u128::from(baseline);
+        let balance = (u128::from(balance.free) + u128::from(balance.held)) * reserved;
         let stake = &mut self.stakes[pocket(instance, resource)];
         let gamma = self.rules[book].wealth_percent.get();
         stake.step = weights::step(balance, fair, gamma, stake.step);
