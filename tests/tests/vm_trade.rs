@@ -176,6 +176,64 @@ const TRADE: &str = r#"
         wait $vendued
     "#;
 
+/// Two instances that each want both processors, and a bid of three for one of them.
+const BID: &str = r#"
+        sed -i 's/burst_percent = 300/burst_percent = 1000/' /etc/vendued.toml
+        weight_is() { [ "$(cat "$cg/$1/cpu.weight")" = "$2" ]; }
+        start_vendued
+        account alice
+        account bob
+        for name in plain keen; do
+            burning $name
+            vm-burn 300 "$cg/$name" >/dev/null &
+        done
+        hvctl instance adopt plain --account alice --tier bronze --cpu 20 --cgroup $cg/plain
+        hvctl instance adopt keen --account bob --tier bronze --cpu 20 --cgroup $cg/keen
+        for name in plain keen; do
+            hvctl instance grant $name cpu 100000
+            wait_for 10 cap_is $name "200000 100000"
+        done
+        wait_for 10 weight_is plain 20
+        wait_for 10 weight_is keen 20
+        vm-shares 12 $cg/plain $cg/keen >/tmp/shares &
+        shares=$!
+        sleep 1
+        mark before
+        sleep 3
+        mark bid
+        hvctl instance bid keen cpu 3
+        wait_for 10 weight_is keen 60
+        mark weighed
+        sleep 4
+        mark after
+        tell limits hvctl --json limits
+        tell ledger hvctl --json ledger
+        wait $shares
+        cat /tmp/shares
+        kill -TERM $vendued
+        wait $vendued
+    "#;
+
+#[test]
+fn a_bid_moves_the_weight_in_the_kernel_and_the_measured_shares() {
+    let outcome = run(BID);
+    let console = &outcome.console;
+    let at = |name| outcome.mark_ms(name).unwrap_or_else(|| panic!("no mark {name}: {console}"));
+    let samples = outcome.samples();
+    let mean = |group, from, to| mean_percent(&samples, group, from, to).expect(console);
+    // Both are under the same ceiling of two processors, so only weights tell them apart.
+    let [plain, keen] = [0, 1].map(|group| mean(group, at("before"), at("bid")));
+    assert!(plain.abs_diff(keen) <= 40, "before the bid {plain}% and {keen}%: {console}");
+    let [plain, keen] = [0, 1].map(|group| mean(group, at("weighed") + 500, at("after")));
+    println!("after the bid: {plain}% and {keen}%");
+    assert!(keen >= 2 * plain, "weights of 60 to 20 gave {keen}% to {plain}%: {console}");
+    let limits = objects(&outcome, "limits");
+    let row = limit(&limits, 1, "cpu.weight");
+    assert_eq!((&row["read_back"], &row["state"]), (&"60".into(), &"in force".into()), "{row}");
+    // Once at 20, once at 60: what does not change is not written again.
+    assert_eq!(row["writes"], 2, "{row}");
+}
+
 #[test]
 fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
     let outcome = run(TRADE);
