@@ -7,7 +7,7 @@ use super::Machine;
 use super::command::Envelope;
 use super::event::{Fill, Outbox};
 use super::ledger::{Gap, Sale};
-use super::orders::{Incoming, fee, milli, report_cancelled, say_level};
+use super::orders::{Incoming, fee, milli, report_cancelled};
 use super::queue;
 use super::slab::{Node, handle};
 use super::tables::Account;
@@ -188,7 +188,7 @@ impl Machine {
         let mut slot = self.slab.nodes[sentinel as usize].next;
         let trades = self.trades;
         // The last order that stays, and whether and how many after it have left.
-        let (mut kept, mut gap, mut gone, mut less) = (sentinel, false, 0, 0_u64);
+        let (mut kept, mut gap, mut gone) = (sentinel, false, 0);
         let mut stopped = None;
         while slot != sentinel && order.remaining > 0 {
             let node = &self.slab.nodes[slot as usize];
@@ -200,11 +200,8 @@ impl Machine {
                     break;
                 }
                 self.cancel_own(env, order, taken, slot, out);
-                less += u64::from(quantity);
             } else if taken.may_meet(taker, &self.accounts[usize::from(account)]) {
-                let traded = self.fill(order, taken, (side, slot, account), out);
-                less += u64::from(traded);
-                if traded < quantity {
+                if self.fill(order, taken, (side, slot, account), out) < quantity {
                     break;
                 }
             } else {
@@ -219,16 +216,13 @@ impl Machine {
         if gap {
             queue::join(&mut self.slab.nodes, kept, slot);
         }
-        if less > 0 {
-            let book = &mut self.books[at];
-            book.orders -= gone;
-            if self.trades != trades {
-                book.last = price;
-            }
-            let left = book.sides[side as usize].take(level, less);
-            let empty = self.slab.nodes[sentinel as usize].next == sentinel;
-            assert!(empty == (left == 0), "a level miscounts its credits");
-            say_level(order.book, side, price, left, out);
+        let book = &mut self.books[at];
+        book.orders -= gone;
+        if self.trades != trades {
+            book.last = price;
+        }
+        if self.slab.nodes[sentinel as usize].next == sentinel {
+            book.sides[side as usize].clear(level);
         }
         stopped
     }
