@@ -162,7 +162,8 @@ pub enum Query<'a> {
 pub struct NewOrderTerms<'a> {
     pub message: &'a NewOrder,
     pub side: Side,
-    pub style: Style,
+    /// None: a limit order that stays until it is cancelled, which nearly all orders are.
+    pub style: Option<Style>,
 }
 
 /// How an order trades.
@@ -264,9 +265,9 @@ fn parse_new_order(message: &NewOrder) -> Result<NewOrderTerms<'_>, Reject> {
     // The four bytes at once: most orders have nothing in them.
     let plain = u32::from_le_bytes([order_type, time_in_force, post_only, self_trade]) == 0;
     let style = if plain && message.expires_at_ms == U64::ZERO {
-        Style::PLAIN
+        None
     } else {
-        parse_style(message)?
+        Some(parse_style(message)?)
     };
     Ok(NewOrderTerms { message, side, style })
 }

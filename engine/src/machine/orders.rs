@@ -82,10 +82,27 @@ pub(super) struct Fees {
 
 /// What an order takes from its owner's funds, in micro-units, or credits, in milli-credits.
 pub(super) struct Cost {
-    /// At most, whatever part of it takes and whatever part makes.
-    pub most: u64,
+    amount: u64,
+    most_bps: u64,
     /// While it rests.
     pub held: u64,
+}
+
+impl Cost {
+    /// At most, whatever part of it takes and whatever part makes.
+    #[inline(always)]
+    fn most(&self) -> u64 {
+        // A micro-unit more, because the part that takes and the part that makes may both be
+        // rounded up.
+        self.amount + fee(self.amount, self.most_bps) + u64::from(self.most_bps > 0)
+    }
+
+    /// True if so much covers the most it may take. Fees never exceed the amount, so who has twice
+    /// as much is spared their sum.
+    #[inline(always)]
+    fn is_covered_by(&self, free: u64) -> bool {
+        free > 2 * self.amount || free >= self.most()
+    }
 }
 
 impl Fees {
@@ -100,11 +117,8 @@ impl Fees {
         let unit = [u64::from(price) * tick_micro, MILLI][side as usize];
         // Cannot overflow within the book's bounds.
         let amount = unit * u64::from(quantity);
-        let most_bps = self.most_bps[side as usize];
-        // A micro-unit more, because the part that takes and the part that makes may both be
-        // rounded up.
-        let most = amount + fee(amount, most_bps) + u64::from(most_bps > 0);
-        Cost { most, held: amount + fee(amount, self.held_bps[side as usize]) }
+        let held = amount + fee(amount, self.held_bps[side as usize]);
+        Cost { amount, most_bps: self.most_bps[side as usize], held }
     }
 }
 
@@ -157,10 +171,9 @@ impl Machine {
         terms: &NewOrderTerms<'_>,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        if terms.style == Style::PLAIN {
-            self.let_in(env, terms, Style::PLAIN, out)
-        } else {
-            self.new_special(env, terms, out)
+        match terms.style {
+            None => self.let_in(env, terms, Style::PLAIN, out),
+            Some(style) => self.new_special(env, terms, style, out),
         }
     }
 
@@ -169,9 +182,10 @@ impl Machine {
         &mut self,
         env: &Envelope,
         terms: &NewOrderTerms<'_>,
+        style: Style,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        self.let_in(env, terms, terms.style, out)
+        self.let_in(env, terms, style, out)
     }
 
     #[inline(always)]
@@ -207,7 +221,7 @@ impl Machine {
         let room = self.slab.room(instance as u16)?;
         let cost = self.fees.cost(side, book.tick_micro, limit, m.quantity.get());
         let pocket = self.ledger.pocket(side, row.account, instance as u16, book.resource);
-        if pocket.balance.free < cost.most {
+        if !cost.is_covered_by(pocket.balance.free) {
             return Err(short_of(side));
         }
         if would_cross {
@@ -359,10 +373,10 @@ impl Machine {
             return Ok(());
         }
         let released = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
-        let most = self.fees.cost(side, book.tick_micro, price, quantity).most;
+        let cost = self.fees.cost(side, book.tick_micro, price, quantity);
         let account = self.owner[usize::from(node.tag.instance())];
         let pocket = self.ledger.pocket(side, account, node.tag.instance(), book.resource);
-        if pocket.balance.free + released < most {
+        if !cost.is_covered_by(pocket.balance.free + released) {
             return Err(short_of(side));
         }
         self.use_client_id(env, client_id);
