@@ -172,31 +172,33 @@ impl Machine {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         match terms.style {
-            None => self.let_in(env, terms, Style::PLAIN, out),
-            Some(style) => self.new_special(env, terms, style, out),
+            None => self.let_in(env, terms.message, terms.side, Style::PLAIN, out),
+            Some(style) => self.let_in_special(env, terms.message, terms.side, style, out),
         }
     }
 
     #[cold]
-    fn new_special(
+    fn let_in_special(
         &mut self,
         env: &Envelope,
-        terms: &NewOrderTerms<'_>,
+        m: &NewOrder,
+        side: Side,
         style: Style,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        self.let_in(env, terms, style, out)
+        self.let_in(env, m, side, style, out)
     }
 
     #[inline(always)]
     fn let_in(
         &mut self,
         env: &Envelope,
-        terms: &NewOrderTerms<'_>,
+        m: &NewOrder,
+        side: Side,
         style: Style,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        let (m, side, instance) = (terms.message, terms.side, terms.message.instance.get());
+        let instance = m.instance.get();
         let limit = match (style.order_type, side) {
             (OrderType::Market, Side::Sell) => 1,
             _ => m.price_ticks.get(),
