@@ -74,7 +74,7 @@ impl Ladder {
         self.levels
     }
 
-    /// Marks a level as occupied.
+    /// Marks a level as occupied; it may be marked already.
     #[inline(always)]
     pub fn mark(&mut self, level: u32) {
         self.best = self.best.min(level);

@@ -12,6 +12,7 @@ use super::queue;
 use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
 use super::{Machine, fold};
+use std::hint::select_unpredictable;
 use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, Cancelled, Done, MassCancel, NewOrder, Replace, Replaced,
@@ -114,7 +115,8 @@ impl Fees {
     /// What an order costs. No branch depends on its side, which nothing predicts.
     #[inline(always)]
     pub fn cost(&self, side: Side, tick_micro: u64, price: u16, quantity: u32) -> Cost {
-        let unit = [u64::from(price) * tick_micro, MILLI][side as usize];
+        let sells = side == Side::Sell;
+        let unit = select_unpredictable(sells, MILLI, u64::from(price) * tick_micro);
         // Cannot overflow within the book's bounds.
         let amount = unit * u64::from(quantity);
         let held = amount + fee(amount, self.held_bps[side as usize]);
@@ -144,9 +146,9 @@ impl Book {
         self.orders += 1;
         let side = order.side as usize;
         let level = self.sides[side].level_of(order.limit);
-        if queue::append(&mut slab.nodes, self.queues[side] + level, order) {
-            self.sides[side].mark(level);
-        }
+        queue::append(&mut slab.nodes, self.queues[side] + level, order);
+        // Also if it is marked already, which costs less than to ask: nothing predicts it.
+        self.sides[side].mark(level);
     }
 
     /// Takes an order out of its queue.
