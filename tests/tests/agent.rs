@@ -359,6 +359,41 @@ fn what_a_process_uses_is_measured() {
     assert!(orders(&mut market.operator, party).is_empty(), "it took its order back");
 }
 
+/// The files of a cgroup are read where the instance's place says; plain ones stand in here, as any
+/// text can be put into them.
+#[test]
+fn what_a_cgroup_uses_is_measured() {
+    let (daemon, mut market, _) = open(&Setup::small());
+    let group = daemon.path("group");
+    std::fs::create_dir(&group).expect("a directory");
+    for (name, counted) in [
+        ("cpu.stat", "usage_usec 5000\n"),
+        ("memory.current", "67108864\n"),
+        ("io.stat", "8:0 rbytes=0 wbytes=0\n"),
+    ] {
+        std::fs::write(group.join(name), counted).expect("a counter");
+    }
+    let mut baseline_vru = [U32::ZERO; 5];
+    (baseline_vru[0], baseline_vru[1], baseline_vru[2]) = (1.into(), 1.into(), 1.into());
+    let account = market.buyer.account;
+    let place = group.to_str().expect("a plain path");
+    let party = instance(&mut market.operator, account, "group", baseline_vru, place);
+    grant(&mut market.operator, party.instance, 1000);
+    let agent = Agent::start(&daemon, "group", &["--resource", "cpu,memory,block-io"]);
+    agent.says("entered", 2);
+    let entered = agent.events("entered");
+    // It has 1000 s of baseline of CPU and uses none; it holds 4 VRUs of memory and has reserved 1;
+    // of block I/O it neither has nor uses any, which is between the thresholds.
+    let said = |at: usize, key: &str| entered[at][key].clone();
+    assert_eq!((said(0, "resource"), said(0, "side")), ("cpu".into(), "sell".into()));
+    assert_eq!((said(0, "demand_milli_vru"), said(0, "quantity_credits")), (0.into(), 940.into()));
+    assert_eq!((said(1, "resource"), said(1, "side")), ("memory".into(), "buy".into()));
+    // 60 s at 3 VRUs above the baseline, and 30 in hand.
+    assert_eq!(said(1, "demand_milli_vru"), 4000);
+    assert_eq!(said(1, "quantity_credits"), 210);
+    assert_eq!(orders(&mut market.operator, party).len(), 2);
+}
+
 #[test]
 fn a_guest_measures_itself() {
     let (daemon, mut market, _) = open(&Setup::small());
