@@ -225,18 +225,25 @@ fn reports_of_the_time_between_are_heard() {
     agent.says("entered", 1);
     let endpoint = daemon.unix();
     for times in 1..=3 {
-        // It stands still while the order is filled and the daemon dies.
+        // It stands still while its order is filled, the daemon dies and starts again, and the order
+        // is filled once more before anyone is connected who could be told.
         agent.signal(Signal::SIGSTOP);
         enter(&mut market.operator, buyer, Side::Buy, 48, 100);
         daemon.kill_9();
         daemon.launch();
         market.operator = Client::connect(&endpoint, &Identity::operator()).expect("a logon");
+        enter(&mut market.operator, buyer, Side::Buy, 48, 200);
         agent.signal(Signal::SIGCONT);
         agent.says("connected", times);
-        assert_eq!(agent.says("filled", times)["quantity_credits"], 100);
+        assert_eq!(agent.says("filled", 2 * times)["quantity_credits"], 200);
         only_order(&mut market.operator, seller);
     }
-    assert_eq!(agent.events("filled").len(), 3);
+    let filled = agent.events("filled");
+    let quantities: Vec<_> = filled.iter().map(|line| line["quantity_credits"].clone()).collect();
+    assert_eq!(quantities, [100, 200, 100, 200, 100, 200]);
+    let mut trades: Vec<_> = filled.iter().map(|line| line["trade"].as_u64()).collect();
+    trades.dedup();
+    assert_eq!(trades.len(), 6, "each is told once");
 }
 
 #[test]
