@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 use vendue_tests::daemon::{Daemon, Setup, eventually};
 use vendue_tests::market::*;
 use vendue_tests::vm::binaries;
@@ -214,6 +215,26 @@ fn one_order_stands_whoever_is_killed() {
         only_order(&mut market.operator, seller);
     }
     check_ledger(&mut market.operator);
+}
+
+/// Agents that are killed at any point of their first step leave nothing that arrives later.
+#[test]
+fn a_request_under_way_is_not_made_twice() {
+    let (daemon, mut market, _) = open(&Setup::small());
+    let seller = market.seller;
+    for round in 0..10 {
+        let mut doomed = Agent::with_demand(&daemon, "seller", IDLE, &[]);
+        doomed.says("started", 1);
+        std::thread::sleep(Duration::from_micros(300 * round));
+        doomed.signal(Signal::SIGKILL);
+        doomed.ends();
+        let mut next = Agent::with_demand(&daemon, "seller", IDLE, &[]);
+        next.says("started", 1);
+        only_order(&mut market.operator, seller);
+        next.signal(Signal::SIGTERM);
+        assert!(next.ends().success());
+        assert!(orders(&mut market.operator, seller).is_empty(), "round {round}");
+    }
 }
 
 /// Fills that happened while the connection was lost are told once it is back, and once only.

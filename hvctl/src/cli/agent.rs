@@ -244,7 +244,9 @@ impl Agency<'_> {
                 let pause = self.lost.pause();
                 self.trader.say_pause("lost", &error, pause)?;
                 if self.alarm.wait(None, pause)? {
-                    return self.trader.say("stopped", "stopped; its orders stay, unseen");
+                    return self
+                        .trader
+                        .say("stopped", "stopped without a connection; its orders stay");
                 }
                 match self.connect() {
                     Ok(client) => break client,

@@ -116,7 +116,7 @@ impl<'a> Trader<'a> {
             let Some(decision) = self.desks[at].decide(&instance, &book, funds, standing) else {
                 continue;
             };
-            self.reach(client, at, standing, &decision)?;
+            self.carry_out(client, at, standing, &decision)?;
             if let Some(order) = decision.order.filter(|order| order.side == Side::Buy) {
                 let bid = u64::from(order.price_ticks) * u64::from(order.quantity);
                 funds = funds.saturating_sub(bid.saturating_mul(book.tick_micro.get()));
@@ -160,7 +160,7 @@ impl<'a> Trader<'a> {
     }
 
     /// Goes the steps from what stands to what was decided.
-    fn reach(
+    fn carry_out(
         &mut self,
         client: &mut Client,
         at: usize,
