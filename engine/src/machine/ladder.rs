@@ -16,8 +16,7 @@ pub const LEVELS_MAX: usize = 1 << 16;
 /// A side of a book.
 #[derive(Debug)]
 pub struct Ladder {
-    /// Credits open at each level.
-    quantities: Box<[u64]>,
+    levels: u32,
     /// Lowest occupied level, or [`NONE`].
     best: u32,
     /// A price is `flip ^ level`, plus `shift`, and the other way round.
@@ -25,6 +24,13 @@ pub struct Ladder {
     shift: u16,
     /// Bit l of word l/64: level l is occupied.
     words: Box<[u64]>,
+    /// Elsewhere, because it is rarely needed and a book's row is short without it.
+    upper: Box<Upper>,
+}
+
+/// The upper levels of the bitmap.
+#[derive(Debug)]
+struct Upper {
     /// Bit w: `words[w]` is not zero.
     groups: [u64; LEVELS_MAX / 64 / 64],
     /// Bit g: `groups[g]` is not zero.
@@ -42,13 +48,12 @@ impl Ladder {
             Side::Sell => (0, 0),
         };
         Ladder {
-            quantities: vec![0; levels].into_boxed_slice(),
+            levels: levels as u32,
             best: NONE,
             flip,
             shift,
             words: vec![0; levels.div_ceil(64)].into_boxed_slice(),
-            groups: [0; LEVELS_MAX / 64 / 64],
-            top: 0,
+            upper: Box::new(Upper { groups: [0; LEVELS_MAX / 64 / 64], top: 0 }),
         }
     }
 
@@ -70,74 +75,34 @@ impl Ladder {
         self.best
     }
 
-    /// Credits open at a level.
-    #[inline(always)]
-    pub fn quantity(&self, level: u32) -> u64 {
-        self.quantities[level as usize]
-    }
-
-    /// Sets the credits open at a level.
-    #[inline(always)]
-    pub fn set(&mut self, level: u32, quantity: u64) {
-        let open = &mut self.quantities[level as usize];
-        let before = std::mem::replace(open, quantity);
-        if before == 0 && quantity > 0 {
-            self.mark(level);
-        } else if before > 0 && quantity == 0 {
-            self.clear(level);
-        }
-    }
-
-    /// Adds to the credits open at a level; returns them.
-    #[inline(always)]
-    pub fn add(&mut self, level: u32, quantity: u32) -> u64 {
-        let open = &mut self.quantities[level as usize];
-        let before = *open;
-        *open = before + u64::from(quantity);
-        if before == 0 {
-            self.mark(level);
-        }
-        before + u64::from(quantity)
-    }
-
-    /// Takes from the credits open at a level; returns what is left of them.
-    #[inline(always)]
-    pub fn take(&mut self, level: u32, quantity: u64) -> u64 {
-        let open = &mut self.quantities[level as usize];
-        assert!(*open >= quantity, "a level miscounts its credits");
-        *open -= quantity;
-        let left = *open;
-        if left == 0 {
-            self.clear(level);
-        }
-        left
-    }
-
     /// Levels, occupied or not.
     pub fn levels(&self) -> u32 {
-        self.quantities.len() as u32
+        self.levels
     }
 
-    /// Marks a level as occupied.
+    /// Marks a level as occupied; it may be marked already.
     #[inline(always)]
-    fn mark(&mut self, level: u32) {
+    pub fn mark(&mut self, level: u32) {
         self.best = self.best.min(level);
         let word = level as usize / 64;
-        self.words[word] |= 1 << (level % 64);
-        self.groups[word / 64] |= 1 << (word % 64);
-        self.top |= 1 << (word / 64);
+        let before = self.words[word];
+        self.words[word] = before | 1 << (level % 64);
+        if before == 0 {
+            self.upper.groups[word / 64] |= 1 << (word % 64);
+            self.upper.top |= 1 << (word / 64);
+        }
     }
 
     /// Marks a level as empty.
     #[inline(always)]
-    fn clear(&mut self, level: u32) {
+    pub fn clear(&mut self, level: u32) {
         let word = level as usize / 64;
         self.words[word] &= !(1 << (level % 64));
         if self.words[word] == 0 {
             let group = word / 64;
-            self.groups[group] &= !(1 << (word % 64));
-            if self.groups[group] == 0 {
-                self.top &= !(1 << group);
+            self.upper.groups[group] &= !(1 << (word % 64));
+            if self.upper.groups[group] == 0 {
+                self.upper.top &= !(1 << group);
             }
         }
         if level == self.best {
@@ -153,17 +118,18 @@ impl Ladder {
         if rest != 0 {
             return word as u32 * 64 + rest.trailing_zeros();
         }
+        let Upper { groups, top } = &*self.upper;
         let mut group = word / 64;
-        let rest = self.groups[group] & (!0_u64 << (word % 64) << 1);
+        let rest = groups[group] & (!0_u64 << (word % 64) << 1);
         if rest != 0 {
             word = group * 64 + rest.trailing_zeros() as usize;
         } else {
-            let rest = self.top & (!0_u64 << group << 1);
+            let rest = top & (!0_u64 << group << 1);
             if rest == 0 {
                 return NONE;
             }
             group = rest.trailing_zeros() as usize;
-            word = group * 64 + self.groups[group].trailing_zeros() as usize;
+            word = group * 64 + groups[group].trailing_zeros() as usize;
         }
         word as u32 * 64 + self.words[word].trailing_zeros()
     }
@@ -194,10 +160,10 @@ mod tests {
                 _ => ((state >> 48) as u32) | 0x0fc0,
             };
             if set.remove(&level) {
-                assert_eq!(ladder.take(level, 7), 0);
+                ladder.clear(level);
             } else if set.len() < 40 || state.is_multiple_of(4) {
                 set.insert(level);
-                assert_eq!(ladder.add(level, 7), 7);
+                ladder.mark(level);
             }
             let at = |level: Option<&u32>| level.copied().unwrap_or(NONE);
             assert_eq!(ladder.best(), at(set.first()));

@@ -43,7 +43,7 @@ fn log2(value: u128) -> i64 {
     // The bits behind the leading one, as a fraction of 2^16.
     let fraction = ((value << (127 - octaves) << 1) >> 112) as i64;
     let (at, rest) = ((fraction >> 10) as usize, fraction & 1023);
-    i64::from(octaves) * OCTAVE + LOGS[at] + ((LOGS[at + 1] - LOGS[at]) * rest >> 10)
+    i64::from(octaves) * OCTAVE + LOGS[at] + (((LOGS[at + 1] - LOGS[at]) * rest) >> 10)
 }
 
 /// The step of an instance's wealth, `(balance / fair)^gamma` in eighths of an octave; `last` is
