@@ -429,11 +429,7 @@ impl Machine {
     /// Checks that a request's id is greater than every earlier one of its session.
     #[inline]
     fn fresh_client_id(&self, env: &Envelope, client_id: u64) -> Result<u64, Reject> {
-        if client_id > self.sessions[env.session as usize].last_client_id {
-            Ok(client_id)
-        } else {
-            Err(Reject::DuplicateClientId)
-        }
+        self.sessions[env.session as usize].fresh_client_id(client_id)
     }
 
     /// Records the id of a request that is being carried out.

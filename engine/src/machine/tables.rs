@@ -118,6 +118,15 @@ impl Session {
         reserved: [0; 5],
     };
 
+    /// Checks that a request's id is greater than every earlier one.
+    ///
+    /// # Errors
+    /// [`Reject::DuplicateClientId`].
+    #[inline(always)]
+    pub fn fresh_client_id(&self, client_id: u64) -> Result<u64, Reject> {
+        if client_id > self.last_client_id { Ok(client_id) } else { Err(Reject::DuplicateClientId) }
+    }
+
     /// The row of an instance, if it may act for it.
     ///
     /// # Errors
