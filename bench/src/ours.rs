@@ -35,6 +35,8 @@ pub struct Ours {
     sequence: u64,
     /// Accounts a side.
     accounts: u32,
+    /// What the machine foresaw of the next operations.
+    foreseen: [u32; AHEAD],
 }
 
 impl Ours {
@@ -64,7 +66,7 @@ impl Ours {
         };
         let machine = Machine::new(&genesis).expect("the bench's bounds are valid");
         let outbox = machine.outbox();
-        let mut ours = Ours { machine, outbox, sequence: 0, accounts };
+        let mut ours = Ours { machine, outbox, sequence: 0, accounts, foreseen: [0; AHEAD] };
         ours.tell(ANY, &genesis);
         for book in 0..books {
             ours.define(book);
@@ -240,12 +242,11 @@ impl Matcher for Ours {
     }
 
     #[inline(always)]
-    fn foresee(&self, messages: &[Message], at: usize) {
+    fn foresee(&mut self, messages: &[Message], at: usize) {
         // As the daemon does with what waits in its ring.
         if let Some(later) = messages.get(at + AHEAD) {
-            self.machine.foresee(later.kind, &later.body);
-            let next = &messages[at + 1];
-            self.machine.foresee_next(next.kind, &next.body);
+            self.foreseen[(at + AHEAD) % AHEAD] = self.machine.foresee(later.kind, &later.body);
+            self.machine.foresee_beside(self.foreseen[(at + 1) % AHEAD]);
         }
     }
 
