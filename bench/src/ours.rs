@@ -4,10 +4,10 @@
 //! credits held and settled in double entry, both fees, bursts reassessed, every report and event
 //! written out. Sixteen accounts trade, eight that buy and eight that sell.
 
+use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
 use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
 use vendue_engine::machine::slab::PAGE_SLOTS;
-use vendue_engine::machine::{Foreseen, Machine};
 use vendue_engine::pipeline::execute::AHEAD;
 use vendue_wire::code::{Resource, Role, Side};
 use vendue_wire::message::{
@@ -36,7 +36,7 @@ pub struct Ours {
     /// Accounts a side.
     accounts: u32,
     /// What the machine foresaw of the next operations.
-    foreseen: [Foreseen; AHEAD],
+    foreseen: [u32; AHEAD],
 }
 
 impl Ours {
@@ -66,8 +66,7 @@ impl Ours {
         };
         let machine = Machine::new(&genesis).expect("the bench's bounds are valid");
         let outbox = machine.outbox();
-        let foreseen = [Foreseen::default(); AHEAD];
-        let mut ours = Ours { machine, outbox, sequence: 0, accounts, foreseen };
+        let mut ours = Ours { machine, outbox, sequence: 0, accounts, foreseen: [0; AHEAD] };
         ours.tell(ANY, &genesis);
         for book in 0..books {
             ours.define(book);

@@ -111,14 +111,6 @@ fn fold(digest: &mut u64, word: u64) {
     *digest = (*digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
 }
 
-/// The node that a command begins with, as [`Machine::foresee`] sees it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Foreseen {
-    node: u32,
-    /// It is the sentinel of a queue whose end the command joins.
-    joins: bool,
-}
-
 /// As much of a command's body as [`Machine::foresee`] looks at.
 pub type Glimpse = [u8; size_of::<NewOrder>()];
 
@@ -284,26 +276,24 @@ impl Machine {
     /// filled up with zeros. No branch depends on what is ahead, which nothing predicts. Returns what
     /// [`Machine::foresee_beside`] wants once the command is next.
     #[inline(always)]
-    pub fn foresee(&self, kind: u8, body: &Glimpse) -> Foreseen {
+    pub fn foresee(&self, kind: u8, body: &Glimpse) -> u32 {
         let order: &NewOrder = zerocopy::transmute_ref!(body);
-        let Some(book) = self.books.get(usize::from(order.book.get())) else {
-            return Foreseen::default();
-        };
-        let (joins, queue) = book.joined_or_met(order.side & 1, order.price_ticks.get());
+        let Some(book) = self.books.get(usize::from(order.book.get())) else { return 0 };
+        let queue = book.joined_or_met(order.side & 1, order.price_ticks.get());
         // A cancel's body begins with its slot.
-        let (cancels, slot) = (kind == Cancel::KIND, order.client_id.get() as u32);
-        let node = select_unpredictable(cancels, slot, queue);
+        let slot = order.client_id.get() as u32;
+        let node = select_unpredictable(kind == Cancel::KIND, slot, queue);
         self.slab.foresee(node);
-        Foreseen { node, joins: joins & !cancels }
+        node
     }
 
     /// Has the processor fetch the nodes beside a foreseen one: an order's neighbours, the end of
     /// the queue that it joins, the head of the one that it meets.
     #[inline(always)]
-    pub fn foresee_beside(&self, foreseen: Foreseen) {
-        if let Some(node) = self.slab.nodes.get(foreseen.node as usize) {
+    pub fn foresee_beside(&self, node: u32) {
+        if let Some(node) = self.slab.nodes.get(node as usize) {
             self.slab.foresee(node.prev);
-            self.slab.foresee(select_unpredictable(foreseen.joins, node.prev, node.next));
+            self.slab.foresee(node.next);
         }
     }
 

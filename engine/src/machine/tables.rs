@@ -194,16 +194,15 @@ pub struct Book {
 }
 
 impl Book {
-    /// True and the sentinel of the queue that an order of this side and price joins, or false and
-    /// that of the one it meets first because it crosses; any number if the price is none.
+    /// Sentinel of the queue that an order of this side and price joins, or of the one that it meets
+    /// first if it crosses; any number if the price is none.
     #[inline(always)]
-    pub fn joined_or_met(&self, side: u8, price: u32) -> (bool, u32) {
+    pub fn joined_or_met(&self, side: u8, price: u32) -> u32 {
         let (own, other) = (usize::from(side), usize::from(side ^ 1));
         let facing = &self.sides[other];
         let joined = self.queues[own].wrapping_add(self.sides[own].level_of(price as u16));
         let met = self.queues[other].wrapping_add(facing.best());
-        let joins = facing.best() > facing.level_of(price as u16);
-        (joins, select_unpredictable(joins, joined, met))
+        select_unpredictable(facing.best() > facing.level_of(price as u16), joined, met)
     }
 
     /// Price nearest to the other side, highest bid or lowest ask; 0 if there is none.

@@ -4,7 +4,7 @@ use super::record::{Ordered, Outcome, split, take};
 use crate::health::Health;
 use crate::machine::command::{Command, Tick};
 use crate::machine::event::{Events, Outbox};
-use crate::machine::{Foreseen, Glimpse, Machine};
+use crate::machine::{Glimpse, Machine};
 use std::sync::Arc;
 use vendue_wire::frame::FRAME_BYTES_MAX;
 use vendue_wire::message::{Body, U64};
@@ -24,7 +24,7 @@ pub const AHEAD: usize = 4;
 struct Waiting {
     kind: u8,
     /// What the machine foresaw.
-    foreseen: Foreseen,
+    node: u32,
     length: usize,
     /// `length` bytes, then at least a glimpse's worth of zeros.
     bytes: [u8; WAITING_BYTES],
@@ -43,8 +43,7 @@ struct Ahead {
 
 impl Ahead {
     fn new() -> Ahead {
-        let foreseen = Foreseen::default();
-        let nothing = Waiting { kind: 0, foreseen, length: 0, bytes: [0; WAITING_BYTES] };
+        let nothing = Waiting { kind: 0, node: 0, length: 0, bytes: [0; WAITING_BYTES] };
         Ahead { waiting: vec![nothing; AHEAD + 1].into_boxed_slice(), first: 0, count: 0 }
     }
 
@@ -62,7 +61,7 @@ impl Ahead {
                 waiting.bytes[length..glimpsed].fill(0);
             }
             (waiting.kind, waiting.length) = (record.tag as u8, length);
-            waiting.foreseen = machine.foresee(waiting.kind, waiting.glimpse());
+            waiting.node = machine.foresee(waiting.kind, waiting.glimpse());
             self.count += 1;
         }
     }
@@ -144,7 +143,7 @@ impl Execute {
         self.ahead.look(&mut self.input, &self.machine);
         let Some((waiting, after)) = self.ahead.next() else { return false };
         if let Some(after) = after {
-            self.machine.foresee_beside(after.foreseen);
+            self.machine.foresee_beside(after.node);
         }
         let kind = waiting.kind;
         let (head, body) = split::<Ordered>(&waiting.bytes[..waiting.length]);
