@@ -138,16 +138,11 @@ impl Machine {
         side: Side,
         out: &mut Outbox,
     ) -> Option<CancelReason> {
-        let book = &self.books[usize::from(order.book)];
-        let facing = &book.sides[side.opposite() as usize];
-        let (level, limit) = (facing.best(), facing.level_of(order.limit));
-        if level > limit {
+        let facing = &self.books[usize::from(order.book)].sides[side.opposite() as usize];
+        let limit = facing.level_of(order.limit);
+        if facing.best() > limit {
             return None;
         }
-        let sentinel = book.queues[side.opposite() as usize] + level;
-        let slot = self.slab.nodes[sentinel as usize].next;
-        let (kept, traded) = (sentinel, level);
-        let mut walk = Walk { limit, level, sentinel, slot, kept, gap: false, gone: 0, traded };
         let row = &self.accounts[usize::from(order.account)];
         let mut taken = Taken {
             meets: if side == Side::Buy { row.buys_from } else { row.sells_to },
@@ -159,6 +154,7 @@ impl Machine {
             posted: Posted { notional: 0, fee: 0, remaining: order.remaining },
         };
         let (trades, wanted) = (self.trades, order.remaining);
+        let mut walk = self.floor(order, side).begin(limit);
         let stopped = loop {
             match self.floor(order, side).eat(order, &mut taken, side, &mut walk, out) {
                 Pause::End => break None,
@@ -295,6 +291,15 @@ struct Floor<'a> {
 }
 
 impl Floor<'_> {
+    /// The beginning of the best level.
+    #[inline(always)]
+    fn begin(&self, limit: u32) -> Walk {
+        let level = self.facing.best();
+        let sentinel = self.queues + level;
+        let slot = self.nodes[sentinel as usize].next;
+        Walk { limit, level, sentinel, slot, kept: sentinel, gap: false, gone: 0, traded: level }
+    }
+
     /// Trades with those who may, level by level, oldest first.
     #[inline(always)]
     fn eat(

@@ -256,14 +256,14 @@ impl Machine {
         out: &mut Outbox,
     ) -> Result<(), Broken> {
         if let Command::Query(query) = command {
-            self.query(&{ *env }, query, out);
+            self.query(env, query, out);
             return Ok(());
         }
         assert!(env.sequence > self.sequence, "sequence {} is not new", env.sequence);
         self.sequence = env.sequence;
         self.time_ns = self.time_ns.max(env.time_ns);
         if env.session == ANY {
-            self.apply_internal(&{ *env }, command, out)?;
+            self.apply_internal(env, command, out)?;
         } else {
             self.apply_request(env, command, out);
         }
@@ -297,9 +297,7 @@ impl Machine {
         }
     }
 
-    /// A session's request: carried out, or refused with a report. Who is called out of line gets a
-    /// copy of the envelope made there: one whose own address goes elsewhere would be stored on
-    /// every path.
+    /// A session's request: carried out, or refused with a report.
     #[inline(always)]
     fn apply_request(&mut self, env: &Envelope, command: &Command<'_>, out: &mut Outbox) {
         let Some(session) = self.sessions.get_mut(env.session as usize) else { return };
@@ -307,12 +305,12 @@ impl Machine {
         let result = match command {
             Command::NewOrder(terms) => self.new_order(env, terms, out),
             Command::Cancel(m) => self.cancel(env, m, out),
-            Command::Replace(m) => self.replace(&{ *env }, m, out),
-            Command::MassCancel(m, side) => self.mass_cancel(&{ *env }, m, *side, out),
-            other => self.apply_admin(&{ *env }, other, out),
+            Command::Replace(m) => self.replace(env, m, out),
+            Command::MassCancel(m, side) => self.mass_cancel(env, m, *side, out),
+            other => self.apply_admin(env, other, out),
         };
         if let Err(code) = result {
-            self.report_rejected(&{ *env }, command.request(), code, out);
+            self.report_rejected(env, command.request(), code, out);
         }
     }
 

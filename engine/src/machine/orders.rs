@@ -176,7 +176,7 @@ impl Machine {
     ) -> Result<(), Reject> {
         match terms.style {
             None => self.let_in(env, terms.message, terms.side, Style::PLAIN, out),
-            Some(style) => self.let_in_special(&{ *env }, terms.message, terms.side, style, out),
+            Some(style) => self.let_in_special(env, terms.message, terms.side, style, out),
         }
     }
 
@@ -255,7 +255,7 @@ impl Machine {
         report_accepted(env, m, &order, out);
         let facing = &book.sides[side.opposite() as usize];
         if facing.best() <= facing.level_of(limit) || dated || !order.rests {
-            self.enter(&{ *env }, order, m.expires_at_ms.get(), out);
+            self.enter(env, order, m.expires_at_ms.get(), out);
         } else {
             // What most orders do.
             pocket.balance.hold(cost.held);
