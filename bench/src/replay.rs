@@ -9,21 +9,22 @@ use std::time::Instant;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use vendue_engine::machine::Machine;
-use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
+use vendue_engine::machine::command::{Command, Envelope};
 use vendue_engine::machine::event::Outbox;
 use vendue_engine::pipeline::record::Arrival;
 use vendue_engine::storage::{Append, Host, Log, LogConfig, Point, Sync, Verify, recover};
 use vendue_engine::trail::{Dirs, State};
-use vendue_wire::code::{Resource, Role};
+use vendue_wire::code::Resource;
 use vendue_wire::message::{
-    ANY, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, NewOrder,
-    U32, field_cut,
+    ANY, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, U32,
+    field_cut,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::daemon::AnyError;
 use crate::flow::{CANCEL, Flow};
 use crate::generate::generate;
+use crate::ours::{self, ACCOUNTS};
 use crate::pin::{Processors, pin};
 use crate::report::Pair;
 use crate::run::median;
@@ -31,8 +32,6 @@ use crate::run::median;
 /// Live orders the flow keeps to, and operations behind them.
 const LIVE: usize = 20_000;
 const OPERATIONS: usize = 1_000_000;
-/// Instances on each side of the book.
-const TRADERS: u32 = 8;
 /// Bytes of reports kept for each session, as in the embedded configuration.
 const REPLAY_BYTES: usize = 64 << 10;
 
@@ -168,18 +167,7 @@ impl Writer {
 
 /// Writes the flow as a journal; its records, and the digest it must replay to.
 fn write(dirs: &Dirs, flow: &Flow) -> Result<(u64, u64), AnyError> {
-    let orders = flow.expected.live_max as u32 + 2;
-    let genesis = Genesis {
-        accounts_max: (2 * TRADERS).into(),
-        instances_max: (2 * TRADERS).into(),
-        orders_max: orders.into(),
-        orders_per_instance_max: orders.into(),
-        sessions_max: 4.into(),
-        credit_cap_s: 86_400.into(),
-        burst_resume_ms: 1.into(),
-        maker_fee_bps: 5.into(),
-        taker_fee_bps: 10.into(),
-    };
+    let genesis = ours::genesis(ACCOUNTS, 1, flow.expected.live_max + 1);
     let machine = Machine::new(&genesis).map_err(|error| error.to_string())?;
     let outbox = machine.outbox();
     let log = Log::open(CONFIG, recover(&Host, &dirs.journal, None, Point::START)?)?;
@@ -195,14 +183,7 @@ fn write(dirs: &Dirs, flow: &Flow) -> Result<(u64, u64), AnyError> {
             continue;
         }
         let sells = u32::from(record.side);
-        let order = NewOrder {
-            client_id: u64::from(record.id).into(),
-            instance: (sells * TRADERS + record.id % TRADERS).into(),
-            price_ticks: u32::from(record.price).into(),
-            quantity: record.quantity.into(),
-            side: record.side,
-            ..NewOrder::new_zeroed()
-        };
+        let order = ours::order(record, sells * ACCOUNTS + record.id % ACCOUNTS);
         writer.tell(1, &order)?;
         handles[record.id as usize] = writer.handle();
     }
@@ -212,30 +193,9 @@ fn write(dirs: &Dirs, flow: &Flow) -> Result<(u64, u64), AnyError> {
 }
 
 fn set_up(writer: &mut Writer) -> Result<(), AnyError> {
-    writer.tell(
-        ANY,
-        &DefineBook {
-            vru_size: 10.into(),
-            capacity_vru: 1_000_000.into(),
-            tick_micro: 1.into(),
-            price_ticks_max: 1000.into(),
-            quantity_max: u32::MAX.into(),
-            burst_percent: 400.into(),
-            tier: 0.into(),
-            resource: Resource::Cpu as u8,
-            reserved: 0,
-            name: field_cut("bronze"),
-        },
-    )?;
-    let operator = |session: u64| OpenSession {
-        session: session.into(),
-        account: ANY.into(),
-        instance: ANY.into(),
-        role: Role::Operator as u8,
-        ..OpenSession::new_zeroed()
-    };
-    writer.tell(ANY, &operator(1))?;
-    for trader in 0..2 * TRADERS {
+    writer.tell(ANY, &ours::definition(0, Resource::Cpu as u8))?;
+    writer.tell(ANY, &ours::operator(1))?;
+    for trader in 0..2 * ACCOUNTS {
         let name = field_cut(&format!("trader {trader}"));
         let client_id = |at: u64| (u64::from(trader) * 4 + at).into();
         let (sells_to, buys_from) = (u64::MAX.into(), u64::MAX.into());
@@ -272,5 +232,5 @@ fn set_up(writer: &mut Writer) -> Result<(), AnyError> {
         };
         writer.tell(0, &grant)?;
     }
-    writer.tell(ANY, &operator(2))
+    writer.tell(ANY, &ours::operator(2))
 }
