@@ -176,7 +176,11 @@ fn start_threads(
     ];
     let (gateway, journal) = match keys.threads {
         // In the order data takes; the device works while the machine does.
-        ThreadsKey::One => (vec![ingress, sequence, journal, execute, publish], None),
+        ThreadsKey::One if config.journal.sync == SyncKey::Always => {
+            (vec![ingress, sequence, journal, execute, publish], None)
+        }
+        // Nobody waits for the journal: what was said goes out first.
+        ThreadsKey::One => (vec![ingress, journal, sequence, execute, publish], None),
         ThreadsKey::Each => {
             let core = start("core", vec![sequence, execute], core_bell, &keys.core, &halted);
             others.push(core.map_err(started("core"))?);

@@ -59,6 +59,8 @@ pub struct Desk {
     tape: VecDeque<TradeRow>,
     books: Vec<Shown>,
     depth: Depth,
+    /// Where reports are encoded: one made for each would have to be cleared for each.
+    frame: [u8; FRAME_BYTES_MAX],
 }
 
 /// Why bytes are not a desk.
@@ -71,7 +73,7 @@ impl Desk {
     pub fn new(sessions: u32, replay_bytes: usize) -> Desk {
         let streams = (0..sessions).map(|_| Stream::default()).collect();
         let (tape, books, depth) = (VecDeque::new(), Vec::new(), Depth::default());
-        Desk { streams, replay_bytes, tape, books, depth }
+        Desk { streams, replay_bytes, tape, books, depth, frame: [0; FRAME_BYTES_MAX] }
     }
 
     /// Adds the next book.
@@ -134,9 +136,8 @@ impl Desk {
     fn report(&mut self, slot: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) {
         let Some(stream) = self.streams.get_mut(slot as usize) else { return };
         stream.last += 1;
-        let mut bytes = [0; FRAME_BYTES_MAX];
-        let length = frame::encode_raw(kind, stream.last, body, &mut bytes);
-        let frame = &bytes[..length];
+        let length = frame::encode_raw(kind, stream.last, body, &mut self.frame);
+        let frame = &self.frame[..length];
         if stream.kept.len() + length > self.replay_bytes {
             // An eighth at once: forgetting costs more than what is forgotten.
             stream.forget_down_to(self.replay_bytes - length.max(self.replay_bytes / 8));

@@ -18,7 +18,7 @@ use crate::pipeline::record::Arrival;
 use crate::pipeline::sequence::{Following, Sequence};
 use crate::pipeline::{Doorbells, Rings};
 use crate::storage::{
-    Append, Log, LogConfig, LogError, Medium, RecoverError, Sync as LogSync, Verify, recover,
+    self, Append, Log, LogConfig, LogError, Medium, RecoverError, Sync as LogSync, Verify, handover,
 };
 use crate::trail::{Clerk, Dirs, State, TrailError, start_records};
 use crossbeam::channel::{Receiver, Sender};
@@ -28,8 +28,10 @@ use hvctl::limit::Device;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::Resource;
 use vendue_wire::doorbell::Doorbell;
@@ -114,12 +116,12 @@ pub fn recover_state<M: Medium>(
     clock: &Clock,
 ) -> Result<Recovered<M>, StartError> {
     let replay_bytes = *config.gateway.replay_bytes_max.get_ref();
-    let (mut state, damaged) = State::newest(dirs, replay_bytes)?;
+    let (state, damaged) = State::newest(dirs, replay_bytes)?;
     // Stands until the next start, however many good snapshots follow.
     damaged.into_iter().for_each(|text| health.report("recovery", text));
     health.snapshot.set(state.point.sequence);
-    let mirror = config.journal.mirror.as_deref();
-    let recovered = recover(&dirs.medium, &dirs.journal, mirror, state.point)?;
+    let started = clock.instant();
+    let (mut state, recovered) = replay(dirs, config.journal.mirror.as_deref(), state)?;
     for cut in &recovered.cuts {
         let (bytes, segment) = (cut.bytes, cut.segment.display());
         tracing::warn!("cut {bytes} bytes of a torn record from {segment}; it was never answered");
@@ -128,9 +130,6 @@ pub fn recover_state<M: Medium>(
         tracing::warn!("rebuilt {} from the other copy of the journal", rebuilt.dir.display());
     }
     let through = recovered.last.sequence;
-    let started = clock.instant();
-    // Recovery has verified these bytes.
-    state.advance(dirs, through, Verify::Chain, |_, _, _| true)?;
     let mut log = Log::open(log_config(config), recovered)?;
     // A crash may have come before the last of the start-up records.
     let start = start_records(&config.genesis(), &config.books());
@@ -158,6 +157,41 @@ pub fn recover_state<M: Medium>(
         "state recovered"
     );
     Ok(Recovered { machine, state, log })
+}
+
+/// Verifies and mends the journal, and executes what follows `state`. Without a mirror both are done
+/// side by side: what is verified is executed by a thread of its own. With one, which side is whole
+/// is known only when both have been looked at.
+///
+/// # Errors
+/// The journal cannot be used; what else might be wrong with its records comes second.
+pub fn replay<M: Medium>(
+    dirs: &Dirs<M>,
+    mirror: Option<&Path>,
+    mut state: State,
+) -> Result<(State, storage::Recovered<M>), StartError> {
+    let (medium, journal, known) = (&dirs.medium, &dirs.journal, state.point);
+    let recovered = if mirror.is_some() {
+        let recovered = storage::recover(medium, journal, mirror, known)?;
+        state.advance(dirs, recovered.last.sequence, Verify::Records, |_, _, _| true)?;
+        recovered
+    } else {
+        let (handing, handed) = handover();
+        let executed = &mut state;
+        thread::scope(|scope| {
+            let executing = thread::Builder::new()
+                .name("replay".to_owned())
+                .spawn_scoped(scope, move || executed.execute_all(&handed))
+                .map_err(system("start a thread"))?;
+            let recovered = storage::recover_handing(medium, journal, known, handing);
+            let executed = executing.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let recovered = recovered?;
+            executed?;
+            Ok::<_, StartError>(recovered)
+        })?
+    };
+    assert_eq!(state.point, recovered.last, "all that was recovered was executed");
+    Ok((state, recovered))
 }
 
 fn log_config(config: &Config) -> LogConfig {

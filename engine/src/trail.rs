@@ -10,7 +10,7 @@ use crate::machine::state::StateError;
 use crate::machine::{Broken, Machine};
 use crate::pipeline::record::{Arrival, Outcome};
 use crate::storage::segment::FileError;
-use crate::storage::{Host, Medium, Point, ReadError, Reader, Record, Verify, snapshot};
+use crate::storage::{Handed, Host, Medium, Point, ReadError, Reader, Record, Verify, snapshot};
 use std::path::{Path, PathBuf};
 use vendue_wire::code::Reject;
 use vendue_wire::message::Body;
@@ -133,13 +133,26 @@ impl State {
             if let Some(machine) = &self.machine {
                 go_on = seen(machine, &record, &self.outbox);
             }
-            self.point = Point { sequence: record.sequence, chain: record.chain_after() };
-            self.outbox.clear();
         }
         Ok(())
     }
 
-    /// Executes one record; its events stay in the outbox.
+    /// Executes the records after this state of all blocks that are handed over.
+    ///
+    /// # Errors
+    /// A record cannot be executed.
+    pub fn execute_all(&mut self, handed: &Handed) -> Result<(), TrailError> {
+        while let Some(block) = handed.next_block() {
+            let known = self.point.sequence;
+            for record in block.records().filter(|record| record.sequence > known) {
+                self.execute(&record)?;
+            }
+            handed.give_back(block);
+        }
+        Ok(())
+    }
+
+    /// Executes the next record; its events stay in the outbox.
     fn execute(&mut self, record: &Record<'_>) -> Result<(), TrailError> {
         let (sequence, kind) = (record.sequence, record.kind);
         let broken = |why| Broken::Record { sequence, kind, why };
@@ -154,6 +167,7 @@ impl State {
         };
         let command = Command::parse(kind, body).map_err(broken)?;
         self.apply(&env, &command)?;
+        self.point = Point { sequence, chain: record.chain_after() };
         Ok(())
     }
 

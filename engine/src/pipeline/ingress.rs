@@ -43,7 +43,9 @@ const QUESTIONS_MAX: u32 = 64;
 const ANSWER_LOST: Duration = Duration::from_secs(1);
 /// While sessions speak in shared memory, sockets are asked once in so many turns: asking is a
 /// system call.
-const TURNS_PER_POLL: u32 = 16;
+const TURNS_PER_POLL: u32 = 32;
+/// One that moved something takes longer and counts for so many.
+const BUSY_TURN: u32 = 2;
 /// How long the rings of a connection that has ended stay readable: its peer may not have read
 /// the farewell.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -155,8 +157,10 @@ impl Ingress {
 
     /// Does what there is to do. True if there was something.
     pub fn turn(&mut self) -> bool {
+        // Made once: it is cleared each time.
+        let mut bytes = [0; FRAME_BYTES_MAX];
         // Answers first: somebody waits for them.
-        let mut moved = self.carry_back();
+        let mut moved = self.carry_back(&mut bytes);
         if moved {
             self.flush_dirty();
         }
@@ -166,7 +170,8 @@ impl Ingress {
         }
         // While stopping everything read is refused: a peer that goes on asking is no reason to
         // go on running.
-        moved |= self.read_all() && !self.health.stopping();
+        moved |= self.read_all(&mut bytes) && !self.health.stopping();
+        self.turns_unpolled += if moved { BUSY_TURN - 1 } else { 0 };
         self.look_at_timers();
         self.retry_closing();
         self.requests.flush();
@@ -435,15 +440,16 @@ impl Ingress {
 
     // ---- towards the core ------------------------------------------------------------------
 
-    fn read_all(&mut self) -> bool {
+    fn read_all(&mut self, bytes: &mut [u8; FRAME_BYTES_MAX]) -> bool {
         let mut moved = false;
         for at in 0..self.connections.len() as u32 {
-            moved |= self.read_one(at);
+            moved |= self.read_one(at, bytes);
         }
         moved
     }
 
-    fn read_one(&mut self, at: u32) -> bool {
+    /// Handles what a connection has said; each frame is copied to `bytes` first.
+    fn read_one(&mut self, at: u32, bytes: &mut [u8; FRAME_BYTES_MAX]) -> bool {
         let mut frames = 0;
         while frames < FRAMES_PER_TURN {
             if self.yields(at) {
@@ -453,16 +459,15 @@ impl Ingress {
             if !connection.may_have_frames() {
                 break;
             }
-            let mut bytes = [0; FRAME_BYTES_MAX];
             let ringed = connection.rings.is_some();
             let next = if let Some(rings) = &mut connection.rings {
                 match rings.requests.pop() {
-                    Ok(Some(record)) => copy_frame(record.bytes, &mut bytes),
+                    Ok(Some(record)) => copy_frame(record.bytes, bytes),
                     Ok(None) => Ok(0),
                     Err(_) => Err(Goodbye::BadFrame),
                 }
             } else {
-                connection.next_frame(&mut bytes).map_err(|error| match error {
+                connection.next_frame(bytes).map_err(|error| match error {
                     frame::FrameError::Version(_) => Goodbye::BadVersion,
                     _ => Goodbye::BadFrame,
                 })
@@ -766,11 +771,10 @@ impl Ingress {
 
     // ---- back to the peers -----------------------------------------------------------------
 
-    fn carry_back(&mut self) -> bool {
+    fn carry_back(&mut self, bytes: &mut [u8; FRAME_BYTES_MAX]) -> bool {
         let mut moved = false;
         for at in 0..self.answers.len() {
             for _ in 0..DELIVERIES_PER_TURN {
-                let mut bytes = [0; FRAME_BYTES_MAX];
                 let Some(record) = take(&mut self.answers[at]) else { break };
                 let tag = record.tag;
                 let (head, frame) = split::<Delivery>(record.bytes);
