@@ -452,6 +452,9 @@ fn open_gateway(
     config: &Config,
     make: impl FnOnce(mio::Poll, UnixListener, Option<TcpListener>, TlsListener) -> Ingress,
 ) -> Result<Ingress, StartError> {
+    let keys = &config.gateway.tls;
+    // Before anyone is listened to.
+    let loaded = keys.as_ref().map(|keys| tls::load(&keys.dir)).transpose()?;
     let path = &config.gateway.unix;
     let poll = mio::Poll::new().map_err(system("make a poll"))?;
     let unix = listen::unix(path).map_err(system(format!("listen on {}", path.display())))?;
@@ -460,9 +463,8 @@ fn open_gateway(
         Some(&address) => Some(listen::tcp(address).map_err(refused(address))?),
         None => None,
     };
-    let tls = match &config.gateway.tls {
-        Some(keys) => {
-            let loaded = tls::load(&keys.dir)?;
+    let tls = match keys.as_ref().zip(loaded) {
+        Some((keys, loaded)) => {
             Some((listen::tls(keys.address).map_err(refused(keys.address))?, loaded))
         }
         None => None,
