@@ -264,7 +264,7 @@ fn nobody_squats_on_a_session() {
         ..Identity::tenant(account)
     };
     let mut owner = daemon.client(&as_role(Role::Tenant, seller.account, ANY));
-    enter(&mut owner, seller, Side::Sell, 10, 5);
+    enter(&mut owner, seller, Side::Sell, 99, 5);
     let strangers = [
         as_role(Role::Tenant, buyer.account, ANY),
         as_role(Role::Agent, seller.account, seller.instance),
@@ -277,7 +277,7 @@ fn nobody_squats_on_a_session() {
         let stranger = daemon.client(&Identity { replay_from: 1, ..identity });
         let fresh = (stranger.ack.last_request.get(), stranger.ack.last_client_id.get());
         assert_eq!((fresh, stranger.ack.next_sequence.get()), ((0, 0), 1));
-        enter(&mut owner, seller, Side::Sell, 10, 5);
+        enter(&mut owner, seller, Side::Sell, 99, 5);
     }
     drop(owner);
     let owner = daemon.client(&as_role(Role::Tenant, seller.account, ANY));
