@@ -239,6 +239,16 @@ impl Matcher for Ours {
     }
 
     #[inline(always)]
+    fn foresee(&self, later: &Message) {
+        self.machine.foresee(later.kind, &later.body);
+    }
+
+    #[inline(always)]
+    fn foresee_next(&self, next: &Message) {
+        self.machine.foresee_next(next.kind, &next.body);
+    }
+
+    #[inline(always)]
     fn take(&mut self, message: &Message, mut on_fill: impl FnMut(Fill)) -> u64 {
         let trades = self.machine.trades();
         if message.kind == Cancel::KIND {
@@ -246,11 +256,9 @@ impl Matcher for Ours {
         } else {
             self.apply(NewOrder::KIND, &message.body);
         }
-        let mut events = self.outbox.events();
-        let accepted = events.next().and_then(|event| event.read::<Accepted>());
-        let handle = accepted.map_or(0, |accepted| accepted.handle.get());
+        let events = self.outbox.events();
         if self.machine.trades() != trades {
-            for fill in events.filter_map(|event| event.read::<FillEvent>()) {
+            for fill in events.clone().filter_map(|event| event.read::<FillEvent>()) {
                 on_fill(Fill {
                     taker: fill.taker_client_id.get() as u32,
                     maker: fill.maker_client_id.get() as u32,
@@ -259,6 +267,8 @@ impl Matcher for Ours {
                 });
             }
         }
+        let accepted = { events }.next().and_then(|event| event.read::<Accepted>());
+        let handle = accepted.map_or(0, |accepted| accepted.handle.get());
         self.outbox.clear();
         handle
     }

@@ -29,6 +29,12 @@ pub trait Matcher {
     /// carries the handle that its order was answered with.
     fn input(&self, record: &Record) -> Self::Input;
 
+    /// Looks at an operation that is a few ahead.
+    fn foresee(&self, _later: &Self::Input) {}
+
+    /// Looks at the operation that is next.
+    fn foresee_next(&self, _next: &Self::Input) {}
+
     /// Executes an operation; every fill goes to `on_fill`, in order. Returns the handle of what
     /// rests; any number if nothing does.
     fn take(&mut self, input: &Self::Input, on_fill: impl FnMut(Fill)) -> u64;
@@ -258,7 +264,11 @@ pub(crate) fn inputs<M: Matcher>(flow: &Flow, mut dry: M) -> Vec<M::Input> {
 
 #[inline(always)]
 pub(crate) fn drive<M: Matcher>(matcher: &mut M, inputs: &[M::Input], totals: &mut Totals) {
-    for input in inputs {
+    for (at, input) in inputs.iter().enumerate() {
+        if let Some(later) = inputs.get(at + 4) {
+            matcher.foresee(later);
+            matcher.foresee_next(&inputs[at + 1]);
+        }
         matcher.take(input, |fill| totals.count(fill));
     }
 }

@@ -32,10 +32,11 @@ use event::Outbox;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
 use orders::Fees;
-use slab::Slab;
+use slab::{Node, Slab};
 use tables::{Account, Book, Instance, Session};
 use vendue_wire::code::{Reject, Resource, Side};
-use vendue_wire::message::{ANY, Rejected};
+use vendue_wire::message::{ANY, Body, Cancel, NewOrder, Rejected};
+use zerocopy::FromBytes;
 
 const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
 
@@ -190,6 +191,11 @@ impl Machine {
         self.books.iter().map(|book| book.orders).sum()
     }
 
+    /// Open orders, by slot.
+    pub fn orders(&self) -> impl Iterator<Item = &Node> {
+        self.slab.orders(0, |_| true).map(|slot| &self.slab.nodes[slot as usize])
+    }
+
     /// Accounts, and live instances.
     pub fn census(&self) -> (u32, u32) {
         let instances = self.instances.iter().filter(|row| row.live == 1).count();
@@ -262,6 +268,48 @@ impl Machine {
         Ok(())
     }
 
+    /// Has the processor fetch what a command that is a few ahead will touch first: where orders are
+    /// many, each is far away. Changes nothing, whatever the bytes are.
+    #[inline(always)]
+    pub fn foresee(&self, kind: u8, body: &[u8]) {
+        if kind == Cancel::KIND
+            && let Ok((m, _)) = Cancel::ref_from_prefix(body)
+        {
+            self.slab.foresee(m.handle.get() as u32);
+        } else if kind == NewOrder::KIND
+            && let Ok((m, _)) = NewOrder::ref_from_prefix(body)
+            && let Some(book) = self.books.get(usize::from(m.book.get()))
+        {
+            self.slab.foresee(book.queue(m.side & 1, m.price_ticks.get()));
+        }
+    }
+
+    /// The same for the command that is next, of which more can be known once what
+    /// [`Machine::foresee`] asked for is there: an order's neighbours, the end of the queue that it
+    /// joins, the head of the one that it meets.
+    #[inline(always)]
+    pub fn foresee_next(&self, kind: u8, body: &[u8]) {
+        if kind == Cancel::KIND
+            && let Ok((m, _)) = Cancel::ref_from_prefix(body)
+            && let Some(node) = self.slab.nodes.get(m.handle.get() as u32 as usize)
+        {
+            self.slab.foresee(node.prev);
+            self.slab.foresee(node.next);
+        } else if kind == NewOrder::KIND
+            && let Ok((m, _)) = NewOrder::ref_from_prefix(body)
+            && let Some(book) = self.books.get(usize::from(m.book.get()))
+        {
+            let (side, price) = (m.side & 1, m.price_ticks.get());
+            if let Some(met) = book.met(side, price)
+                && let Some(sentinel) = self.slab.nodes.get(met as usize)
+            {
+                self.slab.foresee(sentinel.next);
+            } else if let Some(sentinel) = self.slab.nodes.get(book.queue(side, price) as usize) {
+                self.slab.foresee(sentinel.prev);
+            }
+        }
+    }
+
     /// A session's request: carried out, or refused with a report.
     #[inline(always)]
     fn apply_request(&mut self, env: &Envelope, command: &Command<'_>, out: &mut Outbox) {
@@ -275,7 +323,7 @@ impl Machine {
             other => self.apply_admin(env, other, out),
         };
         if let Err(code) = result {
-            self.report_rejected(env, command, code, out);
+            self.report_rejected(env, command.request(), code, out);
         }
     }
 
@@ -398,12 +446,11 @@ impl Machine {
     fn report_rejected(
         &mut self,
         env: &Envelope,
-        command: &Command<'_>,
+        (kind, client_id): (u8, u64),
         code: Reject,
         out: &mut Outbox,
     ) {
         self.fold(u64::from(code as u8));
-        let (kind, client_id) = command.request();
         let report = Rejected {
             request: env.request.into(),
             client_id: client_id.into(),

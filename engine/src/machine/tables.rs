@@ -188,6 +188,23 @@ pub struct Book {
 }
 
 impl Book {
+    /// Sentinel of the queue that an order of this side and price rests in; any number if the price
+    /// is none.
+    #[inline(always)]
+    pub fn queue(&self, side: u8, price: u32) -> u32 {
+        let side = usize::from(side);
+        self.queues[side].wrapping_add(self.sides[side].level_of(price as u16))
+    }
+
+    /// Sentinel of the queue that such an order meets first, if it crosses.
+    #[inline(always)]
+    pub fn met(&self, side: u8, price: u32) -> Option<u32> {
+        let facing = usize::from(side ^ 1);
+        let (ladder, first) = (&self.sides[facing], self.queues[facing]);
+        let crosses = ladder.best() <= ladder.level_of(price as u16);
+        crosses.then(|| first.wrapping_add(ladder.best()))
+    }
+
     /// Price nearest to the other side, highest bid or lowest ask; 0 if there is none.
     pub fn best(&self, side: Side) -> u16 {
         let ladder = &self.sides[side as usize];
