@@ -86,24 +86,41 @@ fn refused(endpoint: &Endpoint, identity: &Identity) {
     assert!(matches!(came, Err(ClientError::Refused { code: c, .. }) if c == code), "{came:?}");
 }
 
-/// A certificate makes its holder what the configuration says, and nothing else.
+fn as_role(role: Role, account: u32, instance: u32) -> Identity {
+    Identity { role, instance, ..Identity::tenant(account) }
+}
+
+/// A site, its market, and how each client reaches it.
+struct Town {
+    daemon: Daemon,
+    market: Market,
+    root: Endpoint,
+    alice: Endpoint,
+    bob: Endpoint,
+    web: Endpoint,
+    stranger: Endpoint,
+}
+
+impl Town {
+    fn open() -> Town {
+        let (daemon, address) = site(Setup::small());
+        let market = Market::open(&daemon);
+        let [root, alice, web, stranger] = ["root", "alice", "web", "stranger"]
+            .map(|who| endpoint(&daemon, who, "localhost", address));
+        let bob = endpoint(&daemon, "bob", "127.0.0.1", address);
+        Town { daemon, market, root, alice, bob, web, stranger }
+    }
+}
+
+/// Whoever has a certificate trades as what the configuration says of its name.
 #[test]
 fn a_certificate_is_an_account_and_a_role() {
-    let (daemon, address) = site(Setup::small());
-    let mut market = Market::open(&daemon);
+    let Town { daemon, market, root, alice, bob, web, .. } = Town::open();
     let (seller, buyer) = (market.seller, market.buyer);
-    let [root, alice, bob, web, stranger] = ["root", "alice", "bob", "web", "stranger"]
-        .map(|who| endpoint(&daemon, who, "localhost", address));
-    let as_role = |role, account: u32, instance: u32| Identity {
-        role,
-        instance,
-        ..Identity::tenant(account)
-    };
     // Who asks for no account in particular acts for its own.
     let mut sells = Client::connect(&alice, &Identity::tenant(ANY)).unwrap();
     assert_eq!(sells.ack.account.get(), seller.account);
-    let by_address = endpoint(&daemon, "bob", "127.0.0.1", address);
-    let mut buys = Client::connect(&by_address, &Identity::tenant(buyer.account)).unwrap();
+    let mut buys = Client::connect(&bob, &Identity::tenant(buyer.account)).unwrap();
     let mut agent = Client::connect(&web, &as_role(Role::Agent, ANY, ANY)).unwrap();
     assert_eq!(agent.ack.instance.get(), seller.instance);
     enter(&mut sells, seller, Side::Sell, 10, 3);
@@ -117,7 +134,29 @@ fn a_certificate_is_an_account_and_a_role() {
     assert!(Client::connect(&root, &Identity::operator()).is_ok());
     assert!(Client::connect(&root, &Identity::observer()).is_ok());
 
-    // Another's account is refused like one that does not exist.
+    // Much at once, in both directions.
+    for _ in 0..200 {
+        let order = limit(&mut sells, seller, Side::Sell, 50, 1);
+        sells.send(&order).unwrap();
+    }
+    for _ in 0..200 {
+        expect::<Accepted>(&mut sells);
+    }
+    let session = sells.ack.session.get();
+    let again = Identity { session, replay_from: 1, ..Identity::tenant(seller.account) };
+    let mut resumed = Client::connect(&alice, &again).unwrap();
+    for _ in 0..202 {
+        assert_ne!(next(&mut resumed).kind(), ReplayEnd::KIND);
+    }
+    expect::<ReplayEnd>(&mut resumed);
+    check_alive(&daemon, &market, &daemon.unix());
+}
+
+/// Another's account is refused like one that does not exist, and so is more than was granted.
+#[test]
+fn a_certificate_is_nothing_else() {
+    let Town { daemon, market, alice, bob, web, stranger, .. } = Town::open();
+    let (seller, buyer) = (market.seller, market.buyer);
     for account in [buyer.account, 60] {
         refused(&alice, &Identity::tenant(account));
         refused(&web, &as_role(Role::Agent, account, seller.instance));
@@ -131,46 +170,26 @@ fn a_certificate_is_an_account_and_a_role() {
         refused(endpoint, &Identity::observer());
     }
     refused(&stranger, &Identity::tenant(seller.account));
+    check_alive(&daemon, &market, &daemon.unix());
+}
 
-    // The operator's command, which finds out by itself what it may be.
-    let ask = |who: &Endpoint, what: &[&str]| {
+/// The operator's command finds out by itself what it may be.
+#[test]
+fn hvctl_shows_each_its_own() {
+    let Town { root, alice, web, stranger, daemon, .. } = Town::open();
+    let ask = |who: &Endpoint| {
         let connect = who.to_string();
-        hvctl(&[&["--connect", connect.as_str(), "--json"], what].concat())
+        hvctl(&["--connect", connect.as_str(), "--json", "instance", "list"])
     };
-    let shown = ask(&alice, &["instance", "list"]);
-    let shown = text_of(&shown);
-    assert!(shown.contains("\"seller\"") && !shown.contains("buyer"), "{shown}");
-    assert!(text_of(&ask(&web, &["instance", "list"])).contains("\"seller\""));
-    assert!(text_of(&ask(&root, &["instance", "list"])).contains("\"buyer\""));
-    let told = ask(&stranger, &["instance", "list"]);
+    for narrow in [&alice, &web] {
+        let shown = text_of(&ask(narrow));
+        assert!(shown.contains("\"seller\"") && !shown.contains("buyer"), "{shown}");
+    }
+    assert!(text_of(&ask(&root)).contains("\"buyer\""));
+    let told = ask(&stranger);
     assert_eq!(told.status.code(), Some(1));
     assert!(text_of(&told).contains("[[access]]"), "{}", text_of(&told));
-
-    // Much at once, in both directions.
-    let order = |client: &mut Client| limit(client, seller, Side::Sell, 50, 1);
-    for _ in 0..200 {
-        let order = order(&mut sells);
-        sells.send(&order).unwrap();
-    }
-    for _ in 0..200 {
-        expect::<Accepted>(&mut sells);
-    }
-    let again = Identity {
-        session: sells.ack.session.get(),
-        replay_from: 1,
-        ..Identity::tenant(seller.account)
-    };
-    let mut resumed = Client::connect(&alice, &again).unwrap();
-    for _ in 0..202 {
-        assert_ne!(next(&mut resumed).kind(), ReplayEnd::KIND);
-    }
-    expect::<ReplayEnd>(&mut resumed);
-    drop(sells);
-    market
-        .operator
-        .call(&MassCancel { instance: ANY.into(), book: ANY_BOOK.into(), side: 2, reserved: 0 })
-        .unwrap();
-    check_alive(&daemon, &market, &daemon.unix());
+    drop(daemon);
 }
 
 /// An authority of a test's own, that signs what `hvctl pki` would not.
