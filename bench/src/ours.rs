@@ -8,6 +8,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
 use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
 use vendue_engine::machine::slab::PAGE_SLOTS;
+use vendue_engine::pipeline::execute::AHEAD;
 use vendue_wire::code::{Resource, Role, Side};
 use vendue_wire::message::{
     ANY, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, NewOrder,
@@ -239,13 +240,13 @@ impl Matcher for Ours {
     }
 
     #[inline(always)]
-    fn foresee(&self, later: &Message) {
-        self.machine.foresee(later.kind, &later.body);
-    }
-
-    #[inline(always)]
-    fn foresee_next(&self, next: &Message) {
-        self.machine.foresee_next(next.kind, &next.body);
+    fn foresee(&self, messages: &[Message], at: usize) {
+        // As the daemon does with what waits in its ring.
+        if let Some(later) = messages.get(at + AHEAD) {
+            self.machine.foresee(later.kind, &later.body);
+            let next = &messages[at + 1];
+            self.machine.foresee_next(next.kind, &next.body);
+        }
     }
 
     #[inline(always)]
@@ -258,7 +259,9 @@ impl Matcher for Ours {
         }
         let events = self.outbox.events();
         if self.machine.trades() != trades {
-            for fill in events.clone().filter_map(|event| event.read::<FillEvent>()) {
+            let traded = (self.machine.trades() - trades) as usize;
+            let fills = events.clone().filter_map(|event| event.read::<FillEvent>());
+            for fill in fills.take(traded) {
                 on_fill(Fill {
                     taker: fill.taker_client_id.get() as u32,
                     maker: fill.maker_client_id.get() as u32,

@@ -29,11 +29,8 @@ pub trait Matcher {
     /// carries the handle that its order was answered with.
     fn input(&self, record: &Record) -> Self::Input;
 
-    /// Looks at an operation that is a few ahead.
-    fn foresee(&self, _later: &Self::Input) {}
-
-    /// Looks at the operation that is next.
-    fn foresee_next(&self, _next: &Self::Input) {}
+    /// Looks at what comes after operation `at`, which is executed next.
+    fn foresee(&self, _inputs: &[Self::Input], _at: usize) {}
 
     /// Executes an operation; every fill goes to `on_fill`, in order. Returns the handle of what
     /// rests; any number if nothing does.
@@ -157,8 +154,9 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, M, F> {
     fn latency(&self, name: &str, ns_per_tick: f64) -> Result<Latency, RunError> {
         let ticks = self.run(name, |matcher, inputs, totals| {
             let mut ticks = histogram();
-            for input in inputs {
+            for (at, input) in inputs.iter().enumerate() {
                 let start = time_stamp();
+                matcher.foresee(inputs, at);
                 matcher.take(input, |fill| totals.count(fill));
                 ticks.saturating_record(time_stamp() - start);
             }
@@ -265,10 +263,7 @@ pub(crate) fn inputs<M: Matcher>(flow: &Flow, mut dry: M) -> Vec<M::Input> {
 #[inline(always)]
 pub(crate) fn drive<M: Matcher>(matcher: &mut M, inputs: &[M::Input], totals: &mut Totals) {
     for (at, input) in inputs.iter().enumerate() {
-        if let Some(later) = inputs.get(at + 4) {
-            matcher.foresee(later);
-            matcher.foresee_next(&inputs[at + 1]);
-        }
+        matcher.foresee(inputs, at);
         matcher.take(input, |fill| totals.count(fill));
     }
 }

@@ -9,6 +9,7 @@ mod door;
 mod output;
 
 mod account;
+mod agent;
 mod audit;
 mod book;
 mod group;
@@ -106,6 +107,8 @@ enum Command {
     /// Make the certificates of a small site, for TLS between hosts
     #[command(subcommand)]
     Pki(pki::PkiCommand),
+    /// Trade for an instance: offer the credits it will not need, request those it will lack
+    Agent(agent::AgentCommand),
     /// Print the completions for a shell
     Completions {
         /// Shell to complete for
@@ -159,6 +162,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),
         Command::Limits(command) => limits::run(command, &reach, &mut out),
+        Command::Agent(command) => agent::run(command, &reach, &mut out),
         Command::Pki(_) | Command::Completions { .. } => Ok(()),
     }
 }
