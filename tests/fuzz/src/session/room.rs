@@ -208,6 +208,7 @@ fn ingress(
         doorbell,
         unix: listen::unix(socket).expect("a socket"),
         tcp: None,
+        tls: None,
         requests,
         answers,
         access: access(),
