@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, SyncKey, ThreadsKey};
 use crate::gateway::access::Access;
+use crate::gateway::tls;
 use crate::health::Health;
 use crate::pipeline::ingress::Reload;
 use crate::pipeline::{self, Stage};
@@ -77,9 +78,10 @@ impl Daemon {
     /// The new configuration is refused; the old one stays.
     pub fn reload(&self, old: &Config, new: &Config) -> Result<Vec<String>, ConfigError> {
         let access = Access::load(&new.access)?;
+        let tls = new.gateway.tls.as_ref().map(|keys| tls::load(&keys.dir)).transpose()?;
         // The gateway takes it within a second; what it has not taken by now is out of date.
         let _ = self.unread.try_recv();
-        let _ = self.reload.try_send(Reload { access, keys: new.gateway.clone() });
+        let _ = self.reload.try_send(Reload { access, keys: new.gateway.clone(), tls });
         Ok(needs_restart(old, new))
     }
 

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, HostKey, SyncKey, ThreadsKey};
 use crate::gateway::access::Access;
 use crate::gateway::connection::INBOUND_BYTES;
-use crate::gateway::listen;
+use crate::gateway::{listen, tls};
 use crate::health::Health;
 use crate::machine::Machine;
 use crate::machine::command::{CloseSession, Command, Envelope, Restart};
@@ -25,13 +25,16 @@ use crossbeam::channel::{Receiver, Sender};
 use hvctl::cgroup::{CgroupHost, DetectError};
 use hvctl::host::{Backend, Host, Options};
 use hvctl::limit::Device;
+use mio::net::{TcpListener, UnixListener};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use toml::Spanned;
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::Resource;
 use vendue_wire::doorbell::Doorbell;
@@ -432,12 +435,13 @@ fn make_ingress(
     let (reload, reloads) = crossbeam::channel::bounded(1);
     let unread = reloads.clone();
     let sessions = *config.machine.sessions_max.get_ref() as usize;
-    let ingress = open_gateway(config, |poll, unix, tcp| Ingress {
+    let ingress = open_gateway(config, |poll, unix, tcp, tls| Ingress {
         poll,
         found: mio::Events::with_capacity(1024),
         doorbell,
         unix,
         tcp,
+        tls,
         requests,
         answers,
         access,
@@ -466,22 +470,32 @@ fn make_ingress(
     Ok((ingress, (reload, unread)))
 }
 
+/// Where TLS is spoken, and the keys it is spoken with.
+type TlsListener = Option<(TcpListener, Arc<rustls::ServerConfig>)>;
+
 /// Opens the listening sockets and registers them.
 fn open_gateway(
     config: &Config,
-    make: impl FnOnce(mio::Poll, mio::net::UnixListener, Option<mio::net::TcpListener>) -> Ingress,
+    make: impl FnOnce(mio::Poll, UnixListener, Option<TcpListener>, TlsListener) -> Ingress,
 ) -> Result<Ingress, StartError> {
+    let keys = &config.gateway.tls;
+    // Before anyone is listened to.
+    let loaded = keys.as_ref().map(|keys| tls::load(&keys.dir)).transpose()?;
     let path = &config.gateway.unix;
     let poll = mio::Poll::new().map_err(system("make a poll"))?;
     let unix = listen::unix(path).map_err(system(format!("listen on {}", path.display())))?;
-    let tcp = match &config.gateway.tcp {
-        Some(address) => Some(
-            listen::tcp(*address.get_ref())
-                .map_err(system(format!("listen on {}", address.get_ref())))?,
-        ),
+    let refused = |address: SocketAddr| system(format!("listen on {address}"));
+    let tcp = match config.gateway.tcp.as_ref().map(Spanned::get_ref) {
+        Some(&address) => Some(listen::tcp(address).map_err(refused(address))?),
         None => None,
     };
-    let mut ingress = make(poll, unix, tcp);
+    let tls = match keys.as_ref().zip(loaded) {
+        Some((keys, loaded)) => {
+            Some((listen::tls(keys.address).map_err(refused(keys.address))?, loaded))
+        }
+        None => None,
+    };
+    let mut ingress = make(poll, unix, tcp, tls);
     ingress.register().map_err(system("register the sockets"))?;
     Ok(ingress)
 }

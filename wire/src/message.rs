@@ -89,7 +89,7 @@ messages! {
         /// The session's own number, chosen by the client; the same number resumes it.
         /// 0: anonymous; only queries are answered and nothing can be resumed.
         session: U64,
-        /// Secret that TCP clients show (zero on the Unix socket, where the kernel vouches).
+        /// Secret that plain TCP clients show (zero elsewhere: kernel or certificate vouch).
         token: [u8; 32],
         /// Replay reports from this sequence number; 0 for none.
         replay_from: U64,

@@ -145,8 +145,11 @@ messages! {
         connection: U32,
         /// Kind of the query.
         kind: u8,
+        /// 1: who asks sees only what is public or its own. Of the limits, those of `from` alone;
+        /// `limit` is then its next instance, or [`ANY`].
+        narrow: u8,
         /// Zero.
-        reserved: [u8; 7],
+        reserved: [u8; 6],
     }
 }
 

@@ -130,12 +130,16 @@ impl Session {
     /// The row of an instance, if it may act for it.
     ///
     /// # Errors
-    /// [`Reject::UnknownInstance`] or [`Reject::NotPermitted`].
+    /// [`Reject::NotPermitted`] to who acts for nobody, [`Reject::UnknownInstance`] to others:
+    /// another's is refused as if it did not exist.
     #[inline(always)]
     pub fn acting<'a>(&self, rows: &'a [Instance], instance: u32) -> Result<&'a Instance, Reject> {
         let row = rows.get(instance as usize).filter(|row| row.live == 1);
-        let row = row.ok_or(Reject::UnknownInstance)?;
-        if self.acts_for(instance, row) { Ok(row) } else { Err(Reject::NotPermitted) }
+        match row {
+            Some(row) if self.acts_for(instance, row) => Ok(row),
+            _ if self.role() == Role::Observer => Err(Reject::NotPermitted),
+            _ => Err(Reject::UnknownInstance),
+        }
     }
 
     /// True if it may act for the instance of this number and row.

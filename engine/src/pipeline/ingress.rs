@@ -6,12 +6,14 @@ use crate::clock::Clock;
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
 use crate::gateway::connection::{Connection, Found, Named, Socket, Stage};
+use crate::gateway::tls::TlsStream;
 use crate::health::Health;
 use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
 use crossbeam::channel::Receiver;
 use mio::net::{TcpListener, UnixListener};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ServerConfig;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -29,6 +31,10 @@ const UNIX: Token = Token(usize::MAX - 2);
 const TCP: Token = Token(usize::MAX - 3);
 /// The journal's ring, where it shares this thread: woken when a flush has ended.
 const FLUSHED: Token = Token(usize::MAX - 4);
+const TLS: Token = Token(usize::MAX - 5);
+/// Connections whose TLS handshakes go on in one turn at most: the others' requests do not wait
+/// for a crowd at the door.
+const HANDSHAKES_PER_TURN: u32 = 1;
 /// Frames taken from one connection in a turn at most, so that all get theirs.
 const FRAMES_PER_TURN: usize = 256;
 /// Deliveries carried back in a turn at most.
@@ -65,6 +71,8 @@ pub struct Reload {
     pub access: Access,
     /// The new bounds, of which the throttle is taken.
     pub keys: GatewayKeys,
+    /// The new TLS keys, for connections from then on.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// The stage.
@@ -79,6 +87,8 @@ pub struct Ingress {
     pub unix: UnixListener,
     /// Loopback peers.
     pub tcp: Option<TcpListener>,
+    /// Peers from anywhere, and the keys that connections are made with.
+    pub tls: Option<(TcpListener, Arc<ServerConfig>)>,
     /// Requests, to the sequencer.
     pub requests: Producer,
     /// Frames back, from publish, the actuator and the clerk.
@@ -143,6 +153,9 @@ impl Ingress {
         if let Some(tcp) = &mut self.tcp {
             registry.register(tcp, TCP, Interest::READABLE)?;
         }
+        if let Some((tls, _)) = &mut self.tls {
+            registry.register(tls, TLS, Interest::READABLE)?;
+        }
         Ok(())
     }
 
@@ -197,7 +210,7 @@ impl Ingress {
                     // Broken: the stages that ring it have ended, and this one is about to.
                     let _ = self.doorbell.drain();
                 }
-                token @ (UNIX | TCP) => self.accept(token),
+                token @ (UNIX | TCP | TLS) => self.accept(token),
                 // The journal's stage looks for itself.
                 FLUSHED => {}
                 Token(at) if at >= RUNG => {
@@ -255,9 +268,12 @@ impl Ingress {
 
     fn accept(&mut self, token: Token) {
         loop {
-            let accepted = match (token, &self.tcp) {
-                (UNIX, _) => self.unix.accept().map(|(stream, _)| Socket::Unix(stream)),
-                (_, Some(tcp)) => tcp.accept().map(|(stream, _)| Socket::Tcp(stream)),
+            let accepted = match (token, &self.tcp, &self.tls) {
+                (UNIX, ..) => self.unix.accept().map(|(stream, _)| Socket::Unix(stream)),
+                (TCP, Some(tcp), _) => tcp.accept().map(|(stream, _)| Socket::Tcp(stream)),
+                (TLS, _, Some((tls, keys))) => tls.accept().and_then(|(stream, _)| {
+                    Ok(Socket::Tls(Box::new(TlsStream::new(stream, keys)?)))
+                }),
                 _ => return,
             };
             match accepted {
@@ -281,6 +297,7 @@ impl Ingress {
         if std::mem::take(&mut self.accept_again) {
             self.accept(UNIX);
             self.accept(TCP);
+            self.accept(TLS);
             if !self.accept_again {
                 self.health.restate("accept", &[]);
             }
@@ -403,8 +420,11 @@ impl Ingress {
         self.retry_accepting();
         self.end_sessions_if_stopped();
         self.discard_ended();
-        if let Ok(Reload { access, keys }) = self.reloads.try_recv() {
+        if let Ok(Reload { access, keys, tls }) = self.reloads.try_recv() {
             self.access = access;
+            if let (Some((_, keys)), Some(new)) = (&mut self.tls, tls) {
+                *keys = new;
+            }
             self.keys.throttle_per_s = keys.throttle_per_s;
             self.keys.throttle_burst = keys.throttle_burst;
         }
@@ -442,10 +462,21 @@ impl Ingress {
 
     fn read_all(&mut self, bytes: &mut [u8; FRAME_BYTES_MAX]) -> bool {
         let mut moved = false;
+        let mut handshakes = 0;
         for at in 0..self.connections.len() as u32 {
+            if let Some(Some(connection)) = self.connections.get(at as usize)
+                && connection.readable
+                && connection.is_handshaking()
+            {
+                handshakes += 1;
+                if handshakes > HANDSHAKES_PER_TURN {
+                    continue;
+                }
+            }
             moved |= self.read_one(at, bytes);
         }
-        moved
+        // Who waits for a turn at the door is something to do.
+        moved || handshakes > HANDSHAKES_PER_TURN
     }
 
     /// Handles what a connection has said; each frame is copied to `bytes` first.
@@ -524,12 +555,12 @@ impl Ingress {
             connection.spoke = true;
         }
         let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
-        let (slot, role) = match connection.stage {
+        let slot = match connection.stage {
             Stage::New if kind == Logon::KIND => return self.logon(at, &frame),
             Stage::New => return self.refuse(at, sequence, kind, Reject::NotLoggedOn, 0),
             Stage::Opening => return self.refuse(at, sequence, kind, Reject::NotLoggedOn, 0),
             Stage::Closing => return,
-            Stage::Open { slot, role } => (slot, role),
+            Stage::Open { slot } => slot,
         };
         if sequence != connection.next_request {
             return self.close(at, Some(Goodbye::SequenceGap));
@@ -541,7 +572,7 @@ impl Ingress {
             Logout::KIND => self.close(at, Some(Goodbye::LoggedOut)),
             Attach::KIND => self.attach(at, &frame),
             _ => {
-                if let Err((code, detail)) = self.request(at, slot, role, &frame) {
+                if let Err((code, detail)) = self.request(at, slot, &frame) {
                     self.refuse(at, sequence, kind, code, detail);
                 }
             }
@@ -549,13 +580,7 @@ impl Ingress {
     }
 
     /// A request for the core, or a question the gateway answers itself.
-    fn request(
-        &mut self,
-        at: u32,
-        slot: u32,
-        role: Role,
-        frame: &Frame<'_>,
-    ) -> Result<(), (Reject, u64)> {
+    fn request(&mut self, at: u32, slot: u32, frame: &Frame<'_>) -> Result<(), (Reject, u64)> {
         let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
         if is_internal(kind) {
             return Err((Reject::UnknownKind, 0));
@@ -570,9 +595,8 @@ impl Ingress {
         if anonymous && (!is_query(kind) || kind == Replay::KIND) {
             return Err((Reject::NotPermitted, 0));
         }
-        if let Command::Query(Query::Audit(_)) = command
-            && role != Role::Operator
-            && role != Role::Observer
+        if let Command::Query(Query::Audit(_) | Query::Ledger) = command
+            && !self.sees_all(at)
         {
             return Err((Reject::NotPermitted, 0));
         }
@@ -595,6 +619,16 @@ impl Ingress {
             connection.asked_at = self.turned_at;
         }
         Ok(())
+    }
+
+    /// True for who may see what is everybody's: operators, and observers of no one account.
+    fn sees_all(&self, at: u32) -> bool {
+        let Some(Some(connection)) = self.connections.get(at as usize) else { return false };
+        connection.session.is_none_or(|session| match session.role {
+            Role::Operator => true,
+            Role::Observer => session.account == ANY,
+            Role::Agent | Role::Tenant => false,
+        })
     }
 
     /// False if the queue is nearly full and this connection has had its share of the last part,
@@ -656,7 +690,8 @@ impl Ingress {
         if logon.cancel_on_disconnect > 1 || logon.reserved != [0; 2] {
             return refuse(self, Reject::BadField);
         }
-        let admitted = match self.access.admit(connection.peer, logon) {
+        let peer = connection.peer().map_err(|_| Reject::BadCredentials);
+        let admitted = match peer.and_then(|peer| self.access.admit(&peer, logon)) {
             Ok(admitted) => admitted,
             Err(code) => return refuse(self, code),
         };
@@ -667,7 +702,6 @@ impl Ingress {
             asked => asked.clamp(least, most),
         };
         connection.heartbeat_ms = heartbeat_ms;
-        connection.role = admitted.role;
         if logon.session.get() == 0 {
             return self.open_anonymous(at, heartbeat_ms);
         }
@@ -675,14 +709,14 @@ impl Ingress {
         connection.session = Some(Named {
             number: logon.session.get(),
             account: admitted.account,
-            instance: logon.instance.get(),
+            instance: admitted.instance,
             role: admitted.role,
         });
         let body = OpenSession {
             session: logon.session,
             replay_from: logon.replay_from,
             account: admitted.account.into(),
-            instance: logon.instance,
+            instance: admitted.instance.into(),
             heartbeat_ms: heartbeat_ms.into(),
             role: admitted.role as u8,
             cancel_on_disconnect: logon.cancel_on_disconnect,
@@ -703,7 +737,7 @@ impl Ingress {
     /// A session that only asks: the machine need not know of it.
     fn open_anonymous(&mut self, at: u32, heartbeat_ms: u32) {
         let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
-        connection.stage = Stage::Open { slot: ANY, role: Role::Observer };
+        connection.stage = Stage::Open { slot: ANY };
         connection.next_request = 1;
         let ack = LogonAck {
             time_ns: self.clock.now_ns().into(),
@@ -845,7 +879,7 @@ impl Ingress {
                 return;
             }
         };
-        opening.stage = Stage::Open { slot, role: opening.role };
+        opening.stage = Stage::Open { slot };
         opening.heard = self.turned_at;
         self.opening.retain(|&opening| opening != at);
         if let Ok(Some(frame)) = Frame::parse(bytes)
@@ -893,9 +927,19 @@ impl Ingress {
     }
 
     fn status(&mut self, at: u32, request: u64) {
-        self.send(at, 0, &self.health.status_row());
-        for row in self.health.fault_rows() {
-            self.send(at, 0, &row);
+        let mut status = self.health.status_row();
+        if self.sees_all(at) {
+            self.send(at, 0, &status);
+            for row in self.health.fault_rows() {
+                self.send(at, 0, &row);
+            }
+        } else {
+            // How the daemon is concerns everyone; how many others there are, and what ails their
+            // instances, does not.
+            let hidden = [&mut status.accounts, &mut status.instances, &mut status.orders];
+            hidden.into_iter().for_each(|count| *count = U32::ZERO);
+            (status.connections, status.faults) = (U32::ZERO, U32::ZERO);
+            self.send(at, 0, &status);
         }
         self.send(at, 0, &QueryEnd { request: request.into(), next: u64::MAX.into() });
     }

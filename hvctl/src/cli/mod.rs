@@ -18,6 +18,7 @@ mod launch;
 mod ledger;
 mod limits;
 mod order;
+mod pki;
 mod status;
 mod tier;
 mod trades;
@@ -52,7 +53,8 @@ each result is one object on a line of its own; handles, sessions and chain valu
 there, since they use all of 64 bits."
 )]
 struct Cli {
-    /// Where vendued listens: unix:PATH, shm:PATH or tcp:ADDRESS:PORT
+    /// Where vendued listens: unix:PATH, shm:PATH, tcp:ADDRESS:PORT or tls:DIR@HOST:PORT, with DIR
+    /// as `hvctl pki client` makes it
     #[arg(
         long,
         global = true,
@@ -62,7 +64,7 @@ struct Cli {
         default_value = "unix:/run/vendued/vendued.sock"
     )]
     connect: String,
-    /// File with the 32 bytes that vendued asks for over TCP
+    /// File with the 32 bytes that vendued asks for over plain TCP
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Print JSON, one object a line
@@ -102,6 +104,9 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Show the limits on the host: wanted, written, read back
     Limits(limits::LimitsCommand),
+    /// Make the certificates of a small site, for TLS between hosts
+    #[command(subcommand)]
+    Pki(pki::PkiCommand),
     /// Trade for an instance: offer the credits it will not need, request those it will lack
     Agent(agent::AgentCommand),
     /// Print the completions for a shell
@@ -140,6 +145,9 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         clap_complete::generate(shell, &mut Cli::command(), "hvctl", &mut script);
         return Ok(out.print(&script)?);
     }
+    if let Command::Pki(command) = &cli.command {
+        return pki::run(command, &mut out);
+    }
     let reach = Reach::new(&cli.connect, cli.token_file.as_deref())?;
     match &cli.command {
         Command::Status => status::run(&reach, &mut out),
@@ -155,7 +163,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Audit(command) => audit::run(command, &reach, &mut out),
         Command::Limits(command) => limits::run(command, &reach, &mut out),
         Command::Agent(command) => agent::run(command, &reach, &mut out),
-        Command::Completions { .. } => Ok(()),
+        Command::Pki(_) | Command::Completions { .. } => Ok(()),
     }
 }
 

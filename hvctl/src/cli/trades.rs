@@ -46,8 +46,8 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
             "sequence": row.sequence.get(),
             "time": rfc3339(row.time_ns.get()),
             "book": row.book.get(),
-            "seller": row.seller.get(),
-            "buyer": row.buyer.get(),
+            "seller": shown(row.seller),
+            "buyer": shown(row.buyer),
             "quantity_credits": row.quantity.get(),
             "price_ticks": row.price_ticks.get(),
             "taker_side": taker_side,
@@ -64,4 +64,9 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
         ]);
     }
     Ok(list.show()?)
+}
+
+/// An instance, unless who asks may not see whose trade it was.
+fn shown(instance: U32) -> Option<u32> {
+    Some(instance.get()).filter(|&instance| instance != ANY)
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use vendue_engine::clock::Clock;
-use vendue_engine::config::{AccessKeys, Config, DEFAULT, ThreadsKey};
+use vendue_engine::config::{Config, DEFAULT, ThreadsKey};
 use vendue_engine::desk::Desk;
 use vendue_engine::gateway::connection::INBOUND_BYTES;
 use vendue_engine::gateway::{access::Access, listen};
@@ -208,6 +208,7 @@ fn ingress(
         doorbell,
         unix: listen::unix(socket).expect("a socket"),
         tcp: None,
+        tls: None,
         requests,
         answers,
         access: access(),
@@ -262,9 +263,9 @@ fn config() -> &'static Config {
 
 /// Whoever runs this may be anyone.
 fn access() -> Access {
-    let uid = nix::unistd::getuid().as_raw();
-    let keys = AccessKeys { uid: Some(uid), token_file: None, role: Role::Operator, account: None };
-    Access::load(&[keys]).expect("no token file")
+    let mut config = Config::embedded().expect("the embedded defaults");
+    config.access[0].as_mut().uid = Some(nix::unistd::getuid().as_raw());
+    Access::load(&config.access).expect("no token file")
 }
 
 /// A machine with accounts, funds, instances and credits.
