@@ -1,24 +1,17 @@
 //! The desk: turns the machine's events into what each party is told, numbers each session's
-//! reports, keeps the newest of them for replay, and keeps the tape and the depth of the books.
+//! reports, and keeps the newest of them for replay. What the public sees is the
+//! [`market`](crate::market)'s, which it keeps beside them.
 //!
 //! Like the machine it is a pure function of the commands, so start-up rebuilds it the same way:
 //! from a snapshot and the log's tail. It runs behind the machine, in the publish stage.
 
-use crate::machine::command::DefineBook;
 use crate::machine::event::{Asked, Event, Fill, LevelChanged, SessionOpened, SessionRefused};
-use crate::machine::ladder::Ladder;
+use crate::market::Market;
 use crate::pipeline::record::{OPENED, Outcome, REFUSED, TO_CONNECTION, TO_SESSION};
 use std::collections::VecDeque;
-use vendue_wire::board::{BookView, Level};
-use vendue_wire::code::Side;
 use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::*;
-use zerocopy::{FromBytes, IntoBytes};
-
-/// Trades kept on the tape.
-pub const TAPE_TRADES: usize = 4096;
-/// Trades in one answer at most.
-const TRADES_PAGE: usize = 64;
+use zerocopy::IntoBytes;
 
 /// A frame on its way, and to whom.
 #[derive(Clone, Copy, Debug)]
@@ -44,45 +37,25 @@ struct Stream {
     frames: u64,
 }
 
-/// A book as the public sees it.
-#[derive(Debug)]
-struct Shown {
-    view: BookView,
-    sides: [Ladder; 2],
-    dirty: bool,
-}
-
 /// The desk.
 #[derive(Debug)]
 pub struct Desk {
     streams: Vec<Stream>,
     replay_bytes: usize,
-    tape: VecDeque<TradeRow>,
-    books: Vec<Shown>,
+    /// What the public sees.
+    pub market: Market,
 }
 
 /// Why bytes are not a desk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the snapshot's sessions and tape cannot be read")]
+#[error("the snapshot's sessions and market data cannot be read")]
 pub struct DeskError;
 
 impl Desk {
     /// A desk for `sessions` sessions, each keeping up to `replay_bytes` of its newest reports.
     pub fn new(sessions: u32, replay_bytes: usize) -> Desk {
         let streams = (0..sessions).map(|_| Stream::default()).collect();
-        Desk { streams, replay_bytes, tape: VecDeque::new(), books: Vec::new() }
-    }
-
-    /// Adds the next book.
-    pub fn add_book(&mut self, book: &DefineBook) {
-        let price_max = book.price_ticks_max.get() as u16;
-        let sides = [Ladder::new(Side::Buy, price_max), Ladder::new(Side::Sell, price_max)];
-        self.books.push(Shown { view: BookView::default(), sides, dirty: true });
-    }
-
-    /// Number of books.
-    pub fn books(&self) -> usize {
-        self.books.len()
+        Desk { streams, replay_bytes, market: Market::default() }
     }
 
     /// Takes one event in and tells who is concerned.
@@ -108,7 +81,7 @@ impl Desk {
         if let Some(fill) = event.read::<Fill>() {
             self.fill(outcome, fill, tell);
         } else if let Some(level) = event.read::<LevelChanged>() {
-            self.level(outcome, level);
+            self.market.level(outcome, level);
         } else if let Some(opened) = event.read::<SessionOpened>() {
             self.opened(outcome, event.target, opened, tell);
         } else if let Some(refused) = event.read::<SessionRefused>() {
@@ -120,8 +93,7 @@ impl Desk {
         } else if let Some(asked) = event.read::<Asked>() {
             match asked.kind {
                 Replay::KIND => self.replay(event.target, asked, tell),
-                QueryTrades::KIND => self.trades(asked, tell),
-                _ => {}
+                _ => self.market.answer(outcome, asked, tell),
             }
         }
     }
@@ -172,53 +144,7 @@ impl Desk {
         };
         self.report(fill.maker_session.get().into(), Filled::KIND, maker.as_bytes(), tell);
         self.report(fill.taker_session.get().into(), Filled::KIND, taker.as_bytes(), tell);
-        let (seller, buyer) = match taker_side {
-            Side::Buy => (fill.maker, fill.taker),
-            Side::Sell => (fill.taker, fill.maker),
-        };
-        if self.tape.len() == TAPE_TRADES {
-            self.tape.pop_front();
-        }
-        self.tape.push_back(TradeRow {
-            trade: fill.trade,
-            sequence: outcome.sequence,
-            time_ns: outcome.time_ns,
-            price_ticks: fill.price_ticks.into(),
-            quantity: fill.quantity,
-            seller: seller.into(),
-            buyer: buyer.into(),
-            book: fill.book().into(),
-            taker_side: taker_side as u8,
-            reserved: [0; 5],
-        });
-        if let Some(book) = self.books.get_mut(usize::from(fill.book())) {
-            book.view.last_ticks = fill.price_ticks.get().into();
-            book.view.last_quantity = fill.quantity.get();
-            book.view.trades += 1;
-            book.view.volume += u64::from(fill.quantity.get());
-            book.dirty = true;
-        }
-    }
-
-    fn level(&mut self, outcome: &Outcome, level: &LevelChanged) {
-        let Some(book) = self.books.get_mut(usize::from(level.book.get())) else { return };
-        let ladder = &mut book.sides[usize::from(level.side & 1)];
-        let number = ladder.level_of(level.price_ticks.get() as u16);
-        let quantity = level.quantity.get();
-        ladder.set(number, quantity);
-        book.view.sequence = outcome.sequence.get();
-        book.view.time_ns = outcome.time_ns.get();
-        book.dirty = true;
-    }
-
-    /// Calls `show` for each book that changed since the last call.
-    pub fn show_changed(&mut self, mut show: impl FnMut(usize, &BookView)) {
-        for (at, book) in self.books.iter_mut().enumerate().filter(|(_, book)| book.dirty) {
-            book.dirty = false;
-            fill_levels(&mut book.view.bids, &book.sides[0]);
-            fill_levels(&mut book.view.asks, &book.sides[1]);
-            show(at, &book.view);
-        }
+        self.market.trade(outcome, fill);
     }
 
     fn opened(
@@ -290,19 +216,6 @@ impl Desk {
         tell(Told { tag: TO_CONNECTION, connection, slot, frame: &bytes[..length] });
     }
 
-    fn trades(&self, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) {
-        let connection = asked.connection.get();
-        let limit = (asked.limit.get() as usize).min(TRADES_PAGE);
-        let book = asked.from.get() as u16;
-        let wanted = |trade: &&TradeRow| book == ANY_BOOK || trade.book.get() == book;
-        let count = self.tape.iter().filter(wanted).count();
-        for trade in self.tape.iter().filter(wanted).skip(count.saturating_sub(limit)) {
-            row(connection, TradeRow::KIND, trade.as_bytes(), tell);
-        }
-        let end = QueryEnd { request: asked.request, next: u64::MAX.into() };
-        row(connection, QueryEnd::KIND, end.as_bytes(), tell);
-    }
-
     /// The desk as bytes, for a snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -314,17 +227,7 @@ impl Desk {
             word(&mut out, stream.kept.len() as u64);
             out.extend(stream.kept.iter());
         }
-        word(&mut out, self.tape.len() as u64);
-        self.tape.iter().for_each(|trade| out.extend(trade.as_bytes()));
-        word(&mut out, self.books.len() as u64);
-        for book in &self.books {
-            let view = &book.view;
-            for value in
-                [view.last_ticks.into(), view.last_quantity.into(), view.trades, view.volume]
-            {
-                word(&mut out, value);
-            }
-        }
+        self.market.encode(&mut out);
         out
     }
 
@@ -352,37 +255,20 @@ impl Desk {
             stream.kept = kept.iter().copied().collect();
             stream.forget_down_to(replay_bytes);
         }
-        for _ in 0..word(bytes)?.min(TAPE_TRADES as u64) {
-            let trade = take(bytes, size_of::<TradeRow>())?;
-            desk.tape.push_back(TradeRow::read_from_bytes(trade).map_err(|_| DeskError)?);
-        }
-        if word(bytes)? != machine.books().len() as u64 {
-            return Err(DeskError);
-        }
-        for (definition, book) in machine.definitions().iter().zip(machine.books()) {
-            desk.add_book(definition);
-            let shown = desk.books.last_mut().ok_or(DeskError)?;
-            shown.view.last_ticks = word(bytes)? as u32;
-            shown.view.last_quantity = word(bytes)? as u32;
-            shown.view.trades = word(bytes)?;
-            shown.view.volume = word(bytes)?;
-            for (at, ladder) in shown.sides.iter_mut().enumerate() {
-                for level in book.sides[at].occupied() {
-                    ladder.set(level, book.sides[at].quantity(level));
-                }
-            }
-        }
+        desk.market = Market::decode(machine, bytes)?;
         if bytes.is_empty() { Ok(desk) } else { Err(DeskError) }
     }
 }
 
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], DeskError> {
+/// The next `length` bytes of a snapshot.
+pub(crate) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], DeskError> {
     let (head, rest) = bytes.split_at_checked(length).ok_or(DeskError)?;
     *bytes = rest;
     Ok(head)
 }
 
-fn word(bytes: &mut &[u8]) -> Result<u64, DeskError> {
+/// The next number of a snapshot.
+pub(crate) fn word(bytes: &mut &[u8]) -> Result<u64, DeskError> {
     Ok(u64::from_le_bytes(take(bytes, 8)?.try_into().map_err(|_| DeskError)?))
 }
 
@@ -412,16 +298,8 @@ impl Stream {
 }
 
 /// Sends a row to the connection that asked.
-fn row(connection: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) {
+pub(crate) fn row(connection: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) {
     let mut bytes = [0; FRAME_BYTES_MAX];
     let length = frame::encode_raw(kind, 0, body, &mut bytes);
     tell(Told { tag: TO_CONNECTION, connection, slot: ANY, frame: &bytes[..length] });
-}
-
-fn fill_levels(out: &mut [Level; DEPTH_LEVELS], ladder: &Ladder) {
-    *out = Default::default();
-    for (row, level) in out.iter_mut().zip(ladder.occupied()) {
-        let price_ticks = ladder.price_of(level).into();
-        *row = Level { price_ticks, quantity: ladder.quantity(level) };
-    }
 }

@@ -260,7 +260,7 @@ pub fn make_stages<M: Medium>(
     let (last, time_ns) = (machine.sequence(), machine.time_ns());
     tell_health(health, &machine);
     let [from_publish, from_actuate, from_clerk] = rings.replies;
-    let board = BoardWriter::create(state.desk.books()).map_err(system("make the board"))?;
+    let board = BoardWriter::create(state.desk.market.books()).map_err(system("make the board"))?;
     let shown = (
         board.as_fd().try_clone_to_owned().map_err(system("share the board"))?,
         board.bytes() as u32,

@@ -169,7 +169,7 @@ impl State {
         self.outbox.clear();
         machine.apply(env, command, &mut self.outbox)?;
         if let Command::DefineBook(book, _) = command {
-            self.desk.add_book(book);
+            self.desk.market.add_book(book);
         }
         let outcome = Outcome { sequence: env.sequence.into(), time_ns: env.time_ns.into() };
         for event in self.outbox.events() {

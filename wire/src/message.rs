@@ -20,6 +20,8 @@ pub const NAME_BYTES: usize = 32;
 pub const PLACE_BYTES: usize = 192;
 /// Price levels a side that a depth row or the board holds.
 pub const DEPTH_LEVELS: usize = 10;
+/// Seconds that a bar can be wide.
+pub const BAR_WIDTHS_S: [u32; 3] = [1, 60, 3600];
 
 /// A message body: a fixed layout with a kind.
 pub trait Body: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + Copy {
@@ -320,6 +322,33 @@ messages! {
         book: U16,
         /// Zero.
         reserved: U16,
+    }
+
+    /// What each book's market comes to: one [`MarketRow`] a book, a page at a time.
+    0x3b QueryMarket {
+        /// First book wanted.
+        from: U32,
+    }
+    /// The bars of a book, oldest first, a page at a time: [`BarRow`]s. A bar in which nothing
+    /// traded is left out.
+    0x3c QueryBars {
+        /// From the bar on that holds this moment, nanoseconds since 1970 UTC; 0 for the oldest.
+        from_ns: U64,
+        /// One of [`BAR_WIDTHS_S`].
+        width_s: U32,
+        /// Book number.
+        book: U16,
+        /// Zero.
+        reserved: U16,
+    }
+    /// The tape of trades, oldest first, a page at a time: [`TradeRow`]s.
+    0x3d QueryTape {
+        /// From this trade's number on; 0 for the oldest that is kept.
+        from: U64,
+        /// Only this book, or [`ANY_BOOK`].
+        book: U16,
+        /// Zero.
+        reserved: [u8; 6],
     }
 
     // ---- replies about the session (sequence 0) --------------------------------------------
@@ -792,6 +821,69 @@ messages! {
         ask_ticks: [U32; DEPTH_LEVELS],
         /// Ask quantities in credits.
         ask_quantity: [U64; DEPTH_LEVELS],
+        /// Book.
+        book: U16,
+        /// Zero.
+        reserved: [u8; 6],
+    }
+    /// What a book's market comes to. Prices are 0 where there is none; averages are weighted by
+    /// quantity and rounded down.
+    0xbd MarketRow {
+        /// Trades since the journal began.
+        trades: U64,
+        /// Credits traded since the journal began.
+        volume: U64,
+        /// Trades of the last 24 hours, counted in whole minutes.
+        day_trades: U64,
+        /// Credits traded in them.
+        day_volume: U64,
+        /// Credits that open orders want to buy.
+        bid_quantity: U64,
+        /// Credits that open orders offer.
+        ask_quantity: U64,
+        /// When the last trade was, nanoseconds since 1970 UTC.
+        last_time_ns: U64,
+        /// Price of the last trade in ticks.
+        last_ticks: U32,
+        /// Credits of the last trade.
+        last_quantity: U32,
+        /// Best bid in ticks.
+        bid_ticks: U32,
+        /// Best ask in ticks.
+        ask_ticks: U32,
+        /// Average price of all open bids, in thousandths of a tick.
+        average_bid_milliticks: U32,
+        /// Average price of all open asks, in thousandths of a tick.
+        average_ask_milliticks: U32,
+        /// Average price of all trades, in thousandths of a tick.
+        vwap_milliticks: U32,
+        /// Average price of the trades of the last 24 hours, in thousandths of a tick.
+        day_vwap_milliticks: U32,
+        /// Book.
+        book: U16,
+        /// Zero.
+        reserved: [u8; 6],
+    }
+    /// The trades of a book in one stretch of time. It grows until that is over.
+    0xbe BarRow {
+        /// When it begins, nanoseconds since 1970 UTC: a multiple of its width.
+        start_ns: U64,
+        /// Trades.
+        trades: U64,
+        /// Credits.
+        volume: U64,
+        /// Seconds it is wide.
+        width_s: U32,
+        /// First price in ticks.
+        open_ticks: U32,
+        /// Highest price in ticks.
+        high_ticks: U32,
+        /// Lowest price in ticks.
+        low_ticks: U32,
+        /// Last price in ticks.
+        close_ticks: U32,
+        /// Average price weighted by quantity, in thousandths of a tick, rounded down.
+        vwap_milliticks: U32,
         /// Book.
         book: U16,
         /// Zero.

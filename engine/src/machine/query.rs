@@ -26,14 +26,26 @@ impl Machine {
             Query::Orders(m) => self.order_rows(env, m, out),
             Query::Ledger => self.ledger_rows(env, out),
             Query::Depth(m) => self.depth_row(env, m.book.get(), out),
-            Query::Replay(m) => ask(env, Replay::KIND, m.from.get(), 0, out),
+            Query::Replay(m) => ask(env, Replay::KIND, m.from.get(), 0, ANY_BOOK, out),
             // The gateway answers it: it must work when nothing else does.
             Query::Status => {}
             Query::Trades(m) => {
-                ask(env, QueryTrades::KIND, m.book.get().into(), m.limit.get(), out);
+                ask(env, QueryTrades::KIND, 0, m.limit.get(), m.book.get(), out);
             }
-            Query::Limits(m) => ask(env, QueryLimits::KIND, m.from.get().into(), 0, out),
-            Query::Audit(m) => ask(env, QueryAudit::KIND, m.from.get(), m.limit.get(), out),
+            Query::Tape(m) => ask(env, QueryTape::KIND, m.from.get(), 0, m.book.get(), out),
+            Query::Market(m) => {
+                ask(env, QueryMarket::KIND, m.from.get().into(), 0, ANY_BOOK, out);
+            }
+            Query::Bars(m) => {
+                let (from_ns, width_s) = (m.from_ns.get(), m.width_s.get());
+                ask(env, QueryBars::KIND, from_ns, width_s, m.book.get(), out);
+            }
+            Query::Limits(m) => {
+                ask(env, QueryLimits::KIND, m.from.get().into(), 0, ANY_BOOK, out);
+            }
+            Query::Audit(m) => {
+                ask(env, QueryAudit::KIND, m.from.get(), m.limit.get(), ANY_BOOK, out);
+            }
         }
     }
 
@@ -233,14 +245,15 @@ fn end(env: &Envelope, next: u64, out: &mut Outbox) {
     out.push(env.connection, &QueryEnd { request: env.request.into(), next: next.into() });
 }
 
-fn ask(env: &Envelope, kind: u8, from: u64, limit: u32, out: &mut Outbox) {
+fn ask(env: &Envelope, kind: u8, from: u64, limit: u32, book: u16, out: &mut Outbox) {
     let asked = Asked {
         request: env.request.into(),
         from: from.into(),
         limit: limit.into(),
         connection: env.connection.into(),
+        book: book.into(),
         kind,
-        reserved: [0; 7],
+        reserved: [0; 5],
     };
     out.push(env.session, &asked);
 }

@@ -61,6 +61,7 @@ pub fn refusal(kind: u8, code: u8) -> String {
         Reject::InsufficientCredits => "; see `hvctl instance list`",
         Reject::InsufficientCapacity => "; see `hvctl tier list`",
         Reject::UnknownBook | Reject::BadPrice | Reject::WrongTier => "; see `hvctl book`",
+        Reject::ReplayGone => "; the older ones are in `hvctl audit`",
         Reject::UnknownOrder => "; see `hvctl orders INSTANCE`",
         _ => "",
     };

@@ -16,6 +16,7 @@ mod instance;
 mod launch;
 mod ledger;
 mod limits;
+mod market;
 mod order;
 mod status;
 mod tier;
@@ -93,7 +94,9 @@ enum Command {
     Orders(order::OrdersCommand),
     /// Show the books, or the depth of one
     Book(book::BookCommand),
-    /// Show the newest trades
+    /// Show average prices, VWAP and volume of the books, or the bars of one
+    Market(market::MarketCommand),
+    /// Show the newest trades, or the tape from a trade on
     Trades(trades::TradesCommand),
     /// Show the ledger; exit code 1 if an asset does not sum to zero
     Ledger,
@@ -147,6 +150,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Cancel(command) => order::cancel(command, &reach, &mut out),
         Command::Orders(command) => order::orders(command, &reach, &mut out),
         Command::Book(command) => book::run(command, &reach, &mut out),
+        Command::Market(command) => market::run(command, &reach, &mut out),
         Command::Trades(command) => trades::run(command, &reach, &mut out),
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),

@@ -73,8 +73,8 @@ impl House {
         let [from_publish, from_actuate, from_clerk] = rings.replies;
         let last = machine.sequence();
         let mut desk = Desk::new(NARROW.sessions_max, REPLAY_BYTES);
-        NARROW.definitions().iter().for_each(|book| desk.add_book(book));
-        let board = BoardWriter::create(desk.books()).expect("a board");
+        NARROW.definitions().iter().for_each(|book| desk.market.add_book(book));
+        let board = BoardWriter::create(desk.market.books()).expect("a board");
         let answers = [from_publish.1, from_actuate.1, from_clerk.1];
         let (reload, reloads) = crossbeam::channel::bounded(1);
         let ingress = ingress(&socket, (rings.requests.0, answers), &board, reloads, &health);
