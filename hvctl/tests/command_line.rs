@@ -42,6 +42,7 @@ const ASKING: &[&[&str]] = &[
     &["trades", "--from", "7"],
     &["ledger"],
     &["audit", "--from", "2", "--limit", "3", "--follow"],
+    &["subscribe", "--from", "12.3", "--only", "swaps,funds"],
     &["limits"],
 ];
 

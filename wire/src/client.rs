@@ -8,8 +8,10 @@
 
 mod endpoint;
 mod link;
+mod subscription;
 
 pub use endpoint::{BadEndpoint, Endpoint, RING_BYTES_DEFAULT};
+pub use subscription::{Notice, Place, Subscription};
 
 use crate::board::BoardReader;
 use crate::code::{Goodbye, Reject, Role};
@@ -264,7 +266,7 @@ impl Received {
     /// The request that this frame answers: the number in its `request` field, if it has one that
     /// is not 0.
     pub fn request(&self) -> Option<u64> {
-        use crate::message::{Accepted, Cancelled, Replaced};
+        use crate::message::{Accepted, Cancelled, Replaced, Subscribed};
         let kind = self.kind();
         let answers = [
             Refused::KIND,
@@ -274,6 +276,7 @@ impl Received {
             Rejected::KIND,
             Done::KIND,
             QueryEnd::KIND,
+            Subscribed::KIND,
         ];
         if !answers.contains(&kind) {
             return None;

@@ -2,7 +2,7 @@
 //!
 //! Numbers of kinds: `0x01..` session, `0x10..` orders, `0x20..` administration, `0x30..` queries,
 //! `0x40..0x4f` kept for the daemon's own journal and refused from outside, `0x80..` replies about
-//! the session, `0x90..` reports, `0xb0..` rows that answer queries.
+//! the session, `0x90..` reports, `0xa0..` notices to subscribers, `0xb0..` rows that answer queries.
 //!
 //! A mutating request carries a `client_id`, greater than any the session has used before; that
 //! one comparison makes ids unique and a retry harmless. Cancels need none: they carry a handle.
@@ -22,6 +22,16 @@ pub const PLACE_BYTES: usize = 192;
 pub const DEPTH_LEVELS: usize = 10;
 /// Seconds that a bar can be wide.
 pub const BAR_WIDTHS_S: [u32; 3] = [1, 60, 3600];
+/// Bit of [`Subscribe::what`]: trades.
+pub const SWAPS: u8 = 1;
+/// Bit of [`Subscribe::what`]: changes of accounts' funds.
+pub const FUNDS: u8 = 2;
+/// Bit of [`Subscribe::what`]: changes of instances' credits.
+pub const CREDITS: u8 = 4;
+/// Notices on their way to one subscriber at most.
+pub const TAKE_MAX: u32 = 512;
+/// Bytes of the longest notice's frame.
+pub const NOTICE_BYTES_MAX: usize = size_of::<Header>() + size_of::<Swapped>();
 
 /// A message body: a fixed layout with a kind.
 pub trait Body: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + Copy {
@@ -126,6 +136,26 @@ messages! {
         /// Bytes of each ring, a power of two within the daemon's bounds; 0 for the board.
         ring_bytes: U32,
     }
+    /// Asks to be told of trades and balances from a place in the journal on. Answered by
+    /// [`Subscribed`], then notices. Takes the place of the connection's subscription before.
+    0x06 Subscribe {
+        /// First journal record wanted; 0 for what comes next.
+        from: U64,
+        /// First part of that record wanted.
+        part: U32,
+        /// What is wanted, a sum: 1 trades, 2 accounts' funds, 4 instances' credits.
+        what: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
+    /// Lets the daemon send more notices.
+    0x07 Take {
+        /// How many it may have sent since [`Subscribed`], at most what it has sent and
+        /// [`Subscribed`]'s `take_max`.
+        through: U64,
+    }
+    /// Ends the subscription. Answered by [`Unsubscribed`], if there is one.
+    0x08 Unsubscribe {}
 
     // ---- orders --------------------------------------------------------------------------
     /// Enters an order. Answered by [`Accepted`] then reports, or by [`Rejected`].
@@ -536,6 +566,115 @@ messages! {
         kind: u8,
         /// Zero.
         reserved: [u8; 7],
+    }
+
+    // ---- notices to subscribers (sequence 0) -----------------------------------------------
+    /// The subscription begins. What came before on this connection is of an earlier one.
+    0xa0 Subscribed {
+        /// Sequence of the request.
+        request: U64,
+        /// First journal record that will be told.
+        from: U64,
+        /// Last journal record that is durable.
+        durable: U64,
+        /// Notices that may be on their way: how many are sent before the first [`Take`].
+        take_max: U32,
+        /// Zero.
+        reserved: U32,
+    }
+    /// A trade.
+    0xa1 Swapped {
+        /// Journal sequence.
+        sequence: U64,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Number.
+        trade: U64,
+        /// What was paid without fees, micro-units of funds.
+        notional_micro: U64,
+        /// Seller's fee; 0 for who may not know it.
+        seller_fee_micro: U64,
+        /// Buyer's fee; 0 for who may not know it.
+        buyer_fee_micro: U64,
+        /// Which of the record's notices.
+        part: U32,
+        /// Credits.
+        quantity: U32,
+        /// Price in ticks.
+        price_ticks: U32,
+        /// Selling account.
+        seller_account: U32,
+        /// Selling instance; [`ANY`] for who may not know it.
+        seller: U32,
+        /// Buying account.
+        buyer_account: U32,
+        /// Buying instance; [`ANY`] for who may not know it.
+        buyer: U32,
+        /// Book.
+        book: U16,
+        /// Side of the order that came in: a [`crate::code::Side`].
+        taker_side: u8,
+        /// Zero.
+        reserved: u8,
+    }
+    /// An account's funds changed. Balances count what is held.
+    0xa2 FundsChanged {
+        /// Journal sequence.
+        sequence: U64,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Micro-units more than before, two's complement.
+        change_micro: U64,
+        /// Micro-units now.
+        balance_micro: U64,
+        /// Which of the record's notices.
+        part: U32,
+        /// Account.
+        account: U32,
+        /// Kind of the request or command that did it.
+        cause: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+    /// An instance's credits of a resource changed. Balances count what is held.
+    0xa3 CreditsChanged {
+        /// Journal sequence.
+        sequence: U64,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Milli-credits more than before, two's complement.
+        change_millicredits: U64,
+        /// Milli-credits now.
+        balance_millicredits: U64,
+        /// Which of the record's notices.
+        part: U32,
+        /// Instance.
+        instance: U32,
+        /// Account that owns it.
+        account: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Kind of the request or command that did it.
+        cause: u8,
+        /// Zero.
+        reserved: [u8; 2],
+    }
+    /// Everything up to this record has been told: go on from the next one.
+    0xa4 CaughtUp {
+        /// Journal sequence.
+        sequence: U64,
+    }
+    /// The subscription has ended. Subscribe again from here to go on.
+    0xa5 Unsubscribed {
+        /// Journal sequence of the next notice.
+        sequence: U64,
+        /// Its part.
+        part: U32,
+        /// 0: asked for. `Busy`: too much waited, or for too long. `JournalStopped`: the journal
+        /// cannot be read. Both are a [`crate::code::Reject`].
+        code: u8,
+        /// Zero.
+        reserved: [u8; 3],
     }
 
     // ---- rows (sequence 0) -----------------------------------------------------------------

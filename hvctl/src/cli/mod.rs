@@ -19,6 +19,7 @@ mod limits;
 mod market;
 mod order;
 mod status;
+mod subscribe;
 mod tier;
 mod trades;
 
@@ -102,6 +103,8 @@ enum Command {
     Ledger,
     /// Show every transaction, the chain verified; exit code 1 if it is broken
     Audit(audit::AuditCommand),
+    /// Tell every trade and balance that changes, each once and in order, until Ctrl-C
+    Subscribe(subscribe::SubscribeCommand),
     /// Show the limits on the host: wanted, written, read back
     Limits(limits::LimitsCommand),
     /// Print the completions for a shell
@@ -154,6 +157,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Trades(command) => trades::run(command, &reach, &mut out),
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),
+        Command::Subscribe(command) => subscribe::run(command, &reach, &mut out),
         Command::Limits(command) => limits::run(command, &reach, &mut out),
         Command::Completions { .. } => Ok(()),
     }
