@@ -5,7 +5,7 @@
 //! Like the machine it is a pure function of the commands, so start-up rebuilds it the same way:
 //! from a snapshot and the log's tail. It runs behind the machine, in the publish stage.
 
-use crate::machine::event::{Asked, Event, Fill, LevelChanged, SessionOpened, SessionRefused};
+use crate::machine::event::{Asked, Event, Fill, SessionOpened, SessionRefused};
 use crate::market::Market;
 use crate::pipeline::record::{OPENED, Outcome, REFUSED, TO_CONNECTION, TO_SESSION};
 use std::collections::VecDeque;
@@ -65,6 +65,7 @@ impl Desk {
         event: &Event<'_>,
         tell: &mut impl FnMut(Told<'_>),
     ) {
+        self.market.absorb(outcome, event);
         match event.kind {
             0x90..0xa0 => self.report(event.target, event.kind, event.body, tell),
             0xb0..0xc0 => row(event.target, event.kind, event.body, tell),
@@ -80,8 +81,6 @@ impl Desk {
     ) {
         if let Some(fill) = event.read::<Fill>() {
             self.fill(outcome, fill, tell);
-        } else if let Some(level) = event.read::<LevelChanged>() {
-            self.market.level(outcome, level);
         } else if let Some(opened) = event.read::<SessionOpened>() {
             self.opened(outcome, event.target, opened, tell);
         } else if let Some(refused) = event.read::<SessionRefused>() {
@@ -144,7 +143,6 @@ impl Desk {
         };
         self.report(fill.maker_session.get().into(), Filled::KIND, maker.as_bytes(), tell);
         self.report(fill.taker_session.get().into(), Filled::KIND, taker.as_bytes(), tell);
-        self.market.trade(outcome, fill);
     }
 
     fn opened(

@@ -5,11 +5,11 @@
 //! snapshot and the journal's tail, and it comes out the same to the last bit as if the daemon had
 //! never stopped. It stands beside the [`desk`](crate::desk), behind the core.
 
+use crate::depth::Depth;
 use crate::desk::{DeskError, Told, row, take, word};
 use crate::machine::Machine;
 use crate::machine::command::DefineBook;
-use crate::machine::event::{Asked, Fill, LevelChanged};
-use crate::machine::ladder::Ladder;
+use crate::machine::event::{Asked, Event, Fill};
 use crate::pipeline::record::{Outcome, TO_CONNECTION};
 use std::collections::VecDeque;
 use vendue_wire::board::{BookView, Level};
@@ -66,6 +66,23 @@ fn average(notional: u128, quantity: u64) -> U32 {
     (milliticks as u32).into()
 }
 
+/// What is open on a side of a book.
+struct Open {
+    best_ticks: U32,
+    /// Credits.
+    quantity: u64,
+    /// Ticks times credits.
+    notional: u128,
+}
+
+impl Open {
+    fn of(depth: &Depth, book: usize, side: Side) -> Open {
+        let best = depth.levels(book, side).next();
+        let (quantity, notional) = depth.sums(book, side);
+        Open { best_ticks: best.map_or(0, |(price, _)| price.into()).into(), quantity, notional }
+    }
+}
+
 /// The trades of one stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bar {
@@ -76,36 +93,10 @@ struct Bar {
     sum: Sum,
 }
 
-/// A side of a book: its levels, and the sums over them.
-#[derive(Debug)]
-struct Open {
-    ladder: Ladder,
-    /// Credits.
-    quantity: u64,
-    /// Ticks times credits.
-    notional: u128,
-}
-
-impl Open {
-    fn set(&mut self, level: u32, quantity: u64) {
-        let price = u128::from(self.ladder.price_of(level));
-        let before = self.ladder.quantity(level);
-        self.quantity = self.quantity - before + quantity;
-        self.notional = self.notional - price * u128::from(before) + price * u128::from(quantity);
-        self.ladder.set(level, quantity);
-    }
-
-    fn best(&self) -> U32 {
-        let best = self.ladder.occupied().next();
-        best.map_or(0, |level| u32::from(self.ladder.price_of(level))).into()
-    }
-}
-
 /// A book as the public sees it.
 #[derive(Debug)]
 struct Shown {
     view: BookView,
-    sides: [Open; 2],
     /// It changed since the board showed it.
     dirty: bool,
     /// All trades since the journal began.
@@ -120,26 +111,14 @@ struct Shown {
 pub struct Market {
     tape: VecDeque<TradeRow>,
     books: Vec<Shown>,
+    depth: Depth,
 }
 
 impl Market {
     /// Adds the next book.
     pub fn add_book(&mut self, book: &DefineBook) {
-        let price_max = book.price_ticks_max.get() as u16;
-        let sides = [Side::Buy, Side::Sell].map(|side| Open {
-            ladder: Ladder::new(side, price_max),
-            quantity: 0,
-            notional: 0,
-        });
-        self.books.push(Shown {
-            view: BookView::default(),
-            sides,
-            dirty: true,
-            all: Sum::default(),
-            last_ns: 0,
-            // All that they will ever need: untouched memory costs nothing.
-            bars: BARS_KEPT.map(VecDeque::with_capacity),
-        });
+        self.depth.add_book(book);
+        self.books.push(Shown::new());
     }
 
     /// Number of books.
@@ -147,8 +126,19 @@ impl Market {
         self.books.len()
     }
 
-    /// Takes a trade in.
-    pub fn trade(&mut self, outcome: &Outcome, fill: &Fill) {
+    /// Takes in what the machine said.
+    pub fn absorb(&mut self, outcome: &Outcome, event: &Event<'_>) {
+        if let Some(fill) = event.read::<Fill>() {
+            self.trade(outcome, fill);
+        }
+        if let Some(book) = self.depth.absorb(event) {
+            let Shown { view, dirty, .. } = &mut self.books[book];
+            (view.sequence, view.time_ns) = (outcome.sequence.get(), outcome.time_ns.get());
+            *dirty = true;
+        }
+    }
+
+    fn trade(&mut self, outcome: &Outcome, fill: &Fill) {
         let taker_side = fill.taker_side();
         let (seller, buyer) = match taker_side {
             Side::Buy => (fill.maker, fill.taker),
@@ -174,23 +164,18 @@ impl Market {
         }
     }
 
-    /// Takes a price level's new total in.
-    pub fn level(&mut self, outcome: &Outcome, level: &LevelChanged) {
-        let Some(book) = self.books.get_mut(usize::from(level.book.get())) else { return };
-        let side = &mut book.sides[usize::from(level.side & 1)];
-        let number = side.ladder.level_of(level.price_ticks.get() as u16);
-        side.set(number, level.quantity.get());
-        book.view.sequence = outcome.sequence.get();
-        book.view.time_ns = outcome.time_ns.get();
-        book.dirty = true;
-    }
-
     /// Calls `show` for each book that changed since the last call.
     pub fn show_changed(&mut self, mut show: impl FnMut(usize, &BookView)) {
         for (at, book) in self.books.iter_mut().enumerate().filter(|(_, book)| book.dirty) {
             book.dirty = false;
-            fill_levels(&mut book.view.bids, &book.sides[0].ladder);
-            fill_levels(&mut book.view.asks, &book.sides[1].ladder);
+            for (side, shown) in
+                [(Side::Buy, &mut book.view.bids), (Side::Sell, &mut book.view.asks)]
+            {
+                *shown = Default::default();
+                for (row, (price, quantity)) in shown.iter_mut().zip(self.depth.levels(at, side)) {
+                    *row = Level { price_ticks: price.into(), quantity };
+                }
+            }
             show(at, &book.view);
         }
     }
@@ -199,6 +184,7 @@ impl Market {
     pub fn answer(&self, outcome: &Outcome, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) {
         let next = match asked.kind {
             QueryTrades::KIND => self.newest_trades(asked, tell),
+            QueryDepth::KIND => self.depth_row(asked, tell),
             QueryTape::KIND => match self.tape_from(asked, tell) {
                 Some(next) => next,
                 None => return self.too_old(asked, tell),
@@ -209,6 +195,28 @@ impl Market {
         };
         let end = QueryEnd { request: asked.request, next: next.into() };
         row(asked.connection.get(), QueryEnd::KIND, end.as_bytes(), tell);
+    }
+
+    fn depth_row(&self, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) -> u64 {
+        let book = usize::from(asked.book.get());
+        if book < self.books.len() {
+            let mut depth = DepthRow { book: asked.book, ..DepthRow::zeroed() };
+            for (at, (price, quantity)) in self.best(book, Side::Buy) {
+                depth.bid_ticks[at] = u32::from(price).into();
+                depth.bid_quantity[at] = quantity.into();
+            }
+            for (at, (price, quantity)) in self.best(book, Side::Sell) {
+                depth.ask_ticks[at] = u32::from(price).into();
+                depth.ask_quantity[at] = quantity.into();
+            }
+            row(asked.connection.get(), DepthRow::KIND, depth.as_bytes(), tell);
+        }
+        LAST
+    }
+
+    /// The best levels of a side, numbered.
+    fn best(&self, book: usize, side: Side) -> impl Iterator<Item = (usize, (u16, u64))> {
+        self.depth.levels(book, side).take(DEPTH_LEVELS).enumerate()
     }
 
     fn newest_trades(&self, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) -> u64 {
@@ -263,7 +271,8 @@ impl Market {
         let now_s = outcome.time_ns.get() / SECOND_NS;
         let first = (asked.from.get() as usize).min(self.books.len());
         for (at, book) in self.books.iter().enumerate().skip(first).take(BOOKS_PAGE) {
-            let answer = book.market_row(at as u16, now_s);
+            let sides = [Side::Buy, Side::Sell].map(|side| Open::of(&self.depth, at, side));
+            let answer = book.market_row(at as u16, &sides, now_s);
             row(asked.connection.get(), MarketRow::KIND, answer.as_bytes(), tell);
         }
         let next = first + BOOKS_PAGE;
@@ -288,7 +297,7 @@ impl Market {
         bars.get(first + PAGE).map_or(LAST, |bar| bar.start_s * SECOND_NS)
     }
 
-    /// Appends the market to a snapshot. Depth is not in it: the machine's books have it.
+    /// Appends the market to a snapshot. Depth is not in it: the machine's orders make it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put(out, self.tape.len() as u64);
         self.tape.iter().for_each(|trade| out.extend(trade.as_bytes()));
@@ -305,12 +314,12 @@ impl Market {
         }
     }
 
-    /// Restores what [`Market::encode`] wrote; `machine` gives the books and their depth.
+    /// Restores what [`Market::encode`] wrote; `machine` gives the depth of the books.
     ///
     /// # Errors
     /// The bytes end early, or hold other books, more than is kept, or bars out of order.
     pub fn decode(machine: &Machine, bytes: &mut &[u8]) -> Result<Market, DeskError> {
-        let mut market = Market::default();
+        let mut market = Market { depth: Depth::of(machine), ..Market::default() };
         for _ in 0..at_most(bytes, TAPE_TRADES)? {
             let trade = take(bytes, size_of::<TradeRow>())?;
             market.tape.push_back(TradeRow::read_from_bytes(trade).map_err(|_| DeskError)?);
@@ -318,19 +327,27 @@ impl Market {
         if word(bytes)? != machine.books().len() as u64 {
             return Err(DeskError);
         }
-        for (definition, book) in machine.definitions().iter().zip(machine.books()) {
-            market.add_book(definition);
-            let shown = market.books.last_mut().ok_or(DeskError)?;
+        for _ in machine.books() {
+            let mut shown = Shown::new();
             shown.decode(bytes)?;
-            for (side, ladder) in shown.sides.iter_mut().zip(&book.sides) {
-                ladder.occupied().for_each(|level| side.set(level, ladder.quantity(level)));
-            }
+            market.books.push(shown);
         }
         Ok(market)
     }
 }
 
 impl Shown {
+    fn new() -> Shown {
+        Shown {
+            view: BookView::default(),
+            dirty: true,
+            all: Sum::default(),
+            last_ns: 0,
+            // All that they will ever need: untouched memory costs nothing.
+            bars: BARS_KEPT.map(VecDeque::with_capacity),
+        }
+    }
+
     fn trade(&mut self, time_ns: u64, price: u16, quantity: u32) {
         let notional = u128::from(price) * u128::from(quantity);
         let sum = Sum { trades: 1, volume: quantity.into(), notional };
@@ -340,7 +357,6 @@ impl Shown {
         self.view.last_quantity = quantity;
         self.view.trades = self.all.trades;
         self.view.volume = self.all.volume;
-        self.dirty = true;
         for (width, bars) in self.bars.iter_mut().enumerate() {
             let start_s = start_of(time_ns, BAR_WIDTHS_S[width]);
             match bars.back_mut().filter(|bar| bar.start_s == start_s) {
@@ -355,12 +371,11 @@ impl Shown {
         }
     }
 
-    fn market_row(&self, book: u16, now_s: u64) -> MarketRow {
+    fn market_row(&self, book: u16, [bids, asks]: &[Open; 2], now_s: u64) -> MarketRow {
         let mut day = Sum::default();
         let recent = self.bars[MINUTE].iter().rev();
         let within = |bar: &&Bar| bar.start_s + DAY_S > now_s;
         recent.take_while(within).for_each(|bar| day.add(&bar.sum));
-        let [bids, asks] = &self.sides;
         MarketRow {
             trades: self.all.trades.into(),
             volume: self.all.volume.into(),
@@ -371,8 +386,8 @@ impl Shown {
             last_time_ns: self.last_ns.into(),
             last_ticks: self.view.last_ticks.into(),
             last_quantity: self.view.last_quantity.into(),
-            bid_ticks: bids.best(),
-            ask_ticks: asks.best(),
+            bid_ticks: bids.best_ticks,
+            ask_ticks: asks.best_ticks,
             average_bid_milliticks: average(bids.notional, bids.quantity),
             average_ask_milliticks: average(asks.notional, asks.quantity),
             vwap_milliticks: self.all.average(),
@@ -475,12 +490,4 @@ fn put(out: &mut Vec<u8>, value: u64) {
 /// A count, which may be so much.
 fn at_most(bytes: &mut &[u8], most: usize) -> Result<u64, DeskError> {
     word(bytes).and_then(|count| if count <= most as u64 { Ok(count) } else { Err(DeskError) })
-}
-
-fn fill_levels(out: &mut [Level; DEPTH_LEVELS], ladder: &Ladder) {
-    *out = Default::default();
-    for (row, level) in out.iter_mut().zip(ladder.occupied()) {
-        let price_ticks = ladder.price_of(level).into();
-        *row = Level { price_ticks, quantity: ladder.quantity(level) };
-    }
 }

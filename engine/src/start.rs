@@ -438,7 +438,6 @@ fn make_herald<M: Medium>(
         dirs: dirs.clone(),
         health: health.clone(),
         clock: clock.clone(),
-        replay_bytes: *config.gateway.replay_bytes_max.get_ref(),
         take_max: TAKE_MAX.min(fit as u32),
         runs: Vec::new(),
         backlog: VecDeque::new(),

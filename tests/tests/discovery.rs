@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 use vendue_engine::machine::command::{DefineBook, Genesis};
-use vendue_engine::machine::event::{Asked, Fill, LevelChanged};
+use vendue_engine::machine::event::{Asked, Fill};
 use vendue_engine::market::{BARS_KEPT, Market, TAPE_TRADES};
 use vendue_engine::pipeline::record::Outcome;
 use vendue_tests::chance::Chance;
@@ -279,11 +279,9 @@ fn the_market_is_what_its_trades_and_orders_say() {
             };
             let outcome = Outcome { sequence: env.sequence.into(), time_ns: env.time_ns.into() };
             for event in room.out.events() {
+                market.absorb(&outcome, &event);
                 if let Some(fill) = event.read::<Fill>() {
-                    market.trade(&outcome, fill);
                     naive.trades.push((env.time_ns, *fill));
-                } else if let Some(level) = event.read::<LevelChanged>() {
-                    market.level(&outcome, level);
                 }
             }
             if chance.below(1500) == 0 {

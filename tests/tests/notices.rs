@@ -172,7 +172,7 @@ fn load(daemon: &Daemon, market: &Market, seed: u64) -> JoinHandle<()> {
 #[test]
 fn nothing_is_missed_or_told_twice_whatever_is_killed() {
     // Credits are earned ten times a second meanwhile.
-    let setup = Setup::small().key("tick_ms", "100").key("every_records", "500");
+    let setup = Setup::small().key("tick_ms", "100").key("every_records", "1000");
     let mut daemon = Daemon::start(&setup);
     let market = Market::open(&daemon);
     let mut chance = Chance::new(4);
@@ -352,7 +352,6 @@ impl Stage {
             dirs: Dirs::below(Host, data_dir),
             health,
             clock,
-            replay_bytes: 1 << 16,
             take_max: 8,
             runs: Vec::new(),
             backlog: Default::default(),
@@ -413,7 +412,7 @@ fn who_does_not_take_is_told_and_resumes() {
     assert!(stage.turn().is_empty());
     let mut got = sent[&2][1..].to_vec();
     while got.len() < whole.len() {
-        stage.hands.pass(Duration::from_secs(1));
+        stage.hands.pass(Duration::from_millis(100));
         stage.say(2, &Take { through: (got.len() as u64 + 8).into() });
         let sent = stage.turn();
         let more = &sent[&2];

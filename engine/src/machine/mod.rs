@@ -32,7 +32,7 @@ use event::Outbox;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
 use orders::Fees;
-use slab::Slab;
+use slab::{Node, Slab};
 use tables::{Account, Book, Instance, Session};
 use vendue_wire::code::{Reject, Resource, Side};
 use vendue_wire::message::{ANY, Rejected};
@@ -188,6 +188,11 @@ impl Machine {
     /// Open orders.
     pub fn open_orders(&self) -> u32 {
         self.books.iter().map(|book| book.orders).sum()
+    }
+
+    /// Open orders, by slot.
+    pub fn orders(&self) -> impl Iterator<Item = &Node> {
+        self.slab.orders(0, |_| true).map(|slot| &self.slab.nodes[slot as usize])
     }
 
     /// Accounts, and live instances.

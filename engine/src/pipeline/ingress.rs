@@ -632,10 +632,11 @@ impl Ingress {
         self.throttle(at)?;
         let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return Ok(()) };
         let account = match role {
-            Role::Operator | Role::Observer => ANY,
-            Role::Tenant => connection.session.map_or(ANY, |session| session.account),
-            Role::Agent => return Err((Reject::NotPermitted, 0)),
+            Role::Operator | Role::Observer => Some(ANY),
+            Role::Tenant => connection.session.map(|session| session.account),
+            Role::Agent => None,
         };
+        let Some(account) = account else { return Err((Reject::NotPermitted, 0)) };
         connection.listens |= kind == Subscribe::KIND;
         let number = connection.admission << PLACE_BITS | at;
         if self.tell_herald(kind, number, request, account, frame.body) {

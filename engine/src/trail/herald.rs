@@ -38,6 +38,8 @@ const STALLED: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// While nobody does, or between two tries after a fault.
 const IDLE: Duration = Duration::from_millis(200);
+/// Bytes of reports that its states keep for each session, which nobody asks them for: the least.
+const REPLAY_BYTES: usize = 1024;
 /// Between two frames that say how far a subscriber has been told at least.
 const REMIND: Duration = Duration::from_millis(100);
 
@@ -55,8 +57,6 @@ pub struct Herald<M: Medium = Host> {
     pub health: Arc<Health>,
     /// Time.
     pub clock: Clock,
-    /// Newest reports kept for each session, bytes.
-    pub replay_bytes: usize,
     /// Notices on their way to one subscriber at most.
     pub take_max: u32,
     /// States on their way through the journal.
@@ -220,11 +220,12 @@ impl<M: Medium> Herald<M> {
         if self.runs.len() == RUNS_MAX {
             return Err(Reject::Busy);
         }
-        let (state, _) = State::newest_through(&self.dirs, self.replay_bytes, sequence - 1)
-            .map_err(|error| {
+        let (state, _) =
+            State::newest_through(&self.dirs, REPLAY_BYTES, sequence - 1).map_err(|error| {
                 self.health.restate("notices", &[error.to_string()]);
                 Reject::JournalStopped
             })?;
+        self.health.restate("notices", &[]);
         let shadow = state.machine.as_ref().map_or_else(Shadow::default, Shadow::of);
         let through = (state.point.sequence, self.clock.instant());
         self.runs.push(Run { state, shadow, reader: None, through, subscribers: Vec::new() });
@@ -295,8 +296,8 @@ impl<M: Medium> Herald<M> {
         }
     }
 
-    /// Sends each subscriber what it takes; ends those that take too little. True if something
-    /// was sent.
+    /// Sends each subscriber what it takes; ends those that take too little. True if something was
+    /// to be done.
     fn serve(&mut self, at: usize, now: Instant) -> bool {
         let durable = self.health.durable.get();
         let Run { state, subscribers, .. } = &mut self.runs[at];
@@ -315,6 +316,7 @@ impl<M: Medium> Herald<M> {
                 ended.push(who.connection);
             }
         }
+        let moved = sent | !ended.is_empty();
         for connection in ended {
             let found = subscribers.iter().position(|who| who.connection == connection);
             let Some((sequence, part)) = found.map(|found| subscribers.remove(found).next()) else {
@@ -323,7 +325,7 @@ impl<M: Medium> Herald<M> {
             let body = unsubscribed(sequence, part, Reject::Busy as u8);
             push_back(&mut self.backlog, connection, &body);
         }
-        sent
+        moved
     }
 
     fn refuse(&mut self, head: &Subscription, code: Reject, detail: u64) {
