@@ -136,14 +136,15 @@ impl Follower {
 fn load(daemon: &Daemon, market: &Market, seed: u64) -> JoinHandle<()> {
     let mut operator = daemon.client(&Identity::operator());
     let (seller, buyer) = (market.seller, market.buyer);
-    let mut chance = Chance::new(seed);
+    let (mut chance, mut sells) = (Chance::new(seed), false);
     std::thread::spawn(move || {
         loop {
-            let price = 1 + chance.below(9) as u32;
+            // Each sell is met by the next buy, more or less: the book does not fill.
+            sells = !sells;
             let quantity = 1 + chance.below(5) as u32;
-            let (party, side) = match chance.below(2) {
-                0 => (seller, Side::Sell),
-                _ => (buyer, Side::Buy),
+            let (party, side, price) = match sells {
+                true => (seller, Side::Sell, 1 + chance.below(5) as u32),
+                false => (buyer, Side::Buy, 5 + chance.below(5) as u32),
             };
             let order = limit(&mut operator, party, side, price, quantity);
             let client_id = operator.next_client_id().into();
