@@ -14,7 +14,7 @@ use crate::pipeline::execute::Execute;
 use crate::pipeline::ingress::{Ingress, Reload};
 use crate::pipeline::journal::Journal;
 use crate::pipeline::publish::Publish;
-use crate::pipeline::record::{Arrival, Outcome};
+use crate::pipeline::record::Arrival;
 use crate::pipeline::sequence::{Following, Sequence};
 use crate::pipeline::{Doorbells, Rings};
 use crate::storage::{
@@ -271,16 +271,8 @@ pub fn make_stages<M: Medium>(
     let inputs = [rings.measured.1, rings.requests.1];
     let sequence_ends = (inputs, rings.digests.1, rings.to_journal.0, rings.to_execute.0);
     let sequence = make_sequence(config, sequence_ends, (last, time_ns), health, clock);
-    let mut execute = Execute {
-        input: rings.to_execute.1,
-        events: rings.events.0,
-        digests: rings.digests.0,
-        outbox: machine.outbox(),
-        machine,
-        handed: 0,
-        outcome: Outcome { sequence: last.into(), time_ns: time_ns.into() },
-        health: health.clone(),
-    };
+    let outputs = (rings.events.0, rings.digests.0);
+    let mut execute = Execute::new(machine, rings.to_execute.1, outputs, health.clone());
     let publish = Publish {
         events: rings.events.1,
         durable_input: rings.durable.1,

@@ -25,7 +25,7 @@ use vendue_wire::message::*;
 use vendue_wire::ring;
 use zerocopy::{FromBytes, IntoBytes};
 
-const ALL: u8 = SWAPS | FUNDS | CREDITS;
+const ALL: u8 = TELL_SWAPS | TELL_FUNDS | TELL_CREDITS;
 const WAIT: Duration = Duration::from_secs(10);
 const START: Place = Place { sequence: 1, part: 0 };
 
@@ -283,7 +283,7 @@ fn each_role_is_told_what_it_may_know() {
     let all = told(&Identity::operator(), ALL);
     assert_eq!(told(&Identity::observer(), ALL), all);
     let funds: Vec<_> = all.iter().filter(|n| matches!(n, Notice::Funds(_))).copied().collect();
-    assert_eq!(told(&Identity::observer(), FUNDS), funds);
+    assert_eq!(told(&Identity::observer(), TELL_FUNDS), funds);
     let swapped = |notices: &[Notice]| {
         let swap = notices.iter().find_map(|notice| match notice {
             Notice::Swapped(m) => Some(*m),

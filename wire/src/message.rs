@@ -23,11 +23,11 @@ pub const DEPTH_LEVELS: usize = 10;
 /// Seconds that a bar can be wide.
 pub const BAR_WIDTHS_S: [u32; 3] = [1, 60, 3600];
 /// Bit of [`Subscribe::what`]: trades.
-pub const SWAPS: u8 = 1;
+pub const TELL_SWAPS: u8 = 1;
 /// Bit of [`Subscribe::what`]: changes of accounts' funds.
-pub const FUNDS: u8 = 2;
+pub const TELL_FUNDS: u8 = 2;
 /// Bit of [`Subscribe::what`]: changes of instances' credits.
-pub const CREDITS: u8 = 4;
+pub const TELL_CREDITS: u8 = 4;
 /// Notices on their way to one subscriber at most.
 pub const TAKE_MAX: u32 = 512;
 /// Bytes of the longest notice's frame.

@@ -284,6 +284,7 @@ impl Outbox {
 }
 
 /// Iterator over encoded events.
+#[derive(Clone)]
 pub struct Events<'a> {
     bytes: &'a [u8],
 }

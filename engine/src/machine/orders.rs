@@ -12,6 +12,7 @@ use super::queue;
 use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
 use super::{Machine, fold};
+use std::hint::select_unpredictable;
 use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, Cancelled, Done, MassCancel, NewOrder, Replace, Replaced,
@@ -114,7 +115,8 @@ impl Fees {
     /// What an order costs. No branch depends on its side, which nothing predicts.
     #[inline(always)]
     pub fn cost(&self, side: Side, tick_micro: u64, price: u16, quantity: u32) -> Cost {
-        let unit = [u64::from(price) * tick_micro, MILLI][side as usize];
+        let sells = side == Side::Sell;
+        let unit = select_unpredictable(sells, MILLI, u64::from(price) * tick_micro);
         // Cannot overflow within the book's bounds.
         let amount = unit * u64::from(quantity);
         let held = amount + fee(amount, self.held_bps[side as usize]);
@@ -144,9 +146,9 @@ impl Book {
         self.orders += 1;
         let side = order.side as usize;
         let level = self.sides[side].level_of(order.limit);
-        if queue::append(&mut slab.nodes, self.queues[side] + level, order) {
-            self.sides[side].mark(level);
-        }
+        queue::append(&mut slab.nodes, self.queues[side] + level, order);
+        // Also if it is marked already, which costs less than to ask: nothing predicts it.
+        self.sides[side].mark(level);
     }
 
     /// Takes an order out of its queue.
@@ -172,31 +174,33 @@ impl Machine {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         match terms.style {
-            None => self.let_in(env, terms, Style::PLAIN, out),
-            Some(style) => self.new_special(env, terms, style, out),
+            None => self.let_in(env, terms.message, terms.side, Style::PLAIN, out),
+            Some(style) => self.let_in_special(env, terms.message, terms.side, style, out),
         }
     }
 
     #[cold]
-    fn new_special(
+    fn let_in_special(
         &mut self,
         env: &Envelope,
-        terms: &NewOrderTerms<'_>,
+        m: &NewOrder,
+        side: Side,
         style: Style,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        self.let_in(env, terms, style, out)
+        self.let_in(env, m, side, style, out)
     }
 
     #[inline(always)]
     fn let_in(
         &mut self,
         env: &Envelope,
-        terms: &NewOrderTerms<'_>,
+        m: &NewOrder,
+        side: Side,
         style: Style,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        let (m, side, instance) = (terms.message, terms.side, terms.message.instance.get());
+        let instance = m.instance.get();
         let limit = match (style.order_type, side) {
             (OrderType::Market, Side::Sell) => 1,
             _ => m.price_ticks.get(),

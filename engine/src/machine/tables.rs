@@ -3,6 +3,7 @@
 
 use super::config::RESOURCES;
 use super::ladder::{Ladder, NONE};
+use std::hint::select_unpredictable;
 use vendue_wire::code::{Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -184,6 +185,24 @@ pub struct Book {
 }
 
 impl Book {
+    /// Sentinel of the queue that an order of this side and price rests in; any number if the price
+    /// is none.
+    #[inline(always)]
+    pub fn queue(&self, side: u8, price: u32) -> u32 {
+        let side = usize::from(side);
+        self.queues[side].wrapping_add(self.sides[side].level_of(price as u16))
+    }
+
+    /// True and that queue's sentinel, or false and the one of the queue that the order meets first
+    /// because it crosses.
+    #[inline(always)]
+    pub fn joined_or_met(&self, side: u8, price: u32) -> (bool, u32) {
+        let facing = &self.sides[usize::from(side ^ 1)];
+        let met = self.queues[usize::from(side ^ 1)].wrapping_add(facing.best());
+        let joins = facing.best() > facing.level_of(price as u16);
+        (joins, select_unpredictable(joins, self.queue(side, price), met))
+    }
+
     /// Price nearest to the other side, highest bid or lowest ask; 0 if there is none.
     pub fn best(&self, side: Side) -> u16 {
         let ladder = &self.sides[side as usize];

@@ -24,9 +24,9 @@ impl Notice {
     /// Its bit in [`Subscribe::what`].
     pub fn bit(&self) -> u8 {
         match self {
-            Notice::Swapped(_) => SWAPS,
-            Notice::Funds(_) => FUNDS,
-            Notice::Credits(_) => CREDITS,
+            Notice::Swapped(_) => TELL_SWAPS,
+            Notice::Funds(_) => TELL_FUNDS,
+            Notice::Credits(_) => TELL_CREDITS,
         }
     }
 

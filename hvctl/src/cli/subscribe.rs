@@ -42,9 +42,9 @@ fn parse_place(text: &str) -> Result<Place, String> {
 
 fn parse_kind(text: &str) -> Result<u8, String> {
     match text {
-        "swaps" => Ok(SWAPS),
-        "funds" => Ok(FUNDS),
-        "credits" => Ok(CREDITS),
+        "swaps" => Ok(TELL_SWAPS),
+        "funds" => Ok(TELL_FUNDS),
+        "credits" => Ok(TELL_CREDITS),
         _ => Err("give swaps, funds or credits".to_owned()),
     }
 }
@@ -61,7 +61,7 @@ pub fn run(command: &SubscribeCommand, reach: &Reach, out: &mut Output) -> Resul
         }
     };
     let what = command.only.iter().fold(0, |sum, bit| sum | bit);
-    let what = if what == 0 { SWAPS | FUNDS | CREDITS } else { what };
+    let what = if what == 0 { TELL_SWAPS | TELL_FUNDS | TELL_CREDITS } else { what };
     let from = command.from.unwrap_or_default();
     let mut subscription = Subscription::begin(door.client, from, what)?;
     let (shows_names, mut learnt) = (!out.is_json(), Instant::now());

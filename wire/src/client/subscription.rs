@@ -81,8 +81,8 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes to `what`, a sum of [`SWAPS`](crate::message::SWAPS),
-    /// [`FUNDS`](crate::message::FUNDS) and [`CREDITS`](crate::message::CREDITS), from a place on;
+    /// Subscribes to `what`, a sum of [`TELL_SWAPS`](crate::message::TELL_SWAPS),
+    /// [`TELL_FUNDS`](crate::message::TELL_FUNDS) and [`TELL_CREDITS`](crate::message::TELL_CREDITS), from a place on;
     /// from sequence 0: to what comes next.
     ///
     /// # Errors
