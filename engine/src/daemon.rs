@@ -25,13 +25,14 @@ pub struct Daemon {
     health: Arc<Health>,
     /// Stops the core and the actuator.
     halted: Arc<AtomicBool>,
-    /// Stops the journal, the gateway and the clerk, after them.
+    /// Stops the journal, the gateway, the clerk and the herald, after them.
     halted_last: Arc<AtomicBool>,
     gateway: std::thread::JoinHandle<Vec<Stage>>,
     others: Vec<std::thread::JoinHandle<Vec<Stage>>>,
     /// `None` where the gateway's thread runs it.
     journal: Option<std::thread::JoinHandle<Vec<Stage>>>,
     clerk: std::thread::JoinHandle<Clerk>,
+    herald: std::thread::JoinHandle<()>,
     socket: PathBuf,
     reload: Sender<Reload>,
     /// Takes back a reload that the gateway has not taken.
@@ -107,6 +108,7 @@ impl Daemon {
                 ingress.close_all();
             }
         }
+        self.herald.join().map_err(|_| gone())?;
         let mut clerk = self.clerk.join().map_err(|_| gone())?;
         if self.health.accepting() {
             clerk.snapshot();
@@ -157,7 +159,9 @@ fn start_threads(
     health: &Arc<Health>,
     stages: Stages<Host>,
 ) -> Result<Daemon, StartError> {
-    let Stages { ingress, publish, sequence, execute, journal, actuate, mut clerk, .. } = stages;
+    let Stages {
+        ingress, publish, sequence, execute, journal, actuate, mut clerk, mut herald, ..
+    } = stages;
     let ([core_bell, journal_bell, actuate_bell], reloads) = (stages.doorbells, stages.reloads);
     let ingress = Stage::Ingress(Box::new(ingress));
     let publish = Stage::Publish(Box::new(publish));
@@ -190,7 +194,7 @@ fn start_threads(
             (vec![ingress, publish], Some(thread.map_err(started("journal"))?))
         }
     };
-    let clerk_halted = halted_last.clone();
+    let (clerk_halted, herald_halted) = (halted_last.clone(), halted_last.clone());
     let (reload, unread): ReloadEnds = reloads;
     Ok(Daemon {
         health: health.clone(),
@@ -205,6 +209,10 @@ fn start_threads(
                 clerk
             })
             .map_err(started("clerk"))?,
+        herald: std::thread::Builder::new()
+            .name("herald".to_owned())
+            .spawn(move || herald.run(|| herald_halted.load(Ordering::Acquire)))
+            .map_err(started("herald"))?,
         halted,
         halted_last,
         socket: config.gateway.unix.clone(),

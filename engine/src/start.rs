@@ -20,7 +20,7 @@ use crate::pipeline::{Doorbells, Rings};
 use crate::storage::{
     self, Append, Log, LogConfig, LogError, Medium, RecoverError, Sync as LogSync, Verify, handover,
 };
-use crate::trail::{Clerk, Dirs, State, TrailError, start_records};
+use crate::trail::{Clerk, Dirs, Herald, State, TrailError, start_records};
 use crossbeam::channel::{Receiver, Sender};
 use hvctl::cgroup::{CgroupHost, DetectError};
 use hvctl::host::{Backend, Host, Options};
@@ -38,7 +38,7 @@ use toml::Spanned;
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::Resource;
 use vendue_wire::doorbell::Doorbell;
-use vendue_wire::message::{ANY, Body};
+use vendue_wire::message::{ANY, Body, NOTICE_BYTES_MAX, TAKE_MAX};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::IntoBytes;
 
@@ -272,7 +272,9 @@ pub struct Stages<M: Medium> {
     pub actuate: Actuate,
     /// A thread of its own.
     pub clerk: Clerk<M>,
-    /// Of core, journal and actuate; gateway and clerk hold theirs.
+    /// A thread of its own.
+    pub herald: Herald<M>,
+    /// Of core, journal and actuate; gateway, clerk and herald hold theirs.
     pub doorbells: [Doorbell; 3],
     /// Where reloads go in.
     pub reloads: ReloadEnds,
@@ -296,27 +298,16 @@ pub fn make_stages<M: Medium>(
     let Recovered { machine, state, log } = recovered;
     let (last, time_ns) = (machine.sequence(), machine.time_ns());
     tell_health(health, &machine);
-    let [from_publish, from_actuate, from_clerk] = rings.replies;
-    let board = BoardWriter::create(state.desk.books()).map_err(system("make the board"))?;
+    let [from_publish, from_actuate, from_clerk, from_herald] = rings.replies;
+    let board = BoardWriter::create(state.desk.market.books()).map_err(system("make the board"))?;
     let shown = (
         board.as_fd().try_clone_to_owned().map_err(system("share the board"))?,
         board.bytes() as u32,
     );
     let lazy = config.journal.sync == SyncKey::Never;
-    let sequence = Sequence {
-        inputs: [rings.measured.1, rings.requests.1],
-        digests: rings.digests.1,
-        journal: rings.to_journal.0,
-        execute: rings.to_execute.0,
-        health: health.clone(),
-        clock: clock.clone(),
-        sequence: last,
-        time_ns,
-        following: Following::begin(clock),
-        tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
-        next_tick_ns: 0,
-        digest: (0, 0),
-    };
+    let inputs = [rings.measured.1, rings.requests.1];
+    let sequence_ends = (inputs, rings.digests.1, rings.to_journal.0, rings.to_execute.0);
+    let sequence = make_sequence(config, sequence_ends, (last, time_ns), health, clock);
     let outputs = (rings.events.0, rings.digests.0);
     let mut execute = Execute::new(machine, rings.to_execute.1, outputs, health.clone());
     let publish = Publish {
@@ -342,15 +333,28 @@ pub fn make_stages<M: Medium>(
     let actuate = make_actuate(config, host_ends, host, health.clone(), clock);
     let clerk_ends = (rings.questions.1, from_clerk.0);
     let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health, clock);
-    let answers = [from_publish.1, from_actuate.1, from_clerk.1];
-    let ends = (rings.requests.0, answers);
+    let herald_ends = (rings.subscriptions.1, from_herald.0);
+    let herald = make_herald(config, herald_ends, bells.herald.1, dirs, health, clock);
+    let answers = [from_publish.1, from_actuate.1, from_clerk.1, from_herald.1];
+    let ends = (rings.requests.0, rings.subscriptions.0, answers);
     let (mut ingress, reloads) =
         make_ingress(config, ends, bells.gateway.1, access, shown, (health, clock))?;
     if let Some(flushes) = flushes {
         ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
     }
     let doorbells = [bells.core.1, bells.journal.1, bells.actuate.1];
-    Ok(Stages { ingress, publish, sequence, execute, journal, actuate, clerk, doorbells, reloads })
+    Ok(Stages {
+        ingress,
+        publish,
+        sequence,
+        execute,
+        journal,
+        actuate,
+        clerk,
+        herald,
+        doorbells,
+        reloads,
+    })
 }
 
 /// Passes on what the machine says of every instance, before any stage turns.
@@ -371,6 +375,29 @@ fn tell_health(health: &Health, machine: &Machine) {
     let (accounts, instances) = machine.census();
     health.accounts.set(accounts.into());
     health.instances.set(instances.into());
+}
+
+fn make_sequence(
+    config: &Config,
+    (inputs, digests, journal, execute): ([Consumer; 2], Consumer, Producer, Producer),
+    (sequence, time_ns): (u64, u64),
+    health: &Arc<Health>,
+    clock: &Clock,
+) -> Sequence {
+    Sequence {
+        inputs,
+        digests,
+        journal,
+        execute,
+        health: health.clone(),
+        clock: clock.clone(),
+        sequence,
+        time_ns,
+        following: Following::begin(clock),
+        tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
+        next_tick_ns: 0,
+        digest: (0, 0),
+    }
 }
 
 fn make_journal<M: Medium>(
@@ -423,10 +450,33 @@ fn make_clerk<M: Medium>(
     }
 }
 
+fn make_herald<M: Medium>(
+    config: &Config,
+    (subscriptions, frames): (Consumer, Producer),
+    doorbell: Doorbell,
+    dirs: &Dirs<M>,
+    health: &Arc<Health>,
+    clock: &Clock,
+) -> Herald<M> {
+    // What is on its way must never make its reader a slow one.
+    let fit = *config.gateway.outbound_bytes_max.get_ref() / NOTICE_BYTES_MAX / 2;
+    Herald {
+        subscriptions,
+        frames,
+        doorbell,
+        dirs: dirs.clone(),
+        health: health.clone(),
+        clock: clock.clone(),
+        take_max: TAKE_MAX.min(fit as u32),
+        runs: Vec::new(),
+        backlog: VecDeque::new(),
+    }
+}
+
 /// Opens the gateway's sockets; also gives the two ends that reloads need.
 fn make_ingress(
     config: &Config,
-    (requests, answers): (Producer, [Consumer; 3]),
+    (requests, subscriptions, answers): (Producer, Producer, [Consumer; 4]),
     doorbell: Doorbell,
     access: Access,
     (board, board_bytes): (OwnedFd, u32),
@@ -443,6 +493,7 @@ fn make_ingress(
         tcp,
         tls,
         requests,
+        subscriptions,
         answers,
         access,
         keys: config.gateway.clone(),
@@ -452,6 +503,7 @@ fn make_ingress(
         connections: Vec::new(),
         holders: vec![ANY; sessions],
         closing: VecDeque::new(),
+        deaf: VecDeque::new(),
         opening: Vec::new(),
         ended: VecDeque::new(),
         dirty: Vec::new(),

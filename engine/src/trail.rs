@@ -1,6 +1,6 @@
 //! The trail: state from the journal, and what the journal says.
 //!
-//! Start-up, snapshots and the audit read the same records through the same machine, so that
+//! Start-up, snapshots, the audit and subscriptions read the same records through the same machine, so that
 //! there is one way to rebuild a state and it is exercised all the time.
 
 use crate::desk::{Desk, DeskError};
@@ -18,8 +18,11 @@ use zerocopy::FromBytes;
 
 mod audit;
 mod clerk;
+mod herald;
+pub mod notices;
 
 pub use clerk::Clerk;
+pub use herald::Herald;
 
 /// Why a state cannot be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +97,19 @@ impl State {
         dirs: &Dirs<M>,
         replay_bytes: usize,
     ) -> Result<(State, Vec<String>), TrailError> {
-        let newest = snapshot::newest_valid(&dirs.medium, &dirs.snapshots)?;
+        State::newest_through(dirs, replay_bytes, u64::MAX)
+    }
+
+    /// As [`State::newest`], of the snapshots of records up to `through`.
+    ///
+    /// # Errors
+    /// As for [`State::newest`].
+    pub fn newest_through<M: Medium>(
+        dirs: &Dirs<M>,
+        replay_bytes: usize,
+        through: u64,
+    ) -> Result<(State, Vec<String>), TrailError> {
+        let newest = snapshot::newest_valid_through(&dirs.medium, &dirs.snapshots, through)?;
         let damaged = newest.damaged.iter().map(ToString::to_string).collect();
         let Some((meta, payload)) = newest.snapshot else {
             return Ok((State::empty(replay_bytes), damaged));
@@ -183,7 +198,7 @@ impl State {
         self.outbox.clear();
         machine.apply(env, command, &mut self.outbox)?;
         if let Command::DefineBook(book, _) = command {
-            self.desk.add_book(book);
+            self.desk.market.add_book(book);
         }
         let outcome = Outcome { sequence: env.sequence.into(), time_ns: env.time_ns.into() };
         for event in self.outbox.events() {

@@ -8,9 +8,11 @@
 
 mod endpoint;
 mod link;
+mod subscription;
 mod tls;
 
 pub use endpoint::{BadEndpoint, Endpoint, RING_BYTES_DEFAULT};
+pub use subscription::{Notice, Place, Subscription};
 
 use crate::board::BoardReader;
 use crate::code::{Goodbye, Reject, Role};
@@ -273,7 +275,7 @@ impl Received {
     /// The request that this frame answers: the number in its `request` field, if it has one that
     /// is not 0.
     pub fn request(&self) -> Option<u64> {
-        use crate::message::{Accepted, Cancelled, Replaced};
+        use crate::message::{Accepted, Cancelled, Replaced, Subscribed};
         let kind = self.kind();
         let answers = [
             Refused::KIND,
@@ -283,6 +285,7 @@ impl Received {
             Rejected::KIND,
             Done::KIND,
             QueryEnd::KIND,
+            Subscribed::KIND,
         ];
         if !answers.contains(&kind) {
             return None;

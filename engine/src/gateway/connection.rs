@@ -147,6 +147,8 @@ pub struct Connection {
     pub questions: u32,
     /// When the last one was passed on.
     pub asked_at: Instant,
+    /// It has subscribed: the herald is to know when it goes.
+    pub listens: bool,
     /// Something was heard since timers were last looked at.
     pub spoke: bool,
     /// When something was last said.
@@ -188,6 +190,7 @@ impl Connection {
             pushed: 0,
             questions: 0,
             asked_at: now,
+            listens: false,
             spoke: false,
             said: now,
             heartbeat_ms: 0,

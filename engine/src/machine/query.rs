@@ -65,15 +65,27 @@ impl Machine {
             Query::Books(m) => self.book_rows(env, m.from.get(), out),
             Query::Orders(m) => self.order_rows(env, m, out),
             Query::Ledger => self.ledger_rows(env, out),
-            Query::Depth(m) => self.ask(env, QueryDepth::KIND, m.book.get().into(), 0, out),
-            Query::Replay(m) => self.ask(env, Replay::KIND, m.from.get(), 0, out),
+            Query::Depth(m) => self.ask(env, QueryDepth::KIND, 0, 0, m.book.get(), out),
+            Query::Replay(m) => self.ask(env, Replay::KIND, m.from.get(), 0, ANY_BOOK, out),
             // The gateway answers it: it must work when nothing else does.
             Query::Status => {}
             Query::Trades(m) => {
-                self.ask(env, QueryTrades::KIND, m.book.get().into(), m.limit.get(), out);
+                self.ask(env, QueryTrades::KIND, 0, m.limit.get(), m.book.get(), out);
+            }
+            Query::Tape(m) => {
+                self.ask(env, QueryTape::KIND, m.from.get(), 0, m.book.get(), out);
+            }
+            Query::Market(m) => {
+                self.ask(env, QueryMarket::KIND, m.from.get().into(), 0, ANY_BOOK, out);
+            }
+            Query::Bars(m) => {
+                let (from_ns, width_s) = (m.from_ns.get(), m.width_s.get());
+                self.ask(env, QueryBars::KIND, from_ns, width_s, m.book.get(), out);
             }
             Query::Limits(m) => self.ask_limits(env, m.from.get(), out),
-            Query::Audit(m) => self.ask(env, QueryAudit::KIND, m.from.get(), m.limit.get(), out),
+            Query::Audit(m) => {
+                self.ask(env, QueryAudit::KIND, m.from.get(), m.limit.get(), ANY_BOOK, out);
+            }
         }
     }
 
@@ -247,15 +259,16 @@ impl Machine {
     }
 
     /// Passes a question on to who keeps the answer.
-    fn ask(&self, env: &Envelope, kind: u8, from: u64, limit: u32, out: &mut Outbox) {
+    fn ask(&self, env: &Envelope, kind: u8, from: u64, limit: u32, book: u16, out: &mut Outbox) {
         let asked = Asked {
             request: env.request.into(),
             from: from.into(),
             limit: limit.into(),
             connection: env.connection.into(),
+            book: book.into(),
             kind,
             narrow: (self.sight(env) != Sight::All).into(),
-            reserved: [0; 6],
+            reserved: [0; 4],
         };
         out.push(env.session, &asked);
     }
@@ -265,13 +278,13 @@ impl Machine {
     fn ask_limits(&self, env: &Envelope, from: u32, out: &mut Outbox) {
         let sight = self.sight(env);
         if sight == Sight::All {
-            return self.ask(env, QueryLimits::KIND, from.into(), 0, out);
+            return self.ask(env, QueryLimits::KIND, from.into(), 0, ANY_BOOK, out);
         }
         let mut shown = self.shown_instances(sight, from);
         match shown.next() {
             Some(first) => {
                 let next = shown.next().unwrap_or(ANY);
-                self.ask(env, QueryLimits::KIND, first.into(), next, out);
+                self.ask(env, QueryLimits::KIND, first.into(), next, ANY_BOOK, out);
             }
             None => end(env, LAST, out),
         }

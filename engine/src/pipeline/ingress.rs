@@ -1,7 +1,9 @@
 //! Ingress: the gateway's stage. Reads frames from sockets and shared memory, checks who says
 //! what, hands valid requests to the sequencer, and carries answers back.
 
-use super::record::{Arrival, Delivery, OPENED, REFUSED, TO_CONNECTION, TO_SESSION, split, take};
+use super::record::{
+    Arrival, Delivery, OPENED, REFUSED, Subscription, TO_CONNECTION, TO_SESSION, split, take,
+};
 use crate::clock::Clock;
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
@@ -91,8 +93,10 @@ pub struct Ingress {
     pub tls: Option<(TcpListener, Arc<ServerConfig>)>,
     /// Requests, to the sequencer.
     pub requests: Producer,
-    /// Frames back, from publish, the actuator and the clerk.
-    pub answers: [Consumer; 3],
+    /// Subscriptions, to the herald.
+    pub subscriptions: Producer,
+    /// Frames back, from publish, the actuator, the clerk and the herald.
+    pub answers: [Consumer; 4],
     /// Who may log on as what.
     pub access: Access,
     /// Bounds.
@@ -109,6 +113,8 @@ pub struct Ingress {
     pub holders: Vec<u32>,
     /// Sessions whose end the sequencer's ring had no room for, and the connections that ended.
     pub closing: VecDeque<(u32, u32)>,
+    /// Subscribers that are gone, whom the herald's ring had no room for.
+    pub deaf: VecDeque<u32>,
     /// Connections whose session the machine is opening.
     pub opening: Vec<u32>,
     /// Rings of connections that have ended, and when: what a peer still maps would be charged to
@@ -188,6 +194,7 @@ impl Ingress {
         self.look_at_timers();
         self.retry_closing();
         self.requests.flush();
+        self.subscriptions.flush();
         self.flush_dirty();
         moved
     }
@@ -248,7 +255,7 @@ impl Ingress {
         let reading = (0..)
             .zip(&self.connections)
             .any(|(at, connection)| connection.as_ref().is_some_and(reading) && !self.yields(at));
-        empty && !reading && self.closing.is_empty()
+        empty && !reading && self.closing.is_empty() && self.deaf.is_empty()
     }
 
     /// Withdraws what [`Ingress::prepare_park`] announced.
@@ -375,6 +382,10 @@ impl Ingress {
                 self.ended.push_back((self.clock.instant(), memories));
                 self.discard_ended();
             }
+            if connection.listens {
+                self.deaf.push_back(number);
+                self.retry_closing();
+            }
         }
         let connections = self.health.connections.get();
         self.health.connections.set(connections.saturating_sub(1));
@@ -407,6 +418,12 @@ impl Ingress {
                 return;
             }
             self.closing.pop_front();
+        }
+        while let Some(&number) = self.deaf.front() {
+            if !self.tell_herald(Unsubscribe::KIND, number, 0, ANY, &[]) {
+                return;
+            }
+            self.deaf.pop_front();
         }
     }
 
@@ -571,6 +588,11 @@ impl Ingress {
             Logon::KIND => self.refuse(at, sequence, kind, Reject::AlreadyLoggedOn, 0),
             Logout::KIND => self.close(at, Some(Goodbye::LoggedOut)),
             Attach::KIND => self.attach(at, &frame),
+            Subscribe::KIND | Take::KIND | Unsubscribe::KIND => {
+                if let Err((code, detail)) = self.listen(at, &frame) {
+                    self.refuse(at, sequence, kind, code, detail);
+                }
+            }
             _ => {
                 if let Err((code, detail)) = self.request(at, slot, &frame) {
                     self.refuse(at, sequence, kind, code, detail);
@@ -629,6 +651,57 @@ impl Ingress {
             Role::Observer => session.account == ANY,
             Role::Agent | Role::Tenant => false,
         })
+    }
+
+    /// What a connection says about its subscription, to the herald. Operators and observers may
+    /// know everything, a tenant what concerns its account.
+    fn listen(&mut self, at: u32, frame: &Frame<'_>) -> Result<(), (Reject, u64)> {
+        let (kind, request) = (frame.header.kind, frame.header.sequence.get());
+        let length = SCHEMA.iter().find(|row| row.0 == kind).map_or(0, |row| row.2);
+        if frame.body.len() != length {
+            return Err((Reject::BadLength, 0));
+        }
+        if let Some(message) = frame.message::<Subscribe>() {
+            let nothing =
+                message.what == 0 || message.what & !(TELL_SWAPS | TELL_FUNDS | TELL_CREDITS) != 0;
+            let unplaced = message.from.get() == 0 && message.part.get() != 0;
+            if nothing || unplaced || message.reserved != [0; 3] {
+                return Err((Reject::BadField, 0));
+            }
+        }
+        self.throttle(at)?;
+        let all = self.sees_all(at);
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return Ok(()) };
+        let account = match connection.session {
+            _ if all => Some(ANY),
+            Some(session) if session.role != Role::Agent => Some(session.account),
+            _ => None,
+        };
+        let Some(account) = account else { return Err((Reject::NotPermitted, 0)) };
+        connection.listens |= kind == Subscribe::KIND;
+        let number = connection.admission << PLACE_BITS | at;
+        if self.tell_herald(kind, number, request, account, frame.body) {
+            Ok(())
+        } else {
+            Err((Reject::Busy, 0))
+        }
+    }
+
+    /// False if the herald's ring is full.
+    fn tell_herald(
+        &mut self,
+        kind: u8,
+        connection: u32,
+        request: u64,
+        account: u32,
+        body: &[u8],
+    ) -> bool {
+        let head = Subscription {
+            request: request.into(),
+            connection: connection.into(),
+            account: account.into(),
+        };
+        self.subscriptions.try_push(kind.into(), &[head.as_bytes(), body]).is_ok()
     }
 
     /// False if the queue is nearly full and this connection has had its share of the last part,

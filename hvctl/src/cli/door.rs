@@ -65,6 +65,7 @@ pub fn refusal(kind: u8, code: u8) -> String {
         Reject::InsufficientCapacity => "; see `hvctl tier list`",
         Reject::UnknownInstance => "; it does not exist, or is not yours",
         Reject::UnknownBook | Reject::BadPrice | Reject::WrongTier => "; see `hvctl book`",
+        Reject::ReplayGone => "; the older ones are in `hvctl audit`",
         Reject::UnknownOrder => "; see `hvctl orders INSTANCE`",
         _ => "",
     };

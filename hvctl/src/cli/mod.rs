@@ -17,9 +17,11 @@ mod instance;
 mod launch;
 mod ledger;
 mod limits;
+mod market;
 mod order;
 mod pki;
 mod status;
+mod subscribe;
 mod tier;
 mod trades;
 
@@ -96,12 +98,16 @@ enum Command {
     Orders(order::OrdersCommand),
     /// Show the books, or the depth of one
     Book(book::BookCommand),
-    /// Show the newest trades
+    /// Show average prices, VWAP and volume of the books, or the bars of one
+    Market(market::MarketCommand),
+    /// Show the newest trades, or the tape from a trade on
     Trades(trades::TradesCommand),
     /// Show the ledger; exit code 1 if an asset does not sum to zero
     Ledger,
     /// Show every transaction, the chain verified; exit code 1 if it is broken
     Audit(audit::AuditCommand),
+    /// Tell every trade and balance that changes, each once and in order, until Ctrl-C
+    Subscribe(subscribe::SubscribeCommand),
     /// Show the limits on the host: wanted, written, read back
     Limits(limits::LimitsCommand),
     /// Make the certificates of a small site, for TLS between hosts
@@ -158,9 +164,11 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Cancel(command) => order::cancel(command, &reach, &mut out),
         Command::Orders(command) => order::orders(command, &reach, &mut out),
         Command::Book(command) => book::run(command, &reach, &mut out),
+        Command::Market(command) => market::run(command, &reach, &mut out),
         Command::Trades(command) => trades::run(command, &reach, &mut out),
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),
+        Command::Subscribe(command) => subscribe::run(command, &reach, &mut out),
         Command::Limits(command) => limits::run(command, &reach, &mut out),
         Command::Agent(command) => agent::run(command, &reach, &mut out),
         Command::Pki(_) | Command::Completions { .. } => Ok(()),
