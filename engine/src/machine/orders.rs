@@ -8,6 +8,7 @@ use super::command::{Envelope, NewOrderTerms, Style};
 use super::config::MILLI;
 use super::event::{Moved, Outbox};
 use super::ladder::NONE;
+use super::ledger::Ledger;
 use super::queue;
 use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
@@ -209,10 +210,7 @@ impl Machine {
         let dated = style.time_in_force == TimeInForce::Gtd;
         // Every row is looked up once and held to the end.
         let session = &mut self.sessions[env.session as usize];
-        let client_id = m.client_id.get();
-        if client_id <= session.last_client_id {
-            return Err(Reject::DuplicateClientId);
-        }
+        let client_id = session.fresh_client_id(m.client_id.get())?;
         let row = session.acting(&self.instances, instance)?;
         let book = self.books.get_mut(usize::from(m.book.get())).ok_or(Reject::UnknownBook)?;
         let limit = check_terms(book, limit, m.quantity.get())?;
@@ -318,13 +316,8 @@ impl Machine {
         out: &mut Outbox,
     ) {
         let node = self.slab.nodes[slot as usize];
-        let side = side_of(&node);
         let book = &mut self.books[node.tag.book()];
-        let held = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
-        let account = self.owner[usize::from(node.tag.instance())];
-        let pocket = self.ledger.pocket(side, account, node.tag.instance(), book.resource);
-        pocket.balance.release(held);
-        let flips = pocket.flips();
+        let flips = release_hold(&mut self.ledger, &self.fees, &self.owner, book, &node);
         report_cancelled(env, slot, &node, reason, out);
         book.remove(&mut self.slab, &node);
         let resource = book.resource;
@@ -416,12 +409,10 @@ impl Machine {
         self.sessions[env.session as usize].orders += 1;
     }
 
-    /// Releases what a resting order holds.
-    pub(super) fn release_hold(&mut self, node: &Node) {
-        let (side, book) = (side_of(node), &self.books[node.tag.book()]);
-        let held = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
-        let account = self.owner[usize::from(node.tag.instance())];
-        self.ledger.pocket(side, account, node.tag.instance(), book.resource).balance.release(held);
+    /// Releases what a resting order holds. True if a burst flips.
+    pub(super) fn release_hold(&mut self, node: &Node) -> bool {
+        let book = &self.books[node.tag.book()];
+        release_hold(&mut self.ledger, &self.fees, &self.owner, book, node)
     }
 
     /// A replacement that loses its place: out of its queue and in again at the new price, where
@@ -553,6 +544,17 @@ impl Machine {
         };
         out.push(env.session, &report);
     }
+}
+
+/// Releases what an order holds that rests in a book. True if a burst flips.
+#[inline(always)]
+fn release_hold(ledger: &mut Ledger, fees: &Fees, owner: &[u16], book: &Book, node: &Node) -> bool {
+    let (side, instance) = (side_of(node), node.tag.instance());
+    let held = fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
+    let account = owner[usize::from(instance)];
+    let pocket = ledger.pocket(side, account, instance, book.resource);
+    pocket.balance.release(held);
+    pocket.flips()
 }
 
 /// Reports an order accepted.
