@@ -238,6 +238,9 @@ pub struct BookKeys {
     pub tick_micro: u64,
     #[serde(default = "quantity_max")]
     pub quantity_max: u32,
+    #[serde(default)]
+    pub auction_every_ms: u32,
+    pub call_ms: Option<u32>,
 }
 
 fn burst_percent() -> u32 {
@@ -487,6 +490,8 @@ impl Config {
                     price_ticks_max: book.price_ticks_max.into(),
                     quantity_max: book.quantity_max.into(),
                     burst_percent: book.burst_percent.into(),
+                    auction_every_ms: book.auction_every_ms.into(),
+                    call_ms: book.call_ms.unwrap_or(book.auction_every_ms).into(),
                     tier: (tier as u16).into(),
                     resource: resource as u8,
                     reserved: 0,

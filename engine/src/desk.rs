@@ -5,7 +5,10 @@
 //! from a snapshot and the log's tail. It runs behind the machine, in the publish stage.
 
 use crate::machine::command::DefineBook;
-use crate::machine::event::{Asked, Event, Fill, LevelChanged, SessionOpened, SessionRefused};
+use crate::machine::event::{
+    Asked, AuctionTrade, Event, Fill, Indicative, LevelChanged, PhaseChanged, SessionOpened,
+    SessionRefused,
+};
 use crate::machine::ladder::Ladder;
 use crate::pipeline::record::{OPENED, Outcome, REFUSED, TO_CONNECTION, TO_SESSION};
 use std::collections::VecDeque;
@@ -19,6 +22,8 @@ use zerocopy::{FromBytes, IntoBytes};
 pub const TAPE_TRADES: usize = 4096;
 /// Trades in one answer at most.
 const TRADES_PAGE: usize = 64;
+/// Neither party of an auction's trade took: `maker` and `taker_side` say so.
+const IN_AUCTION: u8 = 2;
 
 /// A frame on its way, and to whom.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +114,16 @@ impl Desk {
             self.fill(outcome, fill, tell);
         } else if let Some(level) = event.read::<LevelChanged>() {
             self.level(outcome, level);
+        } else if let Some(trade) = event.read::<AuctionTrade>() {
+            self.auction_trade(outcome, trade, tell);
+        } else if let Some(changed) = event.read::<PhaseChanged>() {
+            self.change(outcome, changed.book.get(), |view| view.phase = changed.phase);
+        } else if let Some(m) = event.read::<Indicative>() {
+            self.change(outcome, m.book.get(), |view| {
+                view.indicative_ticks = m.price_ticks.get();
+                view.indicative_volume = m.volume.get();
+                view.indicative_imbalance = m.imbalance.get() as i64;
+            });
         } else if let Some(opened) = event.read::<SessionOpened>() {
             self.opened(outcome, event.target, opened, tell);
         } else if let Some(refused) = event.read::<SessionRefused>() {
@@ -176,10 +191,7 @@ impl Desk {
             Side::Buy => (fill.maker, fill.taker),
             Side::Sell => (fill.taker, fill.maker),
         };
-        if self.tape.len() == TAPE_TRADES {
-            self.tape.pop_front();
-        }
-        self.tape.push_back(TradeRow {
+        self.record(TradeRow {
             trade: fill.trade,
             sequence: outcome.sequence,
             time_ns: outcome.time_ns,
@@ -191,13 +203,77 @@ impl Desk {
             taker_side: taker_side as u8,
             reserved: [0; 5],
         });
-        if let Some(book) = self.books.get_mut(usize::from(fill.book())) {
-            book.view.last_ticks = fill.price_ticks.get().into();
-            book.view.last_quantity = fill.quantity.get();
+    }
+
+    /// An auction's trade: both parties rested.
+    fn auction_trade(
+        &mut self,
+        outcome: &Outcome,
+        trade: &AuctionTrade,
+        tell: &mut impl FnMut(Told<'_>),
+    ) {
+        let buyer = Filled {
+            trade: trade.trade,
+            client_id: trade.buyer_client_id,
+            handle: trade.buyer_handle,
+            time_ns: outcome.time_ns,
+            instance: trade.buyer.into(),
+            price_ticks: trade.price_ticks.into(),
+            quantity: trade.quantity,
+            remaining: trade.buyer_remaining,
+            counterparty: trade.seller_account.into(),
+            fee_micro: trade.buyer_fee_micro,
+            book: trade.book,
+            side: Side::Buy as u8,
+            maker: IN_AUCTION,
+        };
+        let seller = Filled {
+            client_id: trade.seller_client_id,
+            handle: trade.seller_handle,
+            instance: trade.seller.into(),
+            remaining: trade.seller_remaining,
+            counterparty: trade.buyer_account.into(),
+            fee_micro: trade.seller_fee_micro,
+            side: Side::Sell as u8,
+            ..buyer
+        };
+        self.report(trade.seller_session.get().into(), Filled::KIND, seller.as_bytes(), tell);
+        self.report(trade.buyer_session.get().into(), Filled::KIND, buyer.as_bytes(), tell);
+        self.record(TradeRow {
+            trade: trade.trade,
+            sequence: outcome.sequence,
+            time_ns: outcome.time_ns,
+            price_ticks: trade.price_ticks.into(),
+            quantity: trade.quantity,
+            seller: trade.seller.into(),
+            buyer: trade.buyer.into(),
+            book: trade.book,
+            taker_side: IN_AUCTION,
+            reserved: [0; 5],
+        });
+    }
+
+    /// Puts a trade on the tape and counts it in its book.
+    fn record(&mut self, trade: TradeRow) {
+        if self.tape.len() == TAPE_TRADES {
+            self.tape.pop_front();
+        }
+        self.tape.push_back(trade);
+        if let Some(book) = self.books.get_mut(usize::from(trade.book.get())) {
+            book.view.last_ticks = trade.price_ticks.get();
+            book.view.last_quantity = trade.quantity.get();
             book.view.trades += 1;
-            book.view.volume += u64::from(fill.quantity.get());
+            book.view.volume += u64::from(trade.quantity.get());
             book.dirty = true;
         }
+    }
+
+    fn change(&mut self, outcome: &Outcome, book: u16, change: impl FnOnce(&mut BookView)) {
+        let Some(book) = self.books.get_mut(usize::from(book)) else { return };
+        change(&mut book.view);
+        book.view.sequence = outcome.sequence.get();
+        book.view.time_ns = outcome.time_ns.get();
+        book.dirty = true;
     }
 
     fn level(&mut self, outcome: &Outcome, level: &LevelChanged) {
@@ -366,6 +442,10 @@ impl Desk {
             shown.view.last_quantity = word(bytes)? as u32;
             shown.view.trades = word(bytes)?;
             shown.view.volume = word(bytes)?;
+            shown.view.phase = book.phase as u8;
+            shown.view.indicative_ticks = book.indicative.price.into();
+            shown.view.indicative_volume = book.indicative.volume;
+            shown.view.indicative_imbalance = book.indicative.imbalance;
             for (at, ladder) in shown.sides.iter_mut().enumerate() {
                 for level in book.sides[at].occupied() {
                     ladder.set(level, book.sides[at].quantity(level));

@@ -6,10 +6,11 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`credits`], [`admin`], [`sessions`], [`query`]) and what they stand on
+//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`admin`], [`sessions`], [`query`]) and what they stand on
 //! ([`tables`], [`ladder`], [`slab`], [`queue`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
+pub mod auction;
 pub mod command;
 pub mod config;
 pub mod credits;
@@ -19,6 +20,7 @@ pub mod ladder;
 pub mod ledger;
 pub mod matching;
 pub mod orders;
+pub mod phase;
 pub mod query;
 pub mod queue;
 pub mod sessions;
@@ -27,14 +29,16 @@ pub mod state;
 pub mod tables;
 
 use command::{Command, DefineBook, Envelope, Genesis};
+use auction::Indication;
 use config::{BoundsError, RESOURCES, TIERS_MAX};
 use event::Outbox;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
 use orders::Fees;
+use phase::Schedule;
 use slab::Slab;
 use tables::{Account, Book, Instance, Session};
-use vendue_wire::code::{Reject, Resource, Side};
+use vendue_wire::code::{Phase, Reject, Resource, Side};
 use vendue_wire::message::{ANY, Rejected};
 
 const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
@@ -61,6 +65,8 @@ pub struct Machine {
     expiry: expiry::Expiry,
     trades: u64,
     fees: Fees,
+    /// Room for auctions, no part of the state.
+    floor: auction::Floor,
     /// Last sequence applied.
     sequence: u64,
     /// Last time seen, nanoseconds.
@@ -135,6 +141,7 @@ impl Machine {
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
+            floor: auction::Floor::new(orders, accounts),
             fees: Fees::new(genesis.maker_fee_bps.get().into(), genesis.taker_fee_bps.get().into()),
             sequence: 0,
             time_ns: 0,
@@ -292,6 +299,7 @@ impl Machine {
             Command::CreateInstance(m) => self.create_instance(env, m, out),
             Command::RemoveInstance(m) => self.remove_instance(env, m, out),
             Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
+            Command::SetPhase(m, phase) => self.set_phase(env, m, *phase, out),
             _ => Err(Reject::NotPermitted),
         }
     }
@@ -366,6 +374,9 @@ impl Machine {
             volume: 0,
             sides,
             queues,
+            phase: Phase::Continuous,
+            schedule: Schedule::new(m.auction_every_ms.get(), m.call_ms.get()),
+            indicative: Indication::NONE,
         });
         self.definitions.push(*m);
         self.ledger.house.push(CreditHouse::default());

@@ -12,7 +12,7 @@ use super::queue;
 use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
 use super::{Machine, fold};
-use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
+use vendue_wire::code::{CancelReason, OrderType, Phase, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, Cancelled, Done, MassCancel, NewOrder, Replace, Replaced,
 };
@@ -172,6 +172,12 @@ impl Machine {
         if row.tier != book.tier {
             return Err(Reject::WrongTier);
         }
+        let rests = terms.order_type == OrderType::Limit
+            && matches!(terms.time_in_force, TimeInForce::Gtc | TimeInForce::Gtd);
+        let continuous = book.phase == Phase::Continuous;
+        if !continuous {
+            book.admit(rests)?;
+        }
         if dated && m.expires_at_ms.get() <= env.time_ns / 1_000_000 {
             return Err(Reject::BadExpiry);
         }
@@ -181,7 +187,7 @@ impl Machine {
         if pocket.balance.free < cost.most {
             return Err(short_of(side));
         }
-        if would_cross {
+        if would_cross && continuous {
             return Err(Reject::WouldCross);
         }
         session.last_client_id = client_id;
@@ -202,8 +208,7 @@ impl Machine {
             side,
             resource: book.resource,
             dated,
-            rests: terms.order_type == OrderType::Limit
-                && matches!(terms.time_in_force, TimeInForce::Gtc | TimeInForce::Gtd),
+            rests,
             whole: terms.time_in_force == TimeInForce::Fok,
             cancel_maker: m.self_trade == 1,
         };
@@ -227,7 +232,10 @@ impl Machine {
 
     /// Matches an order that has its slot; then it rests, or what is left is cancelled.
     fn enter(&mut self, env: &Envelope, mut order: Incoming, expires_at_ms: u64, out: &mut Outbox) {
-        let stopped = if order.whole && !self.fills_whole(&order) {
+        let stopped = if self.books[usize::from(order.book)].phase == Phase::Call {
+            // It waits for the auction: only what rests is let in.
+            None
+        } else if order.whole && !self.fills_whole(&order) {
             Some(CancelReason::Unmatched)
         } else {
             self.match_order(env, &mut order, out)
@@ -326,6 +334,9 @@ impl Machine {
         let (price, quantity, side) = (m.price_ticks.get(), m.quantity.get(), side_of(&node));
         let book = &self.books[node.tag.book()];
         let price = check_terms(book, price, quantity)?;
+        if book.phase == Phase::Halted {
+            return Err(Reject::BookHalted);
+        }
         if price == node.tag.price() && quantity <= node.quantity {
             self.use_client_id(env, client_id);
             self.shrink(env, slot, m, out);

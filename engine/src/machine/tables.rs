@@ -3,7 +3,9 @@
 
 use super::config::RESOURCES;
 use super::ladder::{Ladder, NONE};
-use vendue_wire::code::{Reject, Resource, Role, Side};
+use super::auction::Indication;
+use super::phase::Schedule;
+use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -181,6 +183,12 @@ pub struct Book {
     pub sides: [Ladder; 2],
     /// First sentinel of each side's queues, in the order of levels.
     pub queues: [u32; 2],
+    /// What it does with orders.
+    pub phase: Phase,
+    /// When it changes by itself.
+    pub schedule: Schedule,
+    /// What was last said of its auction.
+    pub indicative: Indication,
 }
 
 impl Book {
