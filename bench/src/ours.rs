@@ -84,6 +84,8 @@ impl Ours {
                 price_ticks_max: 1000.into(),
                 quantity_max: u32::MAX.into(),
                 burst_percent: 400.into(),
+                auction_every_ms: 0.into(),
+                call_ms: 0.into(),
                 tier: tier.into(),
                 resource: (book % PER_TIER) as u8,
                 reserved: 0,

@@ -221,6 +221,8 @@ fn set_up(writer: &mut Writer) -> Result<(), AnyError> {
             price_ticks_max: 1000.into(),
             quantity_max: u32::MAX.into(),
             burst_percent: 400.into(),
+            auction_every_ms: 0.into(),
+            call_ms: 0.into(),
             tier: 0.into(),
             resource: Resource::Cpu as u8,
             reserved: 0,

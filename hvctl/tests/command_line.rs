@@ -35,6 +35,7 @@ const ASKING: &[&[&str]] = &[
     &["orders", "web"],
     &["book"],
     &["book", "1", "--watch", "--once"],
+    &["phase", "1", "halted"],
     &["trades", "--book", "1", "--limit", "5"],
     &["ledger"],
     &["audit", "--from", "2", "--limit", "3", "--follow"],

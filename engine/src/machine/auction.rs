@@ -50,9 +50,7 @@ impl Indication {
 /// The auction of a book as it stands. Costs a step for each level that would trade.
 pub fn indicate(book: &Book) -> Indication {
     let [bids, asks] = &book.sides;
-    let crosses = |bid, ask| {
-        bid != NONE && ask != NONE && bids.price_of(bid) >= asks.price_of(ask)
-    };
+    let crosses = |bid, ask| bid != NONE && ask != NONE && bids.price_of(bid) >= asks.price_of(ask);
     let (mut bid, mut ask) = (bids.best(), asks.best());
     if !crosses(bid, ask) {
         return Indication::NONE;
@@ -162,8 +160,7 @@ impl Floor {
 /// True if the buyer's and the seller's account let them meet.
 #[inline(always)]
 fn may_meet(accounts: &[Account], buyer: u16, seller: u16) -> bool {
-    buyer != seller
-        && accounts[usize::from(seller)].may_sell_to(&accounts[usize::from(buyer)])
+    buyer != seller && accounts[usize::from(seller)].may_sell_to(&accounts[usize::from(buyer)])
 }
 
 impl Forbidden {

@@ -301,7 +301,10 @@ impl Outbox {
             + size_of::<Indicative>()
             + size_of::<Uncrossed>()
             + 3 * HEADER_BYTES;
-        64 * 1024 + per_book * BOOKS_MAX + per_order * orders_max as usize + per_instance * instances_max as usize
+        64 * 1024
+            + per_book * BOOKS_MAX
+            + per_order * orders_max as usize
+            + per_instance * instances_max as usize
     }
 
     /// Appends an event. Inlined, so that its fields are stored straight into the buffer instead of

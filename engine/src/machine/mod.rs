@@ -28,8 +28,8 @@ pub mod slab;
 pub mod state;
 pub mod tables;
 
-use command::{Command, DefineBook, Envelope, Genesis};
 use auction::Indication;
+use command::{Command, DefineBook, Envelope, Genesis};
 use config::{BoundsError, RESOURCES, TIERS_MAX};
 use event::Outbox;
 use ladder::Ladder;

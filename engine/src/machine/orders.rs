@@ -12,7 +12,9 @@ use super::queue;
 use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
 use super::{Machine, fold};
-use vendue_wire::code::{CancelReason, OrderType, Phase, Reject, Resource, Role, Side, TimeInForce};
+use vendue_wire::code::{
+    CancelReason, OrderType, Phase, Reject, Resource, Role, Side, TimeInForce,
+};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, Cancelled, Done, MassCancel, NewOrder, Replace, Replaced,
 };

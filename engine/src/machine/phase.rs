@@ -98,12 +98,17 @@ impl Machine {
         let now_ms = self.time_ns / 1_000_000;
         let book = self.books.get_mut(at).ok_or(Reject::UnknownBook)?;
         let before = book.phase;
+        let phase = match wanted {
+            Some(phase) => phase,
+            // A tick that is about to come holds its auction.
+            None if book.schedule.followed => before,
+            None => {
+                let (phase, next_ms) = book.schedule.at(now_ms);
+                book.schedule.next_ms = next_ms;
+                phase
+            }
+        };
         book.schedule.followed = wanted.is_none();
-        let phase = wanted.unwrap_or_else(|| {
-            let (phase, next_ms) = book.schedule.at(now_ms);
-            book.schedule.next_ms = next_ms;
-            phase
-        });
         self.use_client_id(env, client_id);
         if phase == Phase::Continuous && before != Phase::Continuous {
             self.uncross(at, out);

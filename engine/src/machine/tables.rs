@@ -1,9 +1,9 @@
 //! The machine's tables: accounts, instances, sessions, books. Dense arrays, bounded, indexed by
 //! the numbers the protocol shows.
 
+use super::auction::Indication;
 use super::config::RESOURCES;
 use super::ladder::{Ladder, NONE};
-use super::auction::Indication;
 use super::phase::Schedule;
 use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};

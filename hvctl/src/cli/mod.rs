@@ -17,6 +17,7 @@ mod launch;
 mod ledger;
 mod limits;
 mod order;
+mod phase;
 mod status;
 mod tier;
 mod trades;
@@ -93,6 +94,8 @@ enum Command {
     Orders(order::OrdersCommand),
     /// Show the books, or the depth of one
     Book(book::BookCommand),
+    /// Halt a book, call it to an auction, or let it go on
+    Phase(phase::PhaseCommand),
     /// Show the newest trades
     Trades(trades::TradesCommand),
     /// Show the ledger; exit code 1 if an asset does not sum to zero
@@ -147,6 +150,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Cancel(command) => order::cancel(command, &reach, &mut out),
         Command::Orders(command) => order::orders(command, &reach, &mut out),
         Command::Book(command) => book::run(command, &reach, &mut out),
+        Command::Phase(command) => phase::run(command, &reach, &mut out),
         Command::Trades(command) => trades::run(command, &reach, &mut out),
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),

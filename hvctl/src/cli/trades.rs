@@ -40,7 +40,7 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
         left("TAKER"),
     ]);
     for row in door.rows::<TradeRow>(&query)? {
-        let taker_side = Side::from_u8(row.taker_side).map_or("?", Side::text);
+        let taker_side = Side::from_u8(row.taker_side).map_or("auction", Side::text);
         list.object(&json!({
             "trade": row.trade.get(),
             "sequence": row.sequence.get(),
