@@ -309,6 +309,10 @@ mod tests {
             sequence: number,
             bids: std::array::from_fn(level),
             asks: std::array::from_fn(|at| level(100 + at)),
+            phase: number as u8,
+            indicative_ticks: number.wrapping_add(5) as u32,
+            indicative_volume: number.wrapping_add(6),
+            indicative_imbalance: number.wrapping_add(7) as i64,
         }
     }
 
