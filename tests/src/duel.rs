@@ -154,7 +154,7 @@ pub const NARROW: World = World {
     quantity_max: 12,
     capacity_vru: 40,
     burst_percent: 250,
-    auctions: [(0, 0), (3000, 3000), (5000, 1700)],
+    auctions: [(0, 0), (1500, 1500), (3000, 1000)],
     asks: (10, 13),
     made: (4, 5),
     funds: 120_000,

@@ -231,7 +231,7 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
     let missing: Vec<_> =
         REJECTS.iter().filter(|code| !met.rejects.contains_key(&(**code as u8))).collect();
     assert!(missing.is_empty(), "the generator never met {missing:?}");
-    assert!(met.auctioned * 100 > met.commands, "only {} trades of auctions", met.auctioned);
+    assert!(met.auctioned * 1000 > met.commands, "only {} trades of auctions", met.auctioned);
     let reasons = CancelReason::InstanceRemoved as u8;
     let reasons: Vec<_> = (0..=reasons).filter(|reason| !met.cancels.contains(reason)).collect();
     assert!(reasons.is_empty(), "the generator never met cancels for reasons {reasons:?}");
