@@ -10,8 +10,8 @@ use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
 use vendue_engine::machine::slab::PAGE_SLOTS;
 use vendue_wire::code::{Phase, Resource, Role, Side};
 use vendue_wire::message::{
-    ANY, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, NewOrder,
-    SetPhase, U32, U64, field_cut,
+    ANY, ANY_BOOK, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits,
+    MassCancel, NewOrder, SetPhase, U32, U64, field_cut,
 };
 use zerocopy::IntoBytes;
 
@@ -75,8 +75,12 @@ impl Ours {
         ours
     }
 
-    /// Calls the first book to an auction.
-    pub fn call(&mut self) {
+    /// Cancels every order and calls the first book to an auction.
+    pub fn clear_and_call(&mut self) {
+        let (instance, book) = (ANY.into(), ANY_BOOK.into());
+        let all = MassCancel { instance, book, side: 2, reserved: 0 };
+        self.apply(MassCancel::KIND, all.as_bytes());
+        self.outbox.clear();
         self.phase(Phase::Call);
     }
 

@@ -4,12 +4,11 @@
 //! Like the machine it is a pure function of the commands, so start-up rebuilds it the same way:
 //! from a snapshot and the log's tail. It runs behind the machine, in the publish stage.
 
+use crate::depth::Depth;
 use crate::machine::command::DefineBook;
 use crate::machine::event::{
-    Asked, AuctionTrade, Event, Fill, Indicative, LevelChanged, PhaseChanged, SessionOpened,
-    SessionRefused,
+    Asked, AuctionTrade, Event, Fill, Indicative, PhaseChanged, SessionOpened, SessionRefused,
 };
-use crate::machine::ladder::Ladder;
 use crate::pipeline::record::{OPENED, Outcome, REFUSED, TO_CONNECTION, TO_SESSION};
 use std::collections::VecDeque;
 use vendue_wire::board::{BookView, Level};
@@ -53,7 +52,6 @@ struct Stream {
 #[derive(Debug)]
 struct Shown {
     view: BookView,
-    sides: [Ladder; 2],
     dirty: bool,
 }
 
@@ -64,6 +62,7 @@ pub struct Desk {
     replay_bytes: usize,
     tape: VecDeque<TradeRow>,
     books: Vec<Shown>,
+    depth: Depth,
 }
 
 /// Why bytes are not a desk.
@@ -75,14 +74,14 @@ impl Desk {
     /// A desk for `sessions` sessions, each keeping up to `replay_bytes` of its newest reports.
     pub fn new(sessions: u32, replay_bytes: usize) -> Desk {
         let streams = (0..sessions).map(|_| Stream::default()).collect();
-        Desk { streams, replay_bytes, tape: VecDeque::new(), books: Vec::new() }
+        let (tape, books, depth) = (VecDeque::new(), Vec::new(), Depth::default());
+        Desk { streams, replay_bytes, tape, books, depth }
     }
 
     /// Adds the next book.
     pub fn add_book(&mut self, book: &DefineBook) {
-        let price_max = book.price_ticks_max.get() as u16;
-        let sides = [Ladder::new(Side::Buy, price_max), Ladder::new(Side::Sell, price_max)];
-        self.books.push(Shown { view: BookView::default(), sides, dirty: true });
+        self.books.push(Shown { view: BookView::default(), dirty: true });
+        self.depth.add_book(book);
     }
 
     /// Number of books.
@@ -97,6 +96,11 @@ impl Desk {
         event: &Event<'_>,
         tell: &mut impl FnMut(Told<'_>),
     ) {
+        if let Some(book) = self.depth.absorb(event) {
+            let Shown { view, dirty } = &mut self.books[book];
+            (view.sequence, view.time_ns) = (outcome.sequence.get(), outcome.time_ns.get());
+            *dirty = true;
+        }
         match event.kind {
             0x90..0xa0 => self.report(event.target, event.kind, event.body, tell),
             0xb0..0xc0 => row(event.target, event.kind, event.body, tell),
@@ -112,8 +116,6 @@ impl Desk {
     ) {
         if let Some(fill) = event.read::<Fill>() {
             self.fill(outcome, fill, tell);
-        } else if let Some(level) = event.read::<LevelChanged>() {
-            self.level(outcome, level);
         } else if let Some(trade) = event.read::<AuctionTrade>() {
             self.auction_trade(outcome, trade, tell);
         } else if let Some(changed) = event.read::<PhaseChanged>() {
@@ -136,6 +138,7 @@ impl Desk {
             match asked.kind {
                 Replay::KIND => self.replay(event.target, asked, tell),
                 QueryTrades::KIND => self.trades(asked, tell),
+                QueryDepth::KIND => self.depth_row(asked, tell),
                 _ => {}
             }
         }
@@ -276,23 +279,18 @@ impl Desk {
         book.dirty = true;
     }
 
-    fn level(&mut self, outcome: &Outcome, level: &LevelChanged) {
-        let Some(book) = self.books.get_mut(usize::from(level.book.get())) else { return };
-        let ladder = &mut book.sides[usize::from(level.side & 1)];
-        let number = ladder.level_of(level.price_ticks.get() as u16);
-        let quantity = level.quantity.get();
-        ladder.set(number, quantity);
-        book.view.sequence = outcome.sequence.get();
-        book.view.time_ns = outcome.time_ns.get();
-        book.dirty = true;
-    }
-
     /// Calls `show` for each book that changed since the last call.
     pub fn show_changed(&mut self, mut show: impl FnMut(usize, &BookView)) {
         for (at, book) in self.books.iter_mut().enumerate().filter(|(_, book)| book.dirty) {
             book.dirty = false;
-            fill_levels(&mut book.view.bids, &book.sides[0]);
-            fill_levels(&mut book.view.asks, &book.sides[1]);
+            for (side, shown) in
+                [(Side::Buy, &mut book.view.bids), (Side::Sell, &mut book.view.asks)]
+            {
+                *shown = Default::default();
+                for (row, (price, quantity)) in shown.iter_mut().zip(self.depth.levels(at, side)) {
+                    *row = Level { price_ticks: price.into(), quantity };
+                }
+            }
             show(at, &book.view);
         }
     }
@@ -379,6 +377,29 @@ impl Desk {
         row(connection, QueryEnd::KIND, end.as_bytes(), tell);
     }
 
+    fn depth_row(&self, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) {
+        let (connection, book) = (asked.connection.get(), asked.from.get() as usize);
+        if book < self.books.len() {
+            let mut depth = DepthRow { book: (book as u16).into(), ..DepthRow::zeroed() };
+            for (at, (price, quantity)) in self.best(book, Side::Buy) {
+                depth.bid_ticks[at] = u32::from(price).into();
+                depth.bid_quantity[at] = quantity.into();
+            }
+            for (at, (price, quantity)) in self.best(book, Side::Sell) {
+                depth.ask_ticks[at] = u32::from(price).into();
+                depth.ask_quantity[at] = quantity.into();
+            }
+            row(connection, DepthRow::KIND, depth.as_bytes(), tell);
+        }
+        let end = QueryEnd { request: asked.request, next: u64::MAX.into() };
+        row(connection, QueryEnd::KIND, end.as_bytes(), tell);
+    }
+
+    /// The best levels of a side, numbered.
+    fn best(&self, book: usize, side: Side) -> impl Iterator<Item = (usize, (u16, u64))> {
+        self.depth.levels(book, side).take(DEPTH_LEVELS).enumerate()
+    }
+
     /// The desk as bytes, for a snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -435,23 +456,21 @@ impl Desk {
         if word(bytes)? != machine.books().len() as u64 {
             return Err(DeskError);
         }
-        for (definition, book) in machine.definitions().iter().zip(machine.books()) {
-            desk.add_book(definition);
-            let shown = desk.books.last_mut().ok_or(DeskError)?;
-            shown.view.last_ticks = word(bytes)? as u32;
-            shown.view.last_quantity = word(bytes)? as u32;
-            shown.view.trades = word(bytes)?;
-            shown.view.volume = word(bytes)?;
-            shown.view.phase = book.phase as u8;
-            shown.view.indicative_ticks = book.indicative.price.into();
-            shown.view.indicative_volume = book.indicative.volume;
-            shown.view.indicative_imbalance = book.indicative.imbalance;
-            for (at, ladder) in shown.sides.iter_mut().enumerate() {
-                for level in book.sides[at].occupied() {
-                    ladder.set(level, book.sides[at].quantity(level));
-                }
-            }
+        for book in machine.books() {
+            let view = BookView {
+                last_ticks: word(bytes)? as u32,
+                last_quantity: word(bytes)? as u32,
+                trades: word(bytes)?,
+                volume: word(bytes)?,
+                phase: book.phase as u8,
+                indicative_ticks: book.indicative.price.into(),
+                indicative_volume: book.indicative.volume,
+                indicative_imbalance: book.indicative.imbalance,
+                ..BookView::default()
+            };
+            desk.books.push(Shown { view, dirty: true });
         }
+        desk.depth = Depth::of(machine);
         if bytes.is_empty() { Ok(desk) } else { Err(DeskError) }
     }
 }
@@ -496,12 +515,4 @@ fn row(connection: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) 
     let mut bytes = [0; FRAME_BYTES_MAX];
     let length = frame::encode_raw(kind, 0, body, &mut bytes);
     tell(Told { tag: TO_CONNECTION, connection, slot: ANY, frame: &bytes[..length] });
-}
-
-fn fill_levels(out: &mut [Level; DEPTH_LEVELS], ladder: &Ladder) {
-    *out = Default::default();
-    for (row, level) in out.iter_mut().zip(ladder.occupied()) {
-        let price_ticks = ladder.price_of(level).into();
-        *row = Level { price_ticks, quantity: ladder.quantity(level) };
-    }
 }

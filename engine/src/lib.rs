@@ -1,13 +1,15 @@
 //! `vendued`: the auction room of one host.
 //!
 //! In the order data takes: [`gateway`] and [`pipeline`] bring commands in and answers out,
-//! [`machine`] decides, [`desk`] words what each party is told, [`storage`] remembers.
+//! [`machine`] decides, [`desk`] words what each party is told and [`depth`] totals what is open,
+//! [`storage`] remembers.
 //! [`start`] brings the state back and makes the stages, [`daemon`] runs them; [`config`] says how.
 
 pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod depth;
 pub mod desk;
 pub mod gateway;
 pub mod health;

@@ -10,13 +10,14 @@ use crate::room::Room;
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use vendue_engine::depth::Depth;
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{
     CloseSession, Command, DefineBook, Genesis, OpenSession, Tick, Usage,
 };
 use vendue_engine::machine::event::{
     AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated, InstanceRemoved,
-    LevelChanged, Outbox, PhaseChanged, SessionOpened, SessionRefused, Uncrossed,
+    Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, Uncrossed,
 };
 use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -305,7 +306,7 @@ struct Pair {
     /// A machine that must say the same bytes, and its outbox.
     twin: (Machine, Outbox),
     /// Credits at each book, side, price, from the level events.
-    levels: BTreeMap<(u16, u8, u32), u64>,
+    depth: Depth,
     /// Cap of each instance and resource, from the entitlement events.
     caps: BTreeMap<(u32, u8), u64>,
     orders_seen: u64,
@@ -350,12 +351,13 @@ impl Pair {
         let room = Room::new(&world.genesis(), &world.definitions());
         let twin = Room::new(&world.genesis(), &world.definitions());
         let twin = (twin.machine, twin.out);
+        let depth = Depth::of(&room.machine);
         Pair {
             world,
             room,
             market: world.market(),
             twin,
-            levels: BTreeMap::new(),
+            depth,
             caps: BTreeMap::new(),
             orders_seen: 0,
         }
@@ -690,6 +692,12 @@ impl Pair {
         let restored = restored.map_err(|why| TestCaseError::fail(why.to_string()))?;
         prop_assert!(restored.encode() == bytes, "a restored state encodes otherwise");
         restored.check_conservation();
+        let found = Depth::of(&restored);
+        for book in 0..restored.books().len() {
+            for side in [Side::Buy, Side::Sell] {
+                prop_assert!(found.levels(book, side).eq(self.depth.levels(book, side)));
+            }
+        }
         self.twin.0 = restored;
         Ok(())
     }
@@ -711,12 +719,9 @@ impl Pair {
         let mut said = Vec::new();
         for event in Events::new(&events) {
             let to = event.target;
-            if let Some(m) = event.read::<LevelChanged>() {
-                let key = (m.book.get(), m.side, m.price_ticks.get());
-                self.levels.insert(key, m.quantity.get());
-                if m.quantity.get() == 0 {
-                    self.levels.remove(&key);
-                }
+            self.depth.absorb(&event);
+            if event.read::<Moved>().is_some() {
+                // Nothing anyone is told.
             } else if let Some(m) = event.read::<Entitled>() {
                 self.caps.insert((m.instance.get(), m.resource), m.vru.get());
             } else if let Some(m) = event.read::<Fill>() {
@@ -924,14 +929,13 @@ impl Pair {
         Ok(())
     }
 
-    /// Levels as told by events, depth and rows as told by queries, open orders and counters.
+    /// Depth as told by events, rows as told by queries, open orders and counters.
     fn compare_books(&mut self) -> Result<(), TestCaseError> {
         let mut levels = BTreeMap::new();
         for order in &self.market.orders {
-            let key = (order.book as u16, order.side as u8, order.price as u32);
+            let key = (order.book as u16, order.side as u8, order.price as u16);
             *levels.entry(key).or_insert(0) += order.quantity as u64;
         }
-        prop_assert_eq!(&self.levels, &levels);
         for (at, book) in self.market.books.iter().enumerate() {
             let ours = &self.room.machine.books()[at];
             let told = (ours.trades, i128::from(ours.volume), i128::from(ours.last));
@@ -949,17 +953,16 @@ impl Pair {
             let told = (row.indicative_volume.get(), row.indicative_imbalance.get() as i64);
             let (volume, imbalance) = (book.indicative.1 as u64, book.indicative.2 as i64);
             prop_assert_eq!(told, (volume, imbalance));
-            self.room.apply(ANY, &QueryDepth { book: (at as u16).into(), reserved: 0.into() });
-            let row: DepthRow = self.room.one();
             let of = |side: Side| {
                 let own =
                     levels.iter().filter(move |(key, _)| (key.0, key.1) == (at as u16, side as u8));
                 own.map(|(key, &quantity)| (key.2, quantity))
             };
-            let mut bids: Vec<_> = of(Side::Buy).collect();
+            let mut bids: Vec<(u16, u64)> = of(Side::Buy).collect();
             bids.reverse();
-            compare_depth(&row.bid_ticks, &row.bid_quantity, &bids)?;
-            compare_depth(&row.ask_ticks, &row.ask_quantity, &of(Side::Sell).collect::<Vec<_>>())?;
+            let told = |side| self.depth.levels(at, side).collect::<Vec<_>>();
+            prop_assert_eq!(told(Side::Buy), bids);
+            prop_assert_eq!(told(Side::Sell), of(Side::Sell).collect::<Vec<_>>());
         }
         self.compare_orders()
     }
@@ -1021,18 +1024,6 @@ impl Pair {
         prop_assert!(self.room.machine.encode() == self.twin.0.encode(), "the twin differs");
         Ok(())
     }
-}
-
-fn compare_depth(
-    ticks: &[U32; DEPTH_LEVELS],
-    quantity: &[U64; DEPTH_LEVELS],
-    expected: &[(u32, u64)],
-) -> Result<(), TestCaseError> {
-    for at in 0..DEPTH_LEVELS {
-        let level = expected.get(at).copied().unwrap_or_default();
-        prop_assert_eq!((ticks[at].get(), quantity[at].get()), level);
-    }
-    Ok(())
 }
 
 fn side(value: u8) -> Result<Side, TestCaseError> {

@@ -472,8 +472,8 @@ messages! {
         side: u8,
         /// A [`crate::code::CancelReason`].
         reason: u8,
-        /// Zero.
-        reserved: U32,
+        /// The order's price in ticks.
+        price_ticks: U32,
     }
     /// An order has a new price, quantity, id and, if it lost its place, a new handle.
     0x93 Replaced {

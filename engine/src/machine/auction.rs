@@ -23,9 +23,9 @@ use super::config::MILLI;
 use super::event::{AuctionTrade, Outbox, Uncrossed};
 use super::ladder::NONE;
 use super::ledger::{Gap, Sale};
-use super::orders::{fee, say_level};
+use super::orders::fee;
 use super::queue;
-use super::slab::{Node, Tag, handle};
+use super::slab::{Node, Slab, Tag, handle};
 use super::tables::{Account, Book};
 use vendue_wire::code::{Resource, Side};
 use vendue_wire::message::ANY;
@@ -47,16 +47,17 @@ impl Indication {
     pub const NONE: Indication = Indication { price: 0, volume: 0, imbalance: 0 };
 }
 
-/// The auction of a book as it stands. Costs a step for each level that would trade.
-pub fn indicate(book: &Book) -> Indication {
+/// The auction of a book as it stands. Costs a step for each order that could trade.
+pub fn indicate(book: &Book, slab: &Slab) -> Indication {
     let [bids, asks] = &book.sides;
+    let open = |side: Side, level| open_at(slab, book.queues[side as usize] + level);
     let crosses = |bid, ask| bid != NONE && ask != NONE && bids.price_of(bid) >= asks.price_of(ask);
     let (mut bid, mut ask) = (bids.best(), asks.best());
     if !crosses(bid, ask) {
         return Indication::NONE;
     }
     // Best against best, as long as they cross: credits wanted and offered up to these levels.
-    let (mut wanted, mut offered) = (bids.quantity(bid), asks.quantity(ask));
+    let (mut wanted, mut offered) = (open(Side::Buy, bid), open(Side::Sell, ask));
     loop {
         let (next_bid, next_ask) = match wanted.cmp(&offered) {
             std::cmp::Ordering::Less => (bids.after(bid), ask),
@@ -66,8 +67,8 @@ pub fn indicate(book: &Book) -> Indication {
         if !crosses(next_bid, next_ask) {
             break;
         }
-        wanted += if next_bid == bid { 0 } else { bids.quantity(next_bid) };
-        offered += if next_ask == ask { 0 } else { asks.quantity(next_ask) };
+        wanted += if next_bid == bid { 0 } else { open(Side::Buy, next_bid) };
+        offered += if next_ask == ask { 0 } else { open(Side::Sell, next_ask) };
         (bid, ask) = (next_bid, next_ask);
     }
     // From the last seller's price to the last buyer's all of it trades; the next levels' orders
@@ -83,7 +84,7 @@ pub fn indicate(book: &Book) -> Indication {
     if low > high {
         // They leave no price between them: at `below` the buyers there add to the imbalance, at
         // `above`, the next tick, the sellers there.
-        let (more, fewer) = (bids.quantity(next_bid), asks.quantity(next_ask));
+        let (more, fewer) = (open(Side::Buy, next_bid), open(Side::Sell, next_ask));
         imbalance = [more as i64, -(fewer as i64)];
         let lowest = u32::from(asks.price_of(ask)).max(price_below(bids.after(next_bid)) + 1);
         let highest = u32::from(bids.price_of(bid)).min(price_above(asks.after(next_ask)) - 1);
@@ -100,6 +101,17 @@ pub fn indicate(book: &Book) -> Indication {
         volume: wanted.min(offered),
         imbalance: imbalance[usize::from(price > border)],
     }
+}
+
+/// Credits open in the queue of a sentinel.
+fn open_at(slab: &Slab, sentinel: u32) -> u64 {
+    let (mut sum, mut slot) = (0, slab.nodes[sentinel as usize].next);
+    while slot != sentinel {
+        let node = &slab.nodes[slot as usize];
+        sum += u64::from(node.quantity);
+        slot = node.next;
+    }
+    sum
 }
 
 /// An order that takes part: what is needed of its node, in the order of priority.
@@ -123,7 +135,7 @@ const GROUPS: usize = 64;
 
 /// Room to hold an auction in, made at start-up. Between auctions its content means nothing.
 #[derive(Debug, Default)]
-pub(super) struct Floor {
+pub(super) struct Hall {
     /// Buyers' lots, then sellers'.
     lots: Box<[Lot]>,
     forbidden: Forbidden,
@@ -142,10 +154,10 @@ struct Forbidden {
     own: Box<[u32]>,
 }
 
-impl Floor {
+impl Hall {
     /// Room for `orders` orders of `accounts` accounts.
-    pub fn new(orders: u32, accounts: u32) -> Floor {
-        Floor {
+    pub fn new(orders: u32, accounts: u32) -> Hall {
+        Hall {
             lots: vec![Lot::new_zeroed(); orders as usize].into_boxed_slice(),
             forbidden: Forbidden {
                 ready: false,
@@ -241,30 +253,30 @@ impl Machine {
     /// Holds the auction of a book: what can trade at one price does.
     pub(super) fn uncross(&mut self, at: usize, out: &mut Outbox) {
         let book = &self.books[at];
-        let Indication { price, imbalance, .. } = indicate(book);
+        let Indication { price, imbalance, .. } = indicate(book, &self.slab);
         if price == 0 {
             return;
         }
         let unit = u64::from(price) * book.tick_micro;
         let (tick_micro, resource) = (book.tick_micro, book.resource);
-        let mut floor = std::mem::take(&mut self.floor);
-        let buyers = self.gather(at, Side::Buy, price, &mut floor.lots);
-        let sellers = self.gather(at, Side::Sell, price, &mut floor.lots[buyers..]);
+        let mut hall = std::mem::take(&mut self.hall);
+        let buyers = self.gather(at, Side::Buy, price, &mut hall.lots);
+        let sellers = self.gather(at, Side::Sell, price, &mut hall.lots[buyers..]);
         let auction = Auction { book: at, price, unit, tick_micro, resource, buyers, sellers };
-        floor.forbidden.ready = false;
-        let (trades, volume) = self.allocate(&auction, &mut floor, out);
+        hall.forbidden.ready = false;
+        let (trades, volume) = self.allocate(&auction, &mut hall, out);
         if trades > 0 {
-            let (bought, sold) = floor.lots[..buyers + sellers].split_at(buyers);
+            let (bought, sold) = hall.lots[..buyers + sellers].split_at(buyers);
             self.settle_sellers(&auction, sold);
             self.settle_buyers(&auction, bought, out);
-            self.leave(&auction, Side::Buy, bought, out);
-            self.leave(&auction, Side::Sell, sold, out);
+            self.leave(&auction, Side::Buy, bought);
+            self.leave(&auction, Side::Sell, sold);
             let book = &mut self.books[at];
             book.last = price;
             book.trades += trades;
             book.volume += volume;
         }
-        self.floor = floor;
+        self.hall = hall;
         self.fold(u64::from(price) << 48 ^ volume);
         let event = Uncrossed {
             volume: volume.into(),
@@ -298,8 +310,8 @@ impl Machine {
     }
 
     /// Matches buyers with sellers and says each trade; returns trades and credits.
-    fn allocate(&mut self, auction: &Auction, floor: &mut Floor, out: &mut Outbox) -> (u64, u64) {
-        let (buyers, rest) = floor.lots.split_at_mut(auction.buyers);
+    fn allocate(&mut self, auction: &Auction, hall: &mut Hall, out: &mut Outbox) -> (u64, u64) {
+        let (buyers, rest) = hall.lots.split_at_mut(auction.buyers);
         let sellers = &mut rest[..auction.sellers];
         let (mut trades, mut volume, mut first) = (0, 0, 0);
         for buyer in buyers {
@@ -315,7 +327,7 @@ impl Machine {
                 let met = if may_meet(&self.accounts, account, seller) {
                     Some(first)
                 } else {
-                    floor.forbidden.first(&self.accounts, &self.owner, sellers, account)
+                    hall.forbidden.first(&self.accounts, &self.owner, sellers, account)
                 };
                 let Some(met) = met else { break };
                 volume += u64::from(self.auction_trade(auction, buyer, &mut sellers[met], out));
@@ -356,7 +368,10 @@ impl Machine {
             u64::from(quantity) | u64::from(seller.left) << 32,
             u64::from(buyer.left) | seller_account << 32 | buyer_account << 48,
             seller.tag.0 & 0xffff_ffff | buyer.tag.0 << 32,
-            u64::from(auction.price) | (auction.book as u64) << 16,
+            u64::from(auction.price)
+                | (auction.book as u64) << 16
+                | u64::from(seller.tag.price()) << 32
+                | u64::from(buyer.tag.price()) << 48,
         ];
         out.push_words::<AuctionTrade, 11>(ANY, words);
         quantity
@@ -420,13 +435,9 @@ impl Machine {
         self.ledger.close(gap, fees);
     }
 
-    /// Takes what has traded out of its queues and says what the levels hold now.
-    fn leave(&mut self, auction: &Auction, side: Side, lots: &[Lot], out: &mut Outbox) {
+    /// Takes what has traded out of its queues.
+    fn leave(&mut self, auction: &Auction, side: Side, lots: &[Lot]) {
         for lots in lots.chunk_by(|a, b| a.tag.price() == b.tag.price()) {
-            let less = lots.iter().map(|lot| u64::from(lot.open - lot.left)).sum::<u64>();
-            if less == 0 {
-                continue;
-            }
             let price = lots[0].tag.price();
             let book = &self.books[auction.book];
             let level = book.sides[side as usize].level_of(price);
@@ -450,10 +461,9 @@ impl Machine {
             }
             let book = &mut self.books[auction.book];
             book.orders -= gone;
-            let left = book.sides[side as usize].take(level, less);
-            let empty = self.slab.nodes[sentinel as usize].next == sentinel;
-            assert!(empty == (left == 0), "a level miscounts its credits");
-            say_level(auction.book as u16, side, price, left, out);
+            if kept == sentinel {
+                book.sides[side as usize].clear(level);
+            }
         }
     }
 }

@@ -168,8 +168,38 @@ pub enum Query<'a> {
 pub struct NewOrderTerms<'a> {
     pub message: &'a NewOrder,
     pub side: Side,
+    /// None: a limit order that stays until it is cancelled, which nearly all orders are.
+    pub style: Option<Style>,
+}
+
+/// How an order trades.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Limit or market.
     pub order_type: OrderType,
+    /// How long it stays.
     pub time_in_force: TimeInForce,
+    /// Refused if it would trade at once.
+    pub post_only: bool,
+    /// Where its own account is in the way, the resting order goes.
+    pub cancel_maker: bool,
+}
+
+impl Style {
+    /// A limit order that stays until it is cancelled: what nearly all orders are.
+    pub const PLAIN: Style = Style {
+        order_type: OrderType::Limit,
+        time_in_force: TimeInForce::Gtc,
+        post_only: false,
+        cancel_maker: false,
+    };
+
+    /// True if what is not traded at once stays in the book.
+    #[inline(always)]
+    pub fn rests(self) -> bool {
+        self.order_type == OrderType::Limit
+            && matches!(self.time_in_force, TimeInForce::Gtc | TimeInForce::Gtd)
+    }
 }
 
 /// True for kinds that change nothing and are not journaled.
@@ -234,26 +264,38 @@ impl Command<'_> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_new_order(message: &NewOrder) -> Result<NewOrderTerms<'_>, Reject> {
-    zero(&[message.reserved])?;
+    let NewOrder { order_type, time_in_force, post_only, self_trade, reserved, .. } = *message;
+    let side = Side::from_u8(message.side).ok_or(Reject::BadField)?;
+    zero(&[reserved])?;
+    // The four bytes at once: most orders have nothing in them.
+    let plain = u32::from_le_bytes([order_type, time_in_force, post_only, self_trade]) == 0;
+    let style = if plain && message.expires_at_ms == U64::ZERO {
+        None
+    } else {
+        Some(parse_style(message)?)
+    };
+    Ok(NewOrderTerms { message, side, style })
+}
+
+#[cold]
+fn parse_style(message: &NewOrder) -> Result<Style, Reject> {
     flag(message.post_only)?;
     flag(message.self_trade)?;
-    let terms = NewOrderTerms {
-        message,
-        side: Side::from_u8(message.side).ok_or(Reject::BadField)?,
+    let style = Style {
         order_type: OrderType::from_u8(message.order_type).ok_or(Reject::BadField)?,
         time_in_force: TimeInForce::from_u8(message.time_in_force).ok_or(Reject::BadField)?,
+        post_only: message.post_only == 1,
+        cancel_maker: message.self_trade == 1,
     };
-    let rests = matches!(terms.time_in_force, TimeInForce::Gtc | TimeInForce::Gtd)
-        && terms.order_type == OrderType::Limit;
-    if message.post_only == 1 && !rests {
+    if style.post_only && !style.rests() {
         return Err(Reject::BadField);
     }
-    if (terms.time_in_force == TimeInForce::Gtd) != (message.expires_at_ms.get() != 0) {
+    if (style.time_in_force == TimeInForce::Gtd) != (message.expires_at_ms.get() != 0) {
         return Err(Reject::BadField);
     }
-    Ok(terms)
+    Ok(style)
 }
 
 fn parse_mass_cancel(message: &MassCancel) -> Result<Command<'_>, Reject> {

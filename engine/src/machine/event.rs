@@ -54,18 +54,22 @@ messages! {
         /// Taker's place.
         taker_place: U16,
     }
-    /// A price level's new total.
-    0xc1 LevelChanged {
-        /// Credits now open at this price.
-        quantity: U64,
-        /// Price in ticks.
-        price_ticks: U32,
+    /// A replacement moves what is open of an order to another price or another quantity.
+    0xc1 Moved {
+        /// Price in ticks before.
+        from_ticks: U32,
+        /// Credits open before.
+        from_quantity: U32,
+        /// Price in ticks from now on.
+        to_ticks: U32,
+        /// Credits open from now on, before it meets anyone there.
+        to_quantity: U32,
         /// Book.
         book: U16,
         /// A [`vendue_wire::code::Side`].
         side: u8,
         /// Zero.
-        reserved: u8,
+        reserved: [u8; 5],
     }
     /// What an instance may use of a resource from now on.
     0xc2 Entitled {
@@ -190,8 +194,10 @@ messages! {
         price_ticks: U16,
         /// Book.
         book: U16,
-        /// Zero.
-        reserved: U32,
+        /// Seller's limit in ticks.
+        seller_limit_ticks: U16,
+        /// Buyer's limit in ticks.
+        buyer_limit_ticks: U16,
     }
     /// An auction is over; its trades came before.
     0xcd Uncrossed {
@@ -290,10 +296,7 @@ impl Outbox {
     /// sweep, an auction or a mass cancel of every open order, in every book, or what start-up
     /// says of every instance.
     pub fn capacity_for(orders_max: u32, instances_max: u32) -> usize {
-        let per_order = size_of::<Fill>()
-            + size_of::<LevelChanged>()
-            + size_of::<Cancelled>()
-            + 3 * HEADER_BYTES;
+        let per_order = size_of::<Fill>() + size_of::<Cancelled>() + 2 * HEADER_BYTES;
         let per_instance = size_of::<InstanceCreated>()
             + HEADER_BYTES
             + RESOURCES * (size_of::<Entitled>() + HEADER_BYTES);

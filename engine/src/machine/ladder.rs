@@ -16,8 +16,7 @@ pub const LEVELS_MAX: usize = 1 << 16;
 /// A side of a book.
 #[derive(Debug)]
 pub struct Ladder {
-    /// Credits open at each level.
-    quantities: Box<[u64]>,
+    levels: u32,
     /// Lowest occupied level, or [`NONE`].
     best: u32,
     /// A price is `flip ^ level`, plus `shift`, and the other way round.
@@ -42,7 +41,7 @@ impl Ladder {
             Side::Sell => (0, 0),
         };
         Ladder {
-            quantities: vec![0; levels].into_boxed_slice(),
+            levels: levels as u32,
             best: NONE,
             flip,
             shift,
@@ -70,57 +69,14 @@ impl Ladder {
         self.best
     }
 
-    /// Credits open at a level.
-    #[inline(always)]
-    pub fn quantity(&self, level: u32) -> u64 {
-        self.quantities[level as usize]
-    }
-
-    /// Sets the credits open at a level.
-    #[inline(always)]
-    pub fn set(&mut self, level: u32, quantity: u64) {
-        let open = &mut self.quantities[level as usize];
-        let before = std::mem::replace(open, quantity);
-        if before == 0 && quantity > 0 {
-            self.mark(level);
-        } else if before > 0 && quantity == 0 {
-            self.clear(level);
-        }
-    }
-
-    /// Adds to the credits open at a level; returns them.
-    #[inline(always)]
-    pub fn add(&mut self, level: u32, quantity: u32) -> u64 {
-        let open = &mut self.quantities[level as usize];
-        let before = *open;
-        *open = before + u64::from(quantity);
-        if before == 0 {
-            self.mark(level);
-        }
-        before + u64::from(quantity)
-    }
-
-    /// Takes from the credits open at a level; returns what is left of them.
-    #[inline(always)]
-    pub fn take(&mut self, level: u32, quantity: u64) -> u64 {
-        let open = &mut self.quantities[level as usize];
-        assert!(*open >= quantity, "a level miscounts its credits");
-        *open -= quantity;
-        let left = *open;
-        if left == 0 {
-            self.clear(level);
-        }
-        left
-    }
-
     /// Levels, occupied or not.
     pub fn levels(&self) -> u32 {
-        self.quantities.len() as u32
+        self.levels
     }
 
     /// Marks a level as occupied.
     #[inline(always)]
-    fn mark(&mut self, level: u32) {
+    pub fn mark(&mut self, level: u32) {
         self.best = self.best.min(level);
         let word = level as usize / 64;
         self.words[word] |= 1 << (level % 64);
@@ -130,7 +86,7 @@ impl Ladder {
 
     /// Marks a level as empty.
     #[inline(always)]
-    fn clear(&mut self, level: u32) {
+    pub fn clear(&mut self, level: u32) {
         let word = level as usize / 64;
         self.words[word] &= !(1 << (level % 64));
         if self.words[word] == 0 {
@@ -194,10 +150,10 @@ mod tests {
                 _ => ((state >> 48) as u32) | 0x0fc0,
             };
             if set.remove(&level) {
-                assert_eq!(ladder.take(level, 7), 0);
+                ladder.clear(level);
             } else if set.len() < 40 || state.is_multiple_of(4) {
                 set.insert(level);
-                assert_eq!(ladder.add(level, 7), 7);
+                ladder.mark(level);
             }
             let at = |level: Option<&u32>| level.copied().unwrap_or(NONE);
             assert_eq!(ladder.best(), at(set.first()));

@@ -36,7 +36,7 @@ use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
 use orders::Fees;
 use phase::Schedule;
-use slab::Slab;
+use slab::{Node, Slab};
 use tables::{Account, Book, Instance, Session};
 use vendue_wire::code::{Phase, Reject, Resource, Side};
 use vendue_wire::message::{ANY, Rejected};
@@ -66,7 +66,7 @@ pub struct Machine {
     trades: u64,
     fees: Fees,
     /// Room for auctions, no part of the state.
-    floor: auction::Floor,
+    hall: auction::Hall,
     /// Last sequence applied.
     sequence: u64,
     /// Last time seen, nanoseconds.
@@ -141,7 +141,7 @@ impl Machine {
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
-            floor: auction::Floor::new(orders, accounts),
+            hall: auction::Hall::new(orders, accounts),
             fees: Fees::new(genesis.maker_fee_bps.get().into(), genesis.taker_fee_bps.get().into()),
             sequence: 0,
             time_ns: 0,
@@ -195,6 +195,11 @@ impl Machine {
     /// Open orders.
     pub fn open_orders(&self) -> u32 {
         self.books.iter().map(|book| book.orders).sum()
+    }
+
+    /// Open orders, by slot.
+    pub fn orders(&self) -> impl Iterator<Item = &Node> {
+        self.slab.orders(0, |_| true).map(|slot| &self.slab.nodes[slot as usize])
     }
 
     /// Accounts, and live instances.

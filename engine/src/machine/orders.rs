@@ -4,9 +4,9 @@
 //! What an order could cost is held when it rests and follows from its price and open quantity, so
 //! nothing about it needs to be remembered but the order itself.
 
-use super::command::{Envelope, NewOrderTerms};
+use super::command::{Envelope, NewOrderTerms, Style};
 use super::config::MILLI;
-use super::event::{LevelChanged, Outbox};
+use super::event::{Moved, Outbox};
 use super::ladder::NONE;
 use super::queue;
 use super::slab::{Node, Slab, Tag, handle};
@@ -84,10 +84,27 @@ pub(super) struct Fees {
 
 /// What an order takes from its owner's funds, in micro-units, or credits, in milli-credits.
 pub(super) struct Cost {
-    /// At most, whatever part of it takes and whatever part makes.
-    pub most: u64,
+    amount: u64,
+    most_bps: u64,
     /// While it rests.
     pub held: u64,
+}
+
+impl Cost {
+    /// At most, whatever part of it takes and whatever part makes.
+    #[inline(always)]
+    fn most(&self) -> u64 {
+        // A micro-unit more, because the part that takes and the part that makes may both be
+        // rounded up.
+        self.amount + fee(self.amount, self.most_bps) + u64::from(self.most_bps > 0)
+    }
+
+    /// True if so much covers the most it may take. Fees never exceed the amount, so who has twice
+    /// as much is spared their sum.
+    #[inline(always)]
+    fn is_covered_by(&self, free: u64) -> bool {
+        free > 2 * self.amount || free >= self.most()
+    }
 }
 
 impl Fees {
@@ -102,11 +119,8 @@ impl Fees {
         let unit = [u64::from(price) * tick_micro, MILLI][side as usize];
         // Cannot overflow within the book's bounds.
         let amount = unit * u64::from(quantity);
-        let most_bps = self.most_bps[side as usize];
-        // A micro-unit more, because the part that takes and the part that makes may both be
-        // rounded up.
-        let most = amount + fee(amount, most_bps) + u64::from(most_bps > 0);
-        Cost { most, held: amount + fee(amount, self.held_bps[side as usize]) }
+        let held = amount + fee(amount, self.held_bps[side as usize]);
+        Cost { amount, most_bps: self.most_bps[side as usize], held }
     }
 }
 
@@ -126,28 +140,32 @@ fn short_of(side: Side) -> Reject {
 }
 
 impl Book {
-    /// Puts an order last in its level's queue and says what the level holds.
+    /// Puts an order last in its level's queue.
     #[inline(always)]
-    fn append(&mut self, slab: &mut Slab, order: &Incoming, out: &mut Outbox) {
+    fn append(&mut self, slab: &mut Slab, order: &Incoming) {
         self.orders += 1;
         let side = order.side as usize;
         let level = self.sides[side].level_of(order.limit);
-        queue::append(&mut slab.nodes, self.queues[side] + level, order);
-        let quantity = self.sides[side].add(level, order.remaining);
-        say_level(order.book, order.side, order.limit, quantity, out);
+        if queue::append(&mut slab.nodes, self.queues[side] + level, order) {
+            self.sides[side].mark(level);
+        }
     }
 
-    /// Takes an order out of its queue; returns the credits its level still has open.
+    /// Takes an order out of its queue.
     #[inline(always)]
-    fn remove(&mut self, slab: &mut Slab, node: &Node) -> u64 {
+    fn remove(&mut self, slab: &mut Slab, node: &Node) {
         self.orders -= 1;
         queue::join(&mut slab.nodes, node.prev, node.next);
-        let ladder = &mut self.sides[node.tag.side()];
-        ladder.take(ladder.level_of(node.tag.price()), node.quantity.into())
+        // Only its level's sentinel is on both sides of an order.
+        if node.prev == node.next {
+            let ladder = &mut self.sides[node.tag.side()];
+            ladder.clear(ladder.level_of(node.tag.price()));
+        }
     }
 }
 
 impl Machine {
+    /// A new order, with a copy of the code for those that are plain, in which that is known.
     #[inline(always)]
     pub(super) fn new_order(
         &mut self,
@@ -155,13 +173,38 @@ impl Machine {
         terms: &NewOrderTerms<'_>,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
+        match terms.style {
+            None => self.let_in(env, terms, Style::PLAIN, out),
+            Some(style) => self.new_special(env, terms, style, out),
+        }
+    }
+
+    #[cold]
+    fn new_special(
+        &mut self,
+        env: &Envelope,
+        terms: &NewOrderTerms<'_>,
+        style: Style,
+        out: &mut Outbox,
+    ) -> Result<(), Reject> {
+        self.let_in(env, terms, style, out)
+    }
+
+    #[inline(always)]
+    fn let_in(
+        &mut self,
+        env: &Envelope,
+        terms: &NewOrderTerms<'_>,
+        style: Style,
+        out: &mut Outbox,
+    ) -> Result<(), Reject> {
         let (m, side, instance) = (terms.message, terms.side, terms.message.instance.get());
-        let limit = match (terms.order_type, side) {
+        let limit = match (style.order_type, side) {
             (OrderType::Market, Side::Sell) => 1,
             _ => m.price_ticks.get(),
         };
-        let would_cross = m.post_only == 1 && self.would_trade(m.book.get(), side, limit, instance);
-        let dated = terms.time_in_force == TimeInForce::Gtd;
+        let would_cross = style.post_only && self.would_trade(m.book.get(), side, limit, instance);
+        let dated = style.time_in_force == TimeInForce::Gtd;
         // Every row is looked up once and held to the end.
         let session = &mut self.sessions[env.session as usize];
         let client_id = m.client_id.get();
@@ -174,11 +217,9 @@ impl Machine {
         if row.tier != book.tier {
             return Err(Reject::WrongTier);
         }
-        let rests = terms.order_type == OrderType::Limit
-            && matches!(terms.time_in_force, TimeInForce::Gtc | TimeInForce::Gtd);
         let continuous = book.phase == Phase::Continuous;
         if !continuous {
-            book.admit(rests)?;
+            book.admit(style.rests())?;
         }
         if dated && m.expires_at_ms.get() <= env.time_ns / 1_000_000 {
             return Err(Reject::BadExpiry);
@@ -186,7 +227,7 @@ impl Machine {
         let room = self.slab.room(instance as u16)?;
         let cost = self.fees.cost(side, book.tick_micro, limit, m.quantity.get());
         let pocket = self.ledger.pocket(side, row.account, instance as u16, book.resource);
-        if pocket.balance.free < cost.most {
+        if !cost.is_covered_by(pocket.balance.free) {
             return Err(short_of(side));
         }
         if would_cross && continuous {
@@ -210,9 +251,9 @@ impl Machine {
             side,
             resource: book.resource,
             dated,
-            rests,
-            whole: terms.time_in_force == TimeInForce::Fok,
-            cancel_maker: m.self_trade == 1,
+            rests: style.rests(),
+            whole: style.time_in_force == TimeInForce::Fok,
+            cancel_maker: style.cancel_maker,
         };
         fold(&mut self.digest, handle(slot, generation));
         report_accepted(env, m, &order, out);
@@ -224,7 +265,7 @@ impl Machine {
             pocket.balance.hold(cost.held);
             let flips = pocket.flips();
             session.orders += 1;
-            book.append(&mut self.slab, &order, out);
+            book.append(&mut self.slab, &order);
             if flips {
                 self.flip(order.instance, order.resource, out);
             }
@@ -250,7 +291,7 @@ impl Machine {
             let pocket = self.ledger.pocket(side, order.account, order.instance, order.resource);
             pocket.balance.hold(hold);
             self.sessions[usize::from(order.session)].orders += 1;
-            self.books[usize::from(order.book)].append(&mut self.slab, &order, out);
+            self.books[usize::from(order.book)].append(&mut self.slab, &order);
             if order.dated {
                 self.expiry.insert(order.slot, expires_at_ms);
             }
@@ -290,14 +331,13 @@ impl Machine {
         pocket.balance.release(held);
         let flips = pocket.flips();
         report_cancelled(env, slot, &node, reason, out);
-        let left = book.remove(&mut self.slab, &node);
+        book.remove(&mut self.slab, &node);
         let resource = book.resource;
         self.retire(slot, node.tag);
         self.fold(u64::from(slot) << 8 | reason as u64);
         if flips {
             self.flip(node.tag.instance(), resource, out);
         }
-        say_level(node.tag.book() as u16, side, node.tag.price(), left, out);
     }
 
     /// The slot a handle names, if this session may act on it.
@@ -345,10 +385,10 @@ impl Machine {
             return Ok(());
         }
         let released = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
-        let most = self.fees.cost(side, book.tick_micro, price, quantity).most;
+        let cost = self.fees.cost(side, book.tick_micro, price, quantity);
         let account = self.owner[usize::from(node.tag.instance())];
         let pocket = self.ledger.pocket(side, account, node.tag.instance(), book.resource);
-        if pocket.balance.free + released < most {
+        if !cost.is_covered_by(pocket.balance.free + released) {
             return Err(short_of(side));
         }
         self.use_client_id(env, client_id);
@@ -370,11 +410,9 @@ impl Machine {
         let pocket = self.ledger.pocket(side, account, node.tag.instance(), resource);
         pocket.balance.release(self.fees.cost(side, tick_micro, node.tag.price(), before).held);
         pocket.balance.hold(self.fees.cost(side, tick_micro, node.tag.price(), node.quantity).held);
-        let ladder = &mut book.sides[side as usize];
-        let less = u64::from(before - node.quantity);
-        let left = ladder.take(ladder.level_of(node.tag.price()), less);
+        let was = Node { quantity: before, ..node };
+        say_moved(&was, node.tag.price(), node.quantity, out);
         self.report_replaced(env, m, m.handle.get(), out);
-        say_level(node.tag.book() as u16, side, node.tag.price(), left, out);
         self.reassess(node.tag.instance(), resource, out);
     }
 
@@ -401,10 +439,10 @@ impl Machine {
         let expires_at_ms = if node.tag.dated() { self.expiry.expires_at_ms(slot) } else { 0 };
         self.release_hold(&node);
         let (side, book) = (side_of(&node), &mut self.books[node.tag.book()]);
-        let left = book.remove(&mut self.slab, &node);
+        book.remove(&mut self.slab, &node);
         let (resource, tick_micro) = (book.resource, book.tick_micro);
         self.retire(slot, node.tag);
-        say_level(node.tag.book() as u16, side, node.tag.price(), left, out);
+        say_moved(&node, price, m.quantity.get(), out);
         let room = self.slab.room(node.tag.instance()).expect("a slot has just been given back");
         let (slot, generation) = room.take();
         let place = place(node.tag.book() as u16, node.tag.dated(), side);
@@ -559,7 +597,10 @@ pub(super) fn report_cancelled(
         handle(slot, node.generation),
         env.time_ns,
         u64::from(node.tag.instance()) | u64::from(node.quantity) << 32,
-        node.tag.book() as u64 | (node.tag.side() as u64) << 16 | (reason as u64) << 24,
+        node.tag.book() as u64
+            | (node.tag.side() as u64) << 16
+            | (reason as u64) << 24
+            | u64::from(node.tag.price()) << 32,
     ];
     out.push_words::<Cancelled, 6>(node.tag.session().into(), words);
     if !own && matches!(reason, CancelReason::Requested | CancelReason::MassCancel) {
@@ -580,11 +621,18 @@ fn check_terms(book: &Book, price: u32, quantity: u32) -> Result<u16, Reject> {
     Ok(price as u16)
 }
 
-/// Says what is open at a price now.
-#[inline(always)]
-pub(super) fn say_level(book: u16, side: Side, price: u16, quantity: u64, out: &mut Outbox) {
-    let level = u64::from(price) | u64::from(book) << 32 | (side as u64) << 48;
-    out.push_words::<LevelChanged, 2>(ANY, [quantity, level]);
+/// Says that a replacement moves what is open of an order to another price or another quantity.
+fn say_moved(from: &Node, price: u16, quantity: u32, out: &mut Outbox) {
+    let moved = Moved {
+        from_ticks: u32::from(from.tag.price()).into(),
+        from_quantity: from.quantity.into(),
+        to_ticks: u32::from(price).into(),
+        to_quantity: quantity.into(),
+        book: (from.tag.book() as u16).into(),
+        side: from.tag.side() as u8,
+        reserved: [0; 5],
+    };
+    out.push(ANY, &moved);
 }
 
 #[inline(always)]

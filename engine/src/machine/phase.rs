@@ -131,7 +131,8 @@ impl Machine {
     /// Says what an auction would do if that has changed; nothing outside a call.
     fn say_indicative(&mut self, at: usize, out: &mut Outbox) {
         let book = &mut self.books[at];
-        let now = if book.phase == Phase::Call { indicate(book) } else { Indication::NONE };
+        let now =
+            if book.phase == Phase::Call { indicate(book, &self.slab) } else { Indication::NONE };
         if book.indicative != now {
             book.indicative = now;
             self.fold(u64::from(now.price) << 48 ^ now.volume);

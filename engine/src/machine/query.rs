@@ -1,13 +1,12 @@
 //! Queries: what the machine knows, as rows, a page at a time. They change nothing.
 //!
-//! Questions whose answer a later stage keeps (the tape, limits, audit, replay) pass through as
+//! Questions whose answer a later stage keeps (tape, depth, limits, audit, replay) pass through as
 //! [`Asked`], so that every answer stands in the one order.
 
 use super::Machine;
 use super::command::{Envelope, Query};
 use super::config::RESOURCES;
 use super::event::{Asked, Outbox};
-use super::tables::Book;
 use vendue_wire::code::{Resource, Side};
 use vendue_wire::message::*;
 
@@ -25,7 +24,7 @@ impl Machine {
             Query::Books(m) => self.book_rows(env, m.from.get(), out),
             Query::Orders(m) => self.order_rows(env, m, out),
             Query::Ledger => self.ledger_rows(env, out),
-            Query::Depth(m) => self.depth_row(env, m.book.get(), out),
+            Query::Depth(m) => ask(env, QueryDepth::KIND, m.book.get().into(), 0, out),
             Query::Replay(m) => ask(env, Replay::KIND, m.from.get(), 0, out),
             // The gateway answers it: it must work when nothing else does.
             Query::Status => {}
@@ -207,29 +206,6 @@ impl Machine {
         }
         end(env, LAST, out);
     }
-
-    fn depth_row(&self, env: &Envelope, book: u16, out: &mut Outbox) {
-        if let Some(found) = self.books.get(usize::from(book)) {
-            let mut row = DepthRow { book: book.into(), ..DepthRow::zeroed() };
-            for (at, (price, quantity)) in depth(found, Side::Buy).enumerate() {
-                row.bid_ticks[at] = u32::from(price).into();
-                row.bid_quantity[at] = quantity.into();
-            }
-            for (at, (price, quantity)) in depth(found, Side::Sell).enumerate() {
-                row.ask_ticks[at] = u32::from(price).into();
-                row.ask_quantity[at] = quantity.into();
-            }
-            out.push(env.connection, &row);
-        }
-        end(env, LAST, out);
-    }
-}
-
-/// The best levels of a side, best first.
-pub fn depth(book: &Book, side: Side) -> impl Iterator<Item = (u16, u64)> + '_ {
-    let ladder = &book.sides[side as usize];
-    let row = |level| (ladder.price_of(level), ladder.quantity(level));
-    ladder.occupied().take(DEPTH_LEVELS).map(row)
 }
 
 fn next_page(first: usize, all: usize) -> u64 {

@@ -135,9 +135,16 @@ pub struct Slab {
     /// All slots, then the sentinels of the books' queues.
     pub nodes: Vec<Node>,
     slots: u32,
+    /// Whose they are.
+    pub shares: Shares,
+}
+
+/// What instances have of the slots.
+#[derive(Debug)]
+pub struct Shares {
     pages: Pages,
     /// By instance.
-    shares: Box<[Share]>,
+    rows: Box<[Share]>,
     per_instance: u32,
 }
 
@@ -219,9 +226,14 @@ impl Slab {
         Slab {
             nodes: vec![Node::new_zeroed(); orders as usize],
             slots: orders,
-            pages: Pages { owners: vec![NOBODY; pages as usize].into_boxed_slice(), first_left: 0 },
-            shares: vec![Share::NOTHING; instances as usize].into_boxed_slice(),
-            per_instance,
+            shares: Shares {
+                pages: Pages {
+                    owners: vec![NOBODY; pages as usize].into_boxed_slice(),
+                    first_left: 0,
+                },
+                rows: vec![Share::NOTHING; instances as usize].into_boxed_slice(),
+                per_instance,
+            },
         }
     }
 
@@ -236,13 +248,13 @@ impl Slab {
     /// Open orders of an instance.
     #[inline]
     pub fn count(&self, instance: u16) -> u32 {
-        self.shares[usize::from(instance)].orders
+        self.shares.rows[usize::from(instance)].orders
     }
 
     /// The open orders of the instances that `wanted` picks, by slot, from slot `first` on.
     pub fn orders(&self, first: u32, wanted: impl Fn(u16) -> bool) -> impl Iterator<Item = u32> {
         (first / PAGE_SLOTS..)
-            .zip(self.pages.owners.iter().skip((first / PAGE_SLOTS) as usize))
+            .zip(self.shares.pages.owners.iter().skip((first / PAGE_SLOTS) as usize))
             .filter(move |(_, owner)| **owner != NOBODY && wanted(**owner))
             .flat_map(|(page, _)| page * PAGE_SLOTS..(page + 1) * PAGE_SLOTS)
             .filter(move |&slot| {
@@ -257,8 +269,8 @@ impl Slab {
     /// [`Reject::InstanceOrdersFull`] if it has as many orders as it may.
     #[inline(always)]
     pub fn room(&mut self, instance: u16) -> Result<Room<'_>, Reject> {
-        let Slab { nodes, slots, pages, shares, per_instance } = self;
-        let share = &mut shares[usize::from(instance)];
+        let Slab { nodes, slots, shares: Shares { pages, rows, per_instance } } = self;
+        let share = &mut rows[usize::from(instance)];
         if share.free == NONE && pages.none_left() {
             return Err(Reject::OrdersFull);
         }
@@ -271,21 +283,13 @@ impl Slab {
     /// Returns the slot of an instance's order that has gone.
     #[inline(always)]
     pub fn give_back(&mut self, slot: u32, instance: u16) {
-        let node = &mut self.nodes[slot as usize];
-        assert!(node.live(), "a slot is given back twice");
-        node.generation = node.generation.wrapping_add(1);
-        let share = &mut self.shares[usize::from(instance)];
-        node.next = share.free;
-        share.free = slot;
-        share.orders -= 1;
-        if share.orders == 0 && share.pages > 1 {
-            self.pages.take_back(instance, share);
-        }
+        self.shares.give_back(&mut self.nodes[slot as usize], slot, instance);
     }
 
     /// Takes the pages of an instance that is removed and has no order any more.
     pub fn forget(&mut self, instance: u16) {
-        self.pages.take_back(instance, &mut self.shares[usize::from(instance)]);
+        let Shares { pages, rows, .. } = &mut self.shares;
+        pages.take_back(instance, &mut rows[usize::from(instance)]);
     }
 
     /// The slot a handle names, if that order still lives.
@@ -305,57 +309,77 @@ impl Slab {
 
     /// All slots, the owner of each page and the share of each instance, for a snapshot.
     pub fn parts(&self) -> (&[Node], &[u16], &[Share]) {
-        (&self.nodes[..self.slots as usize], &self.pages.owners, &self.shares)
+        (&self.nodes[..self.slots as usize], &self.shares.pages.owners, &self.shares.rows)
     }
 
     /// Restores what [`Slab::parts`] were. Returns false if they contradict one
     /// another.
     pub fn restore(&mut self, nodes: &[Node], owners: &[u16], shares: &[Share]) -> bool {
+        let Shares { pages, rows, .. } = &mut self.shares;
         if nodes.len() != self.slots as usize
-            || owners.len() != self.pages.owners.len()
-            || shares.len() > self.shares.len()
+            || owners.len() != pages.owners.len()
+            || shares.len() > rows.len()
         {
             return false;
         }
         self.nodes[..nodes.len()].copy_from_slice(nodes);
-        self.pages.owners.copy_from_slice(owners);
+        pages.owners.copy_from_slice(owners);
         let left = owners.iter().position(|&owner| owner == NOBODY);
-        self.pages.first_left = left.unwrap_or(owners.len());
-        self.shares[..shares.len()].copy_from_slice(shares);
-        let owned = owners.iter().filter(|&&owner| owner != NOBODY).count();
+        pages.first_left = left.unwrap_or(owners.len());
+        // Every row is made from the slots, but for where its free ones begin.
+        rows.fill(Share::NOTHING);
+        rows.iter_mut().zip(shares).for_each(|(row, share)| row.free = share.free);
+        for (page, &owner) in owners.iter().enumerate().filter(|(_, owner)| **owner != NOBODY) {
+            let Some(row) = rows.get_mut(usize::from(owner)) else { return false };
+            let first = page * PAGE_SLOTS as usize;
+            let slots = &nodes[first..(first + PAGE_SLOTS as usize).min(nodes.len())];
+            let live = slots.iter().filter(|node| node.live());
+            if live.clone().any(|node| node.tag.instance() != owner) {
+                return false;
+            }
+            row.pages += 1;
+            row.orders += live.count() as u32;
+        }
         let live = nodes.iter().filter(|node| node.live()).count();
-        let held = |what: fn(&Share) -> u32| self.shares.iter().map(|s| u64::from(what(s))).sum();
-        owned as u64 == held(|share| share.pages)
-            && live as u64 == held(|share| share.orders)
-            && (0..self.shares.len()).all(|instance| self.is_whole(instance as u16))
-            && nodes
-                .iter()
-                .zip(0_u32..)
-                .filter(|(node, _)| node.live())
-                .all(|(node, slot)| owners[(slot / PAGE_SLOTS) as usize] == node.tag.instance())
+        rows.iter().map(|row| row.orders as usize).sum::<usize>() == live
+            && rows[..shares.len()] == *shares
+            && self.free_is_whole()
     }
 
-    /// True if the slots of an instance's pages hold its orders or are in its list of free ones.
-    fn is_whole(&self, instance: u16) -> bool {
-        let share = &self.shares[usize::from(instance)];
-        if share.pages == 0 {
-            return *share == Share::NOTHING;
-        }
-        let own = self.pages.owners.iter().zip(0_u32..).filter(|(owner, _)| **owner == instance);
-        let slots = |page: u32| (self.slots - page * PAGE_SLOTS).min(PAGE_SLOTS);
-        let size: u32 = own.map(|(_, page)| slots(page)).sum();
-        let (mut free, mut slot) = (0, share.free);
-        while slot != NONE && free <= size {
-            match self.nodes[..self.slots as usize].get(slot as usize) {
-                Some(node)
-                    if !node.live()
-                        && self.pages.owners[(slot / PAGE_SLOTS) as usize] == instance =>
-                {
-                    (free, slot) = (free + 1, node.next);
+    /// True if the free slots of every instance's pages, and no others, are in its list of them.
+    fn free_is_whole(&self) -> bool {
+        let Shares { pages, rows, .. } = &self.shares;
+        let nodes = &self.nodes[..self.slots as usize];
+        let owner = |slot: u32| pages.owners[(slot / PAGE_SLOTS) as usize];
+        let owned = (0..self.slots).filter(|&slot| owner(slot) != NOBODY);
+        let mut left = owned.filter(|&slot| !nodes[slot as usize].live()).count();
+        for (instance, row) in rows.iter().enumerate() {
+            let mut slot = row.free;
+            while slot != NONE {
+                let Some(node) = nodes.get(slot as usize) else { return false };
+                // A list that is longer than all that is free runs in a circle.
+                if node.live() || usize::from(owner(slot)) != instance || left == 0 {
+                    return false;
                 }
-                _ => return false,
+                (slot, left) = (node.next, left - 1);
             }
         }
-        free + share.orders == size
+        left == 0
+    }
+}
+
+impl Shares {
+    /// Takes back the slot of an instance's order that has gone, whose node it is.
+    #[inline(always)]
+    pub fn give_back(&mut self, node: &mut Node, slot: u32, instance: u16) {
+        assert!(node.live(), "a slot is given back twice");
+        node.generation = node.generation.wrapping_add(1);
+        let share = &mut self.rows[usize::from(instance)];
+        node.next = share.free;
+        share.free = slot;
+        share.orders -= 1;
+        if share.orders == 0 && share.pages > 1 {
+            self.pages.take_back(instance, share);
+        }
     }
 }

@@ -247,7 +247,7 @@ impl Machine {
             }
             let ladder = &mut book.sides[node.tag.side()];
             let level = ladder.level_of(node.tag.price());
-            ladder.add(level, node.quantity);
+            ladder.mark(level);
             book.orders += 1;
             let sentinel = book.queues[node.tag.side()] + level;
             // A neighbour is of the same level and knows it, or is its sentinel, which learns it.
