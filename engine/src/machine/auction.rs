@@ -47,71 +47,130 @@ impl Indication {
     pub const NONE: Indication = Indication { price: 0, volume: 0, imbalance: 0 };
 }
 
+/// Queues that are walked at once. A walk waits for memory at every order; these wait together.
+const ABREAST: usize = 8;
+
+/// Walks up to [`ABREAST`] queues at once, by their sentinels: each in its order.
+#[inline(always)]
+fn walk_abreast(slab: &Slab, sentinels: &[u32], mut visit: impl FnMut(usize, u32, &Node)) {
+    let mut slots = [0; ABREAST];
+    for (slot, &sentinel) in slots.iter_mut().zip(sentinels) {
+        *slot = slab.nodes[sentinel as usize].next;
+    }
+    let mut goes_on = true;
+    while goes_on {
+        goes_on = false;
+        for (at, (slot, &sentinel)) in slots.iter_mut().zip(sentinels).enumerate() {
+            if *slot != sentinel {
+                let node = &slab.nodes[*slot as usize];
+                visit(at, *slot, node);
+                *slot = node.next;
+                goes_on = true;
+            }
+        }
+    }
+}
+
+/// A side's occupied levels, best first, [`ABREAST`] at a time.
+struct Levels<'a> {
+    book: &'a Book,
+    slab: &'a Slab,
+    side: Side,
+    /// Where the next ones begin.
+    next: u32,
+    /// Price and credits open of each...
+    read: [(u32, u64); ABREAST],
+    /// ...from this one to that one.
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Levels<'a> {
+    fn new(book: &'a Book, slab: &'a Slab, side: Side) -> Levels<'a> {
+        let next = book.sides[side as usize].best();
+        Levels { book, slab, side, next, read: [(0, 0); ABREAST], at: 0, end: 0 }
+    }
+
+    /// Price and credits open of the next level.
+    fn peek(&mut self) -> Option<(u32, u64)> {
+        if self.at == self.end {
+            let ladder = &self.book.sides[self.side as usize];
+            let mut sentinels = [0; ABREAST];
+            (self.at, self.end) = (0, 0);
+            while self.end < ABREAST && self.next != NONE {
+                sentinels[self.end] = self.book.queues[self.side as usize] + self.next;
+                self.read[self.end] = (ladder.price_of(self.next).into(), 0);
+                (self.next, self.end) = (ladder.after(self.next), self.end + 1);
+            }
+            let read = &mut self.read;
+            walk_abreast(self.slab, &sentinels[..self.end], |at, _, node| {
+                read[at].1 += u64::from(node.quantity);
+            });
+        }
+        (self.at < self.end).then(|| self.read[self.at])
+    }
+
+    fn next(&mut self) -> Option<(u32, u64)> {
+        let level = self.peek();
+        self.at += usize::from(level.is_some());
+        level
+    }
+}
+
 /// The auction of a book as it stands. Costs a step for each order that could trade.
 pub fn indicate(book: &Book, slab: &Slab) -> Indication {
-    let [bids, asks] = &book.sides;
-    let open = |side: Side, level| open_at(slab, book.queues[side as usize] + level);
-    let crosses = |bid, ask| bid != NONE && ask != NONE && bids.price_of(bid) >= asks.price_of(ask);
-    let (mut bid, mut ask) = (bids.best(), asks.best());
-    if !crosses(bid, ask) {
+    let mut bids = Levels::new(book, slab, Side::Buy);
+    let mut asks = Levels::new(book, slab, Side::Sell);
+    let (highest, lowest) = (book.best(Side::Buy), book.best(Side::Sell));
+    if highest < lowest || lowest == 0 {
         return Indication::NONE;
     }
+    let (Some(mut bid), Some(mut ask)) = (bids.next(), asks.next()) else {
+        return Indication::NONE;
+    };
     // Best against best, as long as they cross: credits wanted and offered up to these levels.
-    let (mut wanted, mut offered) = (open(Side::Buy, bid), open(Side::Sell, ask));
+    let (mut wanted, mut offered) = (bid.1, ask.1);
     loop {
-        let (next_bid, next_ask) = match wanted.cmp(&offered) {
-            std::cmp::Ordering::Less => (bids.after(bid), ask),
-            std::cmp::Ordering::Greater => (bid, asks.after(ask)),
-            std::cmp::Ordering::Equal => (bids.after(bid), asks.after(ask)),
-        };
-        if !crosses(next_bid, next_ask) {
+        let (more_wanted, more_offered) = (wanted <= offered, offered <= wanted);
+        let next_bid = if more_wanted { bids.peek() } else { Some(bid) };
+        let next_ask = if more_offered { asks.peek() } else { Some(ask) };
+        let (Some(next_bid), Some(next_ask)) = (next_bid, next_ask) else { break };
+        if next_bid.0 < next_ask.0 {
             break;
         }
-        wanted += if next_bid == bid { 0 } else { open(Side::Buy, next_bid) };
-        offered += if next_ask == ask { 0 } else { open(Side::Sell, next_ask) };
-        (bid, ask) = (next_bid, next_ask);
+        if more_wanted {
+            (bid, wanted) = (next_bid, wanted + next_bid.1);
+            bids.next();
+        }
+        if more_offered {
+            (ask, offered) = (next_ask, offered + next_ask.1);
+            asks.next();
+        }
     }
     // From the last seller's price to the last buyer's all of it trades; the next levels' orders
     // would only add to the imbalance.
-    let price_below = |level| if level == NONE { 0 } else { u32::from(bids.price_of(level)) };
-    let price_above = |level| if level == NONE { NONE } else { u32::from(asks.price_of(level)) };
-    let (next_bid, next_ask) = (bids.after(bid), asks.after(ask));
-    let (below, above) = (price_below(next_bid), price_above(next_ask));
-    let mut low = u32::from(asks.price_of(ask)).max(below + 1);
-    let mut high = u32::from(bids.price_of(bid)).min(above - 1);
+    const NO_BID: (u32, u64) = (0, 0);
+    const NO_ASK: (u32, u64) = (u32::MAX, 0);
+    let below = bids.next().unwrap_or(NO_BID);
+    let above = asks.next().unwrap_or(NO_ASK);
+    let (mut low, mut high) = (ask.0.max(below.0 + 1), bid.0.min(above.0 - 1));
     let mut imbalance = [wanted as i64 - offered as i64; 2];
-    let border = below;
     if low > high {
         // They leave no price between them: at `below` the buyers there add to the imbalance, at
         // `above`, the next tick, the sellers there.
-        let (more, fewer) = (open(Side::Buy, next_bid), open(Side::Sell, next_ask));
-        imbalance = [more as i64, -(fewer as i64)];
-        let lowest = u32::from(asks.price_of(ask)).max(price_below(bids.after(next_bid)) + 1);
-        let highest = u32::from(bids.price_of(bid)).min(price_above(asks.after(next_ask)) - 1);
-        (low, high) = match more.cmp(&fewer) {
-            std::cmp::Ordering::Less => (lowest, below),
-            std::cmp::Ordering::Greater => (above, highest),
+        imbalance = [below.1 as i64, -(above.1 as i64)];
+        let lowest = ask.0.max(bids.next().unwrap_or(NO_BID).0 + 1);
+        let highest = bid.0.min(asks.next().unwrap_or(NO_ASK).0 - 1);
+        (low, high) = match below.1.cmp(&above.1) {
+            std::cmp::Ordering::Less => (lowest, below.0),
+            std::cmp::Ordering::Greater => (above.0, highest),
             std::cmp::Ordering::Equal => (lowest, highest),
         };
     }
     let last = u32::from(book.last);
     let price = if last == 0 { low + (high - low) / 2 } else { last.clamp(low, high) };
-    Indication {
-        price: price as u16,
-        volume: wanted.min(offered),
-        imbalance: imbalance[usize::from(price > border)],
-    }
-}
-
-/// Credits open in the queue of a sentinel.
-fn open_at(slab: &Slab, sentinel: u32) -> u64 {
-    let (mut sum, mut slot) = (0, slab.nodes[sentinel as usize].next);
-    while slot != sentinel {
-        let node = &slab.nodes[slot as usize];
-        sum += u64::from(node.quantity);
-        slot = node.next;
-    }
-    sum
+    let volume = wanted.min(offered);
+    Indication { price: price as u16, volume, imbalance: imbalance[usize::from(price > below.0)] }
 }
 
 /// An order that takes part: what is needed of its node, in the order of priority.
@@ -293,18 +352,25 @@ impl Machine {
         let book = &self.books[book];
         let ladder = &book.sides[side as usize];
         let limit = ladder.level_of(price);
-        let mut count = 0;
-        for level in ladder.occupied().take_while(|&level| level <= limit) {
-            let sentinel = book.queues[side as usize] + level;
-            let mut slot = self.slab.nodes[sentinel as usize].next;
-            while slot != sentinel {
-                let Node { next, quantity, generation, client_id, tag, .. } =
-                    self.slab.nodes[slot as usize];
-                lots[count] =
-                    Lot { slot, generation, open: quantity, left: quantity, client_id, tag };
-                count += 1;
-                slot = next;
+        let (mut level, mut count) = (ladder.best(), 0);
+        while level <= limit {
+            let (mut sentinels, mut queues) = ([0; ABREAST], 0);
+            while queues < ABREAST && level <= limit {
+                sentinels[queues] = book.queues[side as usize] + level;
+                (level, queues) = (ladder.after(level), queues + 1);
             }
+            // How many there are in each says where each begins.
+            let mut places = [0; ABREAST];
+            walk_abreast(&self.slab, &sentinels[..queues], |at, _, _| places[at] += 1);
+            for place in &mut places[..queues] {
+                (*place, count) = (count, count + *place);
+            }
+            walk_abreast(&self.slab, &sentinels[..queues], |at, slot, node| {
+                let Node { quantity, generation, client_id, tag, .. } = *node;
+                lots[places[at]] =
+                    Lot { slot, generation, open: quantity, left: quantity, client_id, tag };
+                places[at] += 1;
+            });
         }
         count
     }
