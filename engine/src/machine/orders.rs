@@ -217,10 +217,7 @@ impl Machine {
         if row.tier != book.tier {
             return Err(Reject::WrongTier);
         }
-        let continuous = book.phase == Phase::Continuous;
-        if !continuous {
-            book.admit(style.rests())?;
-        }
+        let continuous = book.admit(style)?;
         if dated && m.expires_at_ms.get() <= env.time_ns / 1_000_000 {
             return Err(Reject::BadExpiry);
         }
