@@ -8,6 +8,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
 use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
 use vendue_engine::machine::slab::PAGE_SLOTS;
+use vendue_engine::pipeline::execute::AHEAD;
 use vendue_wire::code::{Phase, Resource, Role, Side};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits,
@@ -272,6 +273,16 @@ impl Matcher for Ours {
     }
 
     #[inline(always)]
+    fn foresee(&self, messages: &[Message], at: usize) {
+        // As the daemon does with what waits in its ring.
+        if let Some(later) = messages.get(at + AHEAD) {
+            self.machine.foresee(later.kind, &later.body);
+            let next = &messages[at + 1];
+            self.machine.foresee_next(next.kind, &next.body);
+        }
+    }
+
+    #[inline(always)]
     fn take(&mut self, message: &Message, mut on_fill: impl FnMut(Fill)) -> u64 {
         let trades = self.machine.trades();
         if message.kind == Cancel::KIND {
@@ -279,11 +290,11 @@ impl Matcher for Ours {
         } else {
             self.apply(NewOrder::KIND, &message.body);
         }
-        let mut events = self.outbox.events();
-        let accepted = events.next().and_then(|event| event.read::<Accepted>());
-        let handle = accepted.map_or(0, |accepted| accepted.handle.get());
+        let events = self.outbox.events();
         if self.machine.trades() != trades {
-            for fill in events.filter_map(|event| event.read::<FillEvent>()) {
+            let traded = (self.machine.trades() - trades) as usize;
+            let fills = events.clone().filter_map(|event| event.read::<FillEvent>());
+            for fill in fills.take(traded) {
                 on_fill(Fill {
                     taker: fill.taker_client_id.get() as u32,
                     maker: fill.maker_client_id.get() as u32,
@@ -292,6 +303,8 @@ impl Matcher for Ours {
                 });
             }
         }
+        let accepted = { events }.next().and_then(|event| event.read::<Accepted>());
+        let handle = accepted.map_or(0, |accepted| accepted.handle.get());
         self.outbox.clear();
         handle
     }

@@ -29,6 +29,9 @@ pub trait Matcher {
     /// carries the handle that its order was answered with.
     fn input(&self, record: &Record) -> Self::Input;
 
+    /// Looks at what comes after operation `at`, which is executed next.
+    fn foresee(&self, _inputs: &[Self::Input], _at: usize) {}
+
     /// Executes an operation; every fill goes to `on_fill`, in order. Returns the handle of what
     /// rests; any number if nothing does.
     fn take(&mut self, input: &Self::Input, on_fill: impl FnMut(Fill)) -> u64;
@@ -151,8 +154,9 @@ impl<'a, M: Matcher, F: Fn() -> M> Contender<'a, M, F> {
     fn latency(&self, name: &str, ns_per_tick: f64) -> Result<Latency, RunError> {
         let ticks = self.run(name, |matcher, inputs, totals| {
             let mut ticks = histogram();
-            for input in inputs {
+            for (at, input) in inputs.iter().enumerate() {
                 let start = time_stamp();
+                matcher.foresee(inputs, at);
                 matcher.take(input, |fill| totals.count(fill));
                 ticks.saturating_record(time_stamp() - start);
             }
@@ -258,7 +262,8 @@ pub(crate) fn inputs<M: Matcher>(flow: &Flow, mut dry: M) -> Vec<M::Input> {
 
 #[inline(always)]
 pub(crate) fn drive<M: Matcher>(matcher: &mut M, inputs: &[M::Input], totals: &mut Totals) {
-    for input in inputs {
+    for (at, input) in inputs.iter().enumerate() {
+        matcher.foresee(inputs, at);
         matcher.take(input, |fill| totals.count(fill));
     }
 }

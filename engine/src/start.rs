@@ -14,7 +14,7 @@ use crate::pipeline::execute::Execute;
 use crate::pipeline::ingress::{Ingress, Reload};
 use crate::pipeline::journal::Journal;
 use crate::pipeline::publish::Publish;
-use crate::pipeline::record::{Arrival, Outcome};
+use crate::pipeline::record::Arrival;
 use crate::pipeline::sequence::{Following, Sequence};
 use crate::pipeline::{Doorbells, Rings};
 use crate::storage::{
@@ -280,16 +280,8 @@ pub fn make_stages<M: Medium>(
         next_tick_ns: 0,
         digest: (0, 0),
     };
-    let mut execute = Execute {
-        input: rings.to_execute.1,
-        events: rings.events.0,
-        digests: rings.digests.0,
-        outbox: machine.outbox(),
-        machine,
-        handed: 0,
-        outcome: Outcome { sequence: last.into(), time_ns: time_ns.into() },
-        health: health.clone(),
-    };
+    let outputs = (rings.events.0, rings.digests.0);
+    let mut execute = Execute::new(machine, rings.to_execute.1, outputs, health.clone());
     let publish = Publish {
         events: rings.events.1,
         durable_input: rings.durable.1,

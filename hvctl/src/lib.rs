@@ -7,7 +7,8 @@
 //!
 //! Read in this order: [`limit`] (what a limit is and which file holds it), [`lever`] (when one
 //! is written), [`cgroup`] and [`dry_run`] (where it is written), [`meter`] (what was used),
-//! [`host`] (all of it, for many instances).
+//! [`host`] (all of it, for many instances). Beside them: [`guest`] (what an instance sees of itself)
+//! and [`agent`] (what it should trade).
 
 pub mod limit;
 
@@ -19,3 +20,7 @@ pub mod dry_run;
 pub mod meter;
 
 pub mod host;
+
+pub mod guest;
+
+pub mod agent;

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use vendue_wire::code::Resource;
 
 /// Bytes of a counter file that are read; `io.stat` of some 150 devices.
 const TEXT_BYTES: usize = 16 * 1024;
@@ -85,7 +86,10 @@ enum Source {
 
 impl Meter {
     /// Opens the counters of the cgroup at `dir`. `memory_current` is a file name in it.
-    pub(crate) fn cgroup(dir: &Path, memory_current: &str) -> Result<Meter, MeterError> {
+    ///
+    /// # Errors
+    /// There is no such cgroup, or its counters cannot be read.
+    pub fn cgroup(dir: &Path, memory_current: &str) -> Result<Meter, MeterError> {
         let source = Source::Cgroup {
             cpu_stat: File::open(dir.join("cpu.stat"))?,
             memory_current: File::open(dir.join(memory_current)).ok(),
@@ -120,6 +124,16 @@ impl Meter {
         };
         (self.cpu_us, self.io_bytes) = (cpu_us, io_bytes);
         Ok(usage)
+    }
+
+    /// True if it counts this resource: without its controller a cgroup's use reads as 0.
+    pub fn counts(&self, resource: Resource) -> bool {
+        match (&self.source, resource) {
+            (_, Resource::Cpu) | (Source::Process { .. }, Resource::Memory) => true,
+            (Source::Cgroup { memory_current, .. }, Resource::Memory) => memory_current.is_some(),
+            (Source::Cgroup { io_stat, .. }, Resource::BlockIo) => io_stat.is_some(),
+            _ => false,
+        }
     }
 
     /// Memory held now, bytes. An error where it cannot be known.
@@ -160,7 +174,7 @@ impl Source {
     }
 }
 
-fn system_number(what: SysconfVar) -> Result<u64, MeterError> {
+pub(crate) fn system_number(what: SysconfVar) -> Result<u64, MeterError> {
     let value = sysconf(what).map_err(MeterError::Io)?;
     value
         .and_then(|value| u64::try_from(value).ok())
@@ -170,7 +184,10 @@ fn system_number(what: SysconfVar) -> Result<u64, MeterError> {
 
 /// Reads `file` from its start and parses it. A text that fills the buffer is refused: its tail
 /// may be missing, and with it use that was counted before.
-fn with_text<T>(file: &File, parse: impl Fn(&str) -> Option<T>) -> Result<T, MeterError> {
+pub(crate) fn with_text<T>(
+    file: &File,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, MeterError> {
     let mut bytes = [0; TEXT_BYTES];
     let length = file.read_at(&mut bytes, 0)?;
     if length == TEXT_BYTES {

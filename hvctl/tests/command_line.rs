@@ -40,6 +40,7 @@ const ASKING: &[&[&str]] = &[
     &["ledger"],
     &["audit", "--from", "2", "--limit", "3", "--follow"],
     &["limits"],
+    &["agent", "web", "--resource", "cpu,memory", "--weights", "3,2,1", "--request-below", "-5"],
 ];
 
 #[test]
@@ -88,6 +89,16 @@ fn command_lines_that_make_no_sense_end_with_2() {
         &["instance", "launch", "web", "--account", "a", "--tier", "t"],
         &["instance", "grant", "web", "gold", "1"],
         &["order", "buy", "web", "--book", "1", "--price", "3"],
+        &["agent", "web", "--policy", "dance"],
+        &["agent", "web", "--low", "5", "--high", "4"],
+        &["agent", "web", "--offer-above", "5", "--request-below", "6"],
+        &["agent", "web", "--weights", "0,1"],
+        &["agent", "web", "--weights", "1", "--window", "3"],
+        &["agent", "web", "--window", "0"],
+        &["agent", "web", "--window", "2000"],
+        &["agent", "web", "--horizon", "0"],
+        &["agent", "web", "--every-ms", "1"],
+        &["agent", "web", "--demand", "/nonexistent/table"],
         &["cancel"],
         &["book", "--once"],
         &["completions", "dos"],

@@ -16,7 +16,7 @@ use vendue_wire::client::{Client, Endpoint, Identity};
 use vendue_wire::message::{FaultRow, QueryStatus, StatusRow, text};
 
 /// Longest wait for anything that is to happen; reached only where it does not.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How much of the daemon's log a failing test prints, in bytes.

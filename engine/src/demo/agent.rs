@@ -1,35 +1,47 @@
-//! A demo agent: one per tenant. It measures what its process really used, expects that to go on,
-//! and offers credits it will not need or bids for those it will. Own orders are taken back before
-//! new ones go out, so they never pile up.
+//! A demo agent: one per tenant. It measures what its process really used and decides as
+//! `hvctl agent` does, only sooner. Own orders are taken back before new ones go out, so that the
+//! order-to-answer latency is that of new orders.
 
 use super::stage::Stage;
 use super::{Failure, Shared};
+use hvctl::agent::keep::Order;
+use hvctl::agent::predict::{demand_milli_vru, falling_weights};
+use hvctl::agent::price::{Band, Policy};
+use hvctl::agent::{Agent as Decider, Settings, Situation};
 use hvctl::meter::Meter;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use vendue_wire::client::{Client, ClientError, Identity};
-use vendue_wire::code::Side;
+use vendue_wire::code::{Resource, Side};
 use vendue_wire::message::{
     Accepted, BookRow, Cancel, InstanceRow, NewOrder, QueryBooks, QueryInstances,
 };
 
 /// Time between decisions.
 const STEP: Duration = Duration::from_millis(200);
-/// Weight of the newest measurement in the expected use, percent.
-const NEWEST_PERCENT: u64 = 30;
-/// Seconds ahead that an agent plans for.
-const HORIZON_S: i64 = 6;
-/// Expected seconds of baseline above which credits are offered.
-const PLENTY_S: i64 = 12;
-/// Expected seconds of baseline below which credits are wanted.
-const SCARCE_S: i64 = 6;
-/// Price asked for plenty, in ticks, when nothing was traded yet.
-const PRICE_TICKS: u32 = 100;
+/// Samples in the moving average of the use: a second's.
+const WINDOW: usize = 5;
+/// Millicores of a VRU.
+const VRU_SIZE: u64 = 10;
+/// Credits in one order at most.
+const QUANTITY_MAX: u32 = 10_000;
 /// Answers taken in one step at most.
 const ANSWERS_MAX: usize = 4096;
 /// The book of bronze CPU.
 pub const BOOK: u16 = 0;
+
+/// Plans for seconds, where a real one plans for minutes; thresholds are seconds of baseline.
+fn settings() -> Settings {
+    Settings {
+        horizon_s: 6,
+        offer_above_s: 12,
+        request_below_s: 6,
+        weights: falling_weights(WINDOW),
+        policy: Policy::Last,
+        band: Band { low_ticks: 50, high_ticks: 150 },
+    }
+}
 
 /// What an agent saw last.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,8 +65,7 @@ pub struct Agent {
     meter: Meter,
     shared: Arc<Shared>,
     measured_at: Instant,
-    /// Expected use, milli-VRUs.
-    expected: u64,
+    decider: Decider,
     /// Own open order.
     handle: Option<u64>,
 }
@@ -75,7 +86,7 @@ impl Agent {
             meter: Meter::process(tenant.process.id())?,
             shared,
             measured_at: Instant::now(),
-            expected: 0,
+            decider: Decider::new(settings(), None)?,
             handle: None,
         })
     }
@@ -104,14 +115,17 @@ impl Agent {
         let Some(instance) = instance else { return Err("the instance is gone".into()) };
         let free_milli = instance.free_millicredits[0].get();
         let books: Vec<BookRow> = self.client.ask(&QueryBooks { from: u32::from(BOOK).into() })?;
-        let last = books.first().map_or(0, |book| book.last_ticks.get());
-        let side = self.decide(free_milli, last)?;
+        let Some(book) = books.first() else { return Err("the book is gone".into()) };
+        let order = self.decide(free_milli, book);
+        if let Some(order) = order {
+            self.order(order)?;
+        }
         let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen[self.at] = Seen {
             used_percent,
             credits: free_milli / 1000,
             entitled_vru: instance.entitled_vru[0].get(),
-            side,
+            side: order.map(|order| order.side),
         };
         Ok(())
     }
@@ -121,9 +135,8 @@ impl Agent {
         let used = self.meter.sample()?;
         let elapsed_us = self.measured_at.elapsed().as_micros().max(1) as u64;
         self.measured_at = Instant::now();
-        // 10 millicores are a VRU: a whole CPU is 100 of them, 100,000 milli-VRUs.
-        let now = used.cpu_us * 100_000 / elapsed_us;
-        self.expected = (now * NEWEST_PERCENT + self.expected * (100 - NEWEST_PERCENT)) / 100;
+        let demand = demand_milli_vru(Resource::Cpu, &used, elapsed_us, VRU_SIZE);
+        self.decider.observe(demand.unwrap_or(0));
         Ok(used.cpu_us * 100 / elapsed_us)
     }
 
@@ -149,41 +162,29 @@ impl Agent {
         }
     }
 
-    /// Offers, bids, or does nothing; prices follow the last trade and the urgency.
-    fn decide(&mut self, free_milli: u64, last: u32) -> Result<Option<Side>, Failure> {
-        let baseline = i64::from(self.baseline_vru);
-        let drain = self.expected as i64 / 1000 - baseline;
-        let expected = free_milli as i64 / 1000 - drain * HORIZON_S;
-        let last = i64::from(if last == 0 { PRICE_TICKS } else { last });
-        let (plenty, scarce) = (PLENTY_S * baseline, SCARCE_S * baseline);
-        if expected > plenty {
-            let surplus = (expected - plenty).min(free_milli as i64 / 1000 / 2);
-            let price = last - last * (surplus.min(plenty)) / (8 * plenty).max(1);
-            self.order(Side::Sell, price, surplus)?;
-            Ok(Some(Side::Sell))
-        } else if expected < scarce {
-            let lack = scarce - expected;
-            let price = last + 1 + last * lack.min(scarce) / (8 * scarce).max(1);
-            self.order(Side::Buy, price, lack)?;
-            Ok(Some(Side::Buy))
-        } else {
-            Ok(None)
-        }
+    /// What to offer or to request, if anything. Whether the funds reach, the daemon says.
+    fn decide(&self, balance_millicredits: u64, book: &BookRow) -> Option<Order> {
+        let seen = Situation {
+            baseline_vru: self.baseline_vru,
+            balance_millicredits,
+            funds_micro: u64::MAX,
+            tick_micro: book.tick_micro.get(),
+            price_ticks_max: book.price_ticks_max.get(),
+            last_ticks: book.last_ticks.get(),
+            ..Situation::default()
+        };
+        self.decider.decide(&seen)?.order
     }
 
     /// Sends an order and measures how long its answer takes.
-    fn order(&mut self, side: Side, price: i64, quantity: i64) -> Result<(), Failure> {
-        let quantity = quantity.clamp(0, 10_000) as u32;
-        if quantity == 0 {
-            return Ok(());
-        }
+    fn order(&mut self, order: Order) -> Result<(), Failure> {
         let order = NewOrder {
             client_id: self.client.next_client_id().into(),
             instance: self.instance.into(),
-            price_ticks: (price.clamp(1, 4095) as u32).into(),
-            quantity: quantity.into(),
+            price_ticks: order.price_ticks.into(),
+            quantity: order.quantity.min(QUANTITY_MAX).into(),
             book: BOOK.into(),
-            side: side as u8,
+            side: order.side as u8,
             ..NewOrder::zeroed()
         };
         let sent = Instant::now();

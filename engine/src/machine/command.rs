@@ -246,6 +246,7 @@ impl<'a> Command<'a> {
 
 impl Command<'_> {
     /// Kind and id by which a reject names a session's request; zeros for other commands.
+    #[inline(always)]
     pub fn request(&self) -> (u8, u64) {
         match self {
             Command::NewOrder(terms) => (NewOrder::KIND, terms.message.client_id.get()),
@@ -268,19 +269,17 @@ impl Command<'_> {
 fn parse_new_order(message: &NewOrder) -> Result<NewOrderTerms<'_>, Reject> {
     let NewOrder { order_type, time_in_force, post_only, self_trade, reserved, .. } = *message;
     let side = Side::from_u8(message.side).ok_or(Reject::BadField)?;
-    zero(&[reserved])?;
-    // The four bytes at once: most orders have nothing in them.
-    let plain = u32::from_le_bytes([order_type, time_in_force, post_only, self_trade]) == 0;
-    let style = if plain && message.expires_at_ms == U64::ZERO {
-        None
-    } else {
-        Some(parse_style(message)?)
-    };
-    Ok(NewOrderTerms { message, side, style })
+    // Four at once: most orders have nothing in them.
+    let style = [order_type, time_in_force, post_only, self_trade];
+    if u32::from_le_bytes(style) != 0 || reserved != 0 || message.expires_at_ms != U64::ZERO {
+        return Ok(NewOrderTerms { message, side, style: Some(parse_style(message)?) });
+    }
+    Ok(NewOrderTerms { message, side, style: None })
 }
 
 #[cold]
 fn parse_style(message: &NewOrder) -> Result<Style, Reject> {
+    zero(&[message.reserved])?;
     flag(message.post_only)?;
     flag(message.self_trade)?;
     let style = Style {

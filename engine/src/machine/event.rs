@@ -369,6 +369,7 @@ impl Outbox {
 }
 
 /// Iterator over encoded events.
+#[derive(Clone)]
 pub struct Events<'a> {
     bytes: &'a [u8],
 }

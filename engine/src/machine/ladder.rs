@@ -24,6 +24,13 @@ pub struct Ladder {
     shift: u16,
     /// Bit l of word l/64: level l is occupied.
     words: Box<[u64]>,
+    /// Elsewhere, because it is rarely needed and a book's row is short without it.
+    upper: Box<Upper>,
+}
+
+/// The upper levels of the bitmap.
+#[derive(Debug)]
+struct Upper {
     /// Bit w: `words[w]` is not zero.
     groups: [u64; LEVELS_MAX / 64 / 64],
     /// Bit g: `groups[g]` is not zero.
@@ -46,8 +53,7 @@ impl Ladder {
             flip,
             shift,
             words: vec![0; levels.div_ceil(64)].into_boxed_slice(),
-            groups: [0; LEVELS_MAX / 64 / 64],
-            top: 0,
+            upper: Box::new(Upper { groups: [0; LEVELS_MAX / 64 / 64], top: 0 }),
         }
     }
 
@@ -74,14 +80,17 @@ impl Ladder {
         self.levels
     }
 
-    /// Marks a level as occupied.
+    /// Marks a level as occupied; it may be marked already.
     #[inline(always)]
     pub fn mark(&mut self, level: u32) {
         self.best = self.best.min(level);
         let word = level as usize / 64;
-        self.words[word] |= 1 << (level % 64);
-        self.groups[word / 64] |= 1 << (word % 64);
-        self.top |= 1 << (word / 64);
+        let before = self.words[word];
+        self.words[word] = before | 1 << (level % 64);
+        if before == 0 {
+            self.upper.groups[word / 64] |= 1 << (word % 64);
+            self.upper.top |= 1 << (word / 64);
+        }
     }
 
     /// Marks a level as empty.
@@ -91,9 +100,9 @@ impl Ladder {
         self.words[word] &= !(1 << (level % 64));
         if self.words[word] == 0 {
             let group = word / 64;
-            self.groups[group] &= !(1 << (word % 64));
-            if self.groups[group] == 0 {
-                self.top &= !(1 << group);
+            self.upper.groups[group] &= !(1 << (word % 64));
+            if self.upper.groups[group] == 0 {
+                self.upper.top &= !(1 << group);
             }
         }
         if level == self.best {
@@ -109,17 +118,18 @@ impl Ladder {
         if rest != 0 {
             return word as u32 * 64 + rest.trailing_zeros();
         }
+        let Upper { groups, top } = &*self.upper;
         let mut group = word / 64;
-        let rest = self.groups[group] & (!0_u64 << (word % 64) << 1);
+        let rest = groups[group] & (!0_u64 << (word % 64) << 1);
         if rest != 0 {
             word = group * 64 + rest.trailing_zeros() as usize;
         } else {
-            let rest = self.top & (!0_u64 << group << 1);
+            let rest = top & (!0_u64 << group << 1);
             if rest == 0 {
                 return NONE;
             }
             group = rest.trailing_zeros() as usize;
-            word = group * 64 + self.groups[group].trailing_zeros() as usize;
+            word = group * 64 + groups[group].trailing_zeros() as usize;
         }
         word as u32 * 64 + self.words[word].trailing_zeros()
     }

@@ -5,6 +5,7 @@
 //! ends: [`Ledger::assert_balanced`] is called after every command, in release builds too. [`Ledger::check`] compares the whole against the house's totals.
 
 use super::config::{CREDITS_MAX_MILLI, FUNDS_MAX_MICRO, RESOURCES};
+use std::hint::select_unpredictable;
 use vendue_wire::code::{Reject, Resource, Side};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -157,7 +158,8 @@ impl Ledger {
         instance: u16,
         resource: Resource,
     ) -> &mut Pocket {
-        let at = [usize::from(account), pocket(instance, resource)][side as usize];
+        let credits = pocket(instance, resource);
+        let at = select_unpredictable(side == Side::Sell, credits, usize::from(account));
         &mut self.pockets[side as usize][at]
     }
 

@@ -14,6 +14,7 @@ use super::slab::{Node, Shares, handle};
 use super::tables::{Account, Session};
 use super::{Machine, fold};
 use vendue_wire::code::{CancelReason, Resource, Side};
+use vendue_wire::memory::prefetch;
 use vendue_wire::message::ANY;
 
 /// What an incoming order has done so far.
@@ -314,6 +315,9 @@ impl Floor<'_> {
                 let slot = walk.slot;
                 let node = &self.nodes[slot as usize];
                 let (next, instance) = (node.next, node.tag.instance());
+                if let Some(next) = self.nodes.get(next as usize) {
+                    prefetch(next);
+                }
                 let account = self.owner[usize::from(instance)];
                 if account == order.account {
                     return Pause::Own;

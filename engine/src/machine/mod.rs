@@ -37,9 +37,10 @@ use ledger::{CreditHouse, Ledger};
 use orders::Fees;
 use phase::Schedule;
 use slab::{Node, Slab};
+use std::hint::select_unpredictable;
 use tables::{Account, Book, Instance, Session};
 use vendue_wire::code::{Phase, Reject, Resource, Side};
-use vendue_wire::message::{ANY, Rejected};
+use vendue_wire::message::{ANY, Body, Cancel, NewOrder, Rejected};
 
 const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
 
@@ -114,6 +115,21 @@ pub enum Broken {
 #[inline(always)]
 fn fold(digest: &mut u64, word: u64) {
     *digest = (*digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+}
+
+/// As much of a command's body as [`Machine::foresee`] looks at.
+pub type Glimpse = [u8; size_of::<NewOrder>()];
+
+/// A glimpse as a new order.
+#[inline(always)]
+fn order_in(body: &Glimpse) -> &NewOrder {
+    zerocopy::transmute_ref!(body)
+}
+
+/// The slot that a glimpse names as a cancel.
+#[inline(always)]
+fn slot_in(body: &Glimpse) -> u32 {
+    u32::from_le_bytes([body[0], body[1], body[2], body[3]])
 }
 
 impl Machine {
@@ -274,6 +290,33 @@ impl Machine {
         Ok(())
     }
 
+    /// Has the processor fetch what a command that is a few ahead will touch first: where orders are
+    /// many, each is far away. Changes nothing, whatever `body` is: a new order, or anything else
+    /// filled up with zeros. No branch depends on what is ahead, which nothing predicts.
+    #[inline(always)]
+    pub fn foresee(&self, kind: u8, body: &Glimpse) {
+        let (cancelled, order) = (slot_in(body), order_in(body));
+        let Some(book) = self.books.get(usize::from(order.book.get())) else { return };
+        let joined = book.queue(order.side & 1, order.price_ticks.get());
+        self.slab.foresee(select_unpredictable(kind == Cancel::KIND, cancelled, joined));
+    }
+
+    /// The same for the command that is next, of which more can be known once what
+    /// [`Machine::foresee`] asked for is there: an order's neighbours, the end of the queue that it
+    /// joins, the head of the one that it meets.
+    #[inline(always)]
+    pub fn foresee_next(&self, kind: u8, body: &Glimpse) {
+        let (cancelled, order) = (slot_in(body), order_in(body));
+        let Some(book) = self.books.get(usize::from(order.book.get())) else { return };
+        let (joins, queue) = book.joined_or_met(order.side & 1, order.price_ticks.get());
+        let cancels = kind == Cancel::KIND;
+        let node = select_unpredictable(cancels, cancelled, queue);
+        let Some(node) = self.slab.nodes.get(node as usize) else { return };
+        let first = select_unpredictable(joins & !cancels, node.prev, node.next);
+        self.slab.foresee(first);
+        self.slab.foresee(select_unpredictable(cancels, node.prev, first));
+    }
+
     /// A session's request: carried out, or refused with a report.
     #[inline(always)]
     fn apply_request(&mut self, env: &Envelope, command: &Command<'_>, out: &mut Outbox) {
@@ -287,7 +330,7 @@ impl Machine {
             other => self.apply_admin(env, other, out),
         };
         if let Err(code) = result {
-            self.report_rejected(env, command, code, out);
+            self.report_rejected(env, command.request(), code, out);
         }
     }
 
@@ -397,11 +440,7 @@ impl Machine {
     /// Checks that a request's id is greater than every earlier one of its session.
     #[inline]
     fn fresh_client_id(&self, env: &Envelope, client_id: u64) -> Result<u64, Reject> {
-        if client_id > self.sessions[env.session as usize].last_client_id {
-            Ok(client_id)
-        } else {
-            Err(Reject::DuplicateClientId)
-        }
+        self.sessions[env.session as usize].fresh_client_id(client_id)
     }
 
     /// Records the id of a request that is being carried out.
@@ -414,12 +453,11 @@ impl Machine {
     fn report_rejected(
         &mut self,
         env: &Envelope,
-        command: &Command<'_>,
+        (kind, client_id): (u8, u64),
         code: Reject,
         out: &mut Outbox,
     ) {
         self.fold(u64::from(code as u8));
-        let (kind, client_id) = command.request();
         let report = Rejected {
             request: env.request.into(),
             client_id: client_id.into(),

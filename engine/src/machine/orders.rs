@@ -8,10 +8,12 @@ use super::command::{Envelope, NewOrderTerms, Style};
 use super::config::MILLI;
 use super::event::{Moved, Outbox};
 use super::ladder::NONE;
+use super::ledger::Ledger;
 use super::queue;
 use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
 use super::{Machine, fold};
+use std::hint::select_unpredictable;
 use vendue_wire::code::{
     CancelReason, OrderType, Phase, Reject, Resource, Role, Side, TimeInForce,
 };
@@ -116,7 +118,8 @@ impl Fees {
     /// What an order costs. No branch depends on its side, which nothing predicts.
     #[inline(always)]
     pub fn cost(&self, side: Side, tick_micro: u64, price: u16, quantity: u32) -> Cost {
-        let unit = [u64::from(price) * tick_micro, MILLI][side as usize];
+        let sells = side == Side::Sell;
+        let unit = select_unpredictable(sells, MILLI, u64::from(price) * tick_micro);
         // Cannot overflow within the book's bounds.
         let amount = unit * u64::from(quantity);
         let held = amount + fee(amount, self.held_bps[side as usize]);
@@ -146,9 +149,9 @@ impl Book {
         self.orders += 1;
         let side = order.side as usize;
         let level = self.sides[side].level_of(order.limit);
-        if queue::append(&mut slab.nodes, self.queues[side] + level, order) {
-            self.sides[side].mark(level);
-        }
+        queue::append(&mut slab.nodes, self.queues[side] + level, order);
+        // Also if it is marked already, which costs less than to ask: nothing predicts it.
+        self.sides[side].mark(level);
     }
 
     /// Takes an order out of its queue.
@@ -174,31 +177,33 @@ impl Machine {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         match terms.style {
-            None => self.let_in(env, terms, Style::PLAIN, out),
-            Some(style) => self.new_special(env, terms, style, out),
+            None => self.let_in(env, terms.message, terms.side, Style::PLAIN, out),
+            Some(style) => self.let_in_special(env, terms.message, terms.side, style, out),
         }
     }
 
     #[cold]
-    fn new_special(
+    fn let_in_special(
         &mut self,
         env: &Envelope,
-        terms: &NewOrderTerms<'_>,
+        m: &NewOrder,
+        side: Side,
         style: Style,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        self.let_in(env, terms, style, out)
+        self.let_in(env, m, side, style, out)
     }
 
     #[inline(always)]
     fn let_in(
         &mut self,
         env: &Envelope,
-        terms: &NewOrderTerms<'_>,
+        m: &NewOrder,
+        side: Side,
         style: Style,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        let (m, side, instance) = (terms.message, terms.side, terms.message.instance.get());
+        let instance = m.instance.get();
         let limit = match (style.order_type, side) {
             (OrderType::Market, Side::Sell) => 1,
             _ => m.price_ticks.get(),
@@ -207,10 +212,7 @@ impl Machine {
         let dated = style.time_in_force == TimeInForce::Gtd;
         // Every row is looked up once and held to the end.
         let session = &mut self.sessions[env.session as usize];
-        let client_id = m.client_id.get();
-        if client_id <= session.last_client_id {
-            return Err(Reject::DuplicateClientId);
-        }
+        let client_id = session.fresh_client_id(m.client_id.get())?;
         let row = session.acting(&self.instances, instance)?;
         let book = self.books.get_mut(usize::from(m.book.get())).ok_or(Reject::UnknownBook)?;
         let limit = check_terms(book, limit, m.quantity.get())?;
@@ -320,13 +322,8 @@ impl Machine {
         out: &mut Outbox,
     ) {
         let node = self.slab.nodes[slot as usize];
-        let side = side_of(&node);
         let book = &mut self.books[node.tag.book()];
-        let held = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
-        let account = self.owner[usize::from(node.tag.instance())];
-        let pocket = self.ledger.pocket(side, account, node.tag.instance(), book.resource);
-        pocket.balance.release(held);
-        let flips = pocket.flips();
+        let flips = release_hold(&mut self.ledger, &self.fees, &self.owner, book, &node);
         report_cancelled(env, slot, &node, reason, out);
         book.remove(&mut self.slab, &node);
         let resource = book.resource;
@@ -421,12 +418,10 @@ impl Machine {
         self.sessions[env.session as usize].orders += 1;
     }
 
-    /// Releases what a resting order holds.
-    pub(super) fn release_hold(&mut self, node: &Node) {
-        let (side, book) = (side_of(node), &self.books[node.tag.book()]);
-        let held = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
-        let account = self.owner[usize::from(node.tag.instance())];
-        self.ledger.pocket(side, account, node.tag.instance(), book.resource).balance.release(held);
+    /// Releases what a resting order holds. True if a burst flips.
+    pub(super) fn release_hold(&mut self, node: &Node) -> bool {
+        let book = &self.books[node.tag.book()];
+        release_hold(&mut self.ledger, &self.fees, &self.owner, book, node)
     }
 
     /// A replacement that loses its place: out of its queue and in again at the new price, where
@@ -558,6 +553,17 @@ impl Machine {
         };
         out.push(env.session, &report);
     }
+}
+
+/// Releases what an order holds that rests in a book. True if a burst flips.
+#[inline(always)]
+fn release_hold(ledger: &mut Ledger, fees: &Fees, owner: &[u16], book: &Book, node: &Node) -> bool {
+    let (side, instance) = (side_of(node), node.tag.instance());
+    let held = fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
+    let account = owner[usize::from(instance)];
+    let pocket = ledger.pocket(side, account, instance, book.resource);
+    pocket.balance.release(held);
+    pocket.flips()
 }
 
 /// Reports an order accepted.

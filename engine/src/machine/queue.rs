@@ -14,9 +14,9 @@ pub(super) fn join(nodes: &mut [Node], before: u32, after: u32) {
     nodes[after as usize].prev = before;
 }
 
-/// Puts an order, which has its slot, last in the queue of `sentinel`. True if it is the only one.
+/// Puts an order, which has its slot, last in the queue of `sentinel`.
 #[inline(always)]
-pub(super) fn append(nodes: &mut [Node], sentinel: u32, order: &Incoming) -> bool {
+pub(super) fn append(nodes: &mut [Node], sentinel: u32, order: &Incoming) {
     let last = nodes[sentinel as usize].prev;
     let slot = order.slot;
     let node = &mut nodes[slot as usize];
@@ -26,5 +26,4 @@ pub(super) fn append(nodes: &mut [Node], sentinel: u32, order: &Incoming) -> boo
     node.tag = order.tag;
     nodes[last as usize].next = slot;
     nodes[sentinel as usize].prev = slot;
-    last == sentinel
 }

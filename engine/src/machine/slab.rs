@@ -9,6 +9,7 @@
 
 use super::ladder::NONE;
 use vendue_wire::code::Reject;
+use vendue_wire::memory::prefetch;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// An open order, or a free slot (even generation).
@@ -290,6 +291,14 @@ impl Slab {
     pub fn forget(&mut self, instance: u16) {
         let Shares { pages, rows, .. } = &mut self.shares;
         pages.take_back(instance, &mut rows[usize::from(instance)]);
+    }
+
+    /// Has the processor fetch a node, if there is such a one.
+    #[inline(always)]
+    pub fn foresee(&self, node: u32) {
+        if let Some(node) = self.nodes.get(node as usize) {
+            prefetch(node);
+        }
     }
 
     /// The slot a handle names, if that order still lives.

@@ -5,6 +5,7 @@ use super::auction::Indication;
 use super::config::RESOURCES;
 use super::ladder::{Ladder, NONE};
 use super::phase::Schedule;
+use std::hint::select_unpredictable;
 use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -119,6 +120,15 @@ impl Session {
         reserved: [0; 5],
     };
 
+    /// Checks that a request's id is greater than every earlier one.
+    ///
+    /// # Errors
+    /// [`Reject::DuplicateClientId`].
+    #[inline(always)]
+    pub fn fresh_client_id(&self, client_id: u64) -> Result<u64, Reject> {
+        if client_id > self.last_client_id { Ok(client_id) } else { Err(Reject::DuplicateClientId) }
+    }
+
     /// The row of an instance, if it may act for it.
     ///
     /// # Errors
@@ -192,6 +202,24 @@ pub struct Book {
 }
 
 impl Book {
+    /// Sentinel of the queue that an order of this side and price rests in; any number if the price
+    /// is none.
+    #[inline(always)]
+    pub fn queue(&self, side: u8, price: u32) -> u32 {
+        let side = usize::from(side);
+        self.queues[side].wrapping_add(self.sides[side].level_of(price as u16))
+    }
+
+    /// True and that queue's sentinel, or false and the one of the queue that the order meets first
+    /// because it crosses.
+    #[inline(always)]
+    pub fn joined_or_met(&self, side: u8, price: u32) -> (bool, u32) {
+        let facing = &self.sides[usize::from(side ^ 1)];
+        let met = self.queues[usize::from(side ^ 1)].wrapping_add(facing.best());
+        let joins = facing.best() > facing.level_of(price as u16);
+        (joins, select_unpredictable(joins, self.queue(side, price), met))
+    }
+
     /// Price nearest to the other side, highest bid or lowest ask; 0 if there is none.
     pub fn best(&self, side: Side) -> u16 {
         let ladder = &self.sides[side as usize];

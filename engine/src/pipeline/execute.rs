@@ -2,10 +2,11 @@
 
 use super::record::{Ordered, Outcome, split, take};
 use crate::health::Health;
-use crate::machine::Machine;
 use crate::machine::command::{Command, Tick};
 use crate::machine::event::{Events, Outbox};
+use crate::machine::{Glimpse, Machine};
 use std::sync::Arc;
+use vendue_wire::frame::FRAME_BYTES_MAX;
 use vendue_wire::message::{Body, U64};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::IntoBytes;
@@ -14,11 +15,81 @@ use zerocopy::IntoBytes;
 const BATCH: usize = 256;
 /// Event bytes in one ring record at most; a larger answer is cut between events.
 const CHUNK_BYTES: usize = 32 << 10;
+/// Commands looked at before their turn. Fetching what one touches takes about as long as executing
+/// three.
+pub const AHEAD: usize = 4;
+
+/// A command that was taken before its turn.
+#[derive(Clone)]
+struct Waiting {
+    kind: u8,
+    length: usize,
+    /// `length` bytes, then at least a glimpse's worth of zeros.
+    bytes: [u8; WAITING_BYTES],
+}
+
+/// The longest command, and a glimpse beyond the shortest.
+const WAITING_BYTES: usize = size_of::<Ordered>() + FRAME_BYTES_MAX;
+
+/// The commands whose turn is next, oldest first: the processor fetches what they will touch while
+/// those before them are executed.
+struct Ahead {
+    waiting: Box<[Waiting]>,
+    first: usize,
+    count: usize,
+}
+
+impl Ahead {
+    fn new() -> Ahead {
+        let nothing = Waiting { kind: 0, length: 0, bytes: [0; WAITING_BYTES] };
+        Ahead { waiting: vec![nothing; AHEAD + 1].into_boxed_slice(), first: 0, count: 0 }
+    }
+
+    /// Takes what comes next, as far as it looks, and has it foreseen.
+    #[inline]
+    fn look(&mut self, input: &mut Consumer, machine: &Machine) {
+        while self.count < self.waiting.len() {
+            let Some(record) = take(input) else { break };
+            let last = (self.first + self.count) % self.waiting.len();
+            let waiting = &mut self.waiting[last];
+            let length = record.bytes.len();
+            waiting.bytes[..length].copy_from_slice(record.bytes);
+            let glimpsed = size_of::<Ordered>() + size_of::<Glimpse>();
+            if length < glimpsed {
+                waiting.bytes[length..glimpsed].fill(0);
+            }
+            (waiting.kind, waiting.length) = (record.tag as u8, length);
+            machine.foresee(waiting.kind, waiting.glimpse());
+            self.count += 1;
+        }
+    }
+
+    /// The command whose turn it is, and the one after it.
+    #[inline]
+    fn next(&mut self) -> Option<(&Waiting, Option<&Waiting>)> {
+        if self.count == 0 {
+            return None;
+        }
+        let at = self.first;
+        self.first = (at + 1) % self.waiting.len();
+        self.count -= 1;
+        let after = (self.count > 0).then(|| &self.waiting[self.first]);
+        Some((&self.waiting[at], after))
+    }
+}
+
+impl Waiting {
+    fn glimpse(&self) -> &Glimpse {
+        let body = &self.bytes[size_of::<Ordered>()..];
+        body.first_chunk().expect("a glimpse is shorter than a frame")
+    }
+}
 
 /// The stage.
 pub struct Execute {
     /// Commands from the sequencer.
     pub input: Consumer,
+    ahead: Ahead,
     /// Events, to publish.
     pub events: Producer,
     /// Digests of ticks, to the sequencer.
@@ -28,14 +99,27 @@ pub struct Execute {
     /// What the last command said.
     pub outbox: Outbox,
     /// Bytes of the outbox already handed on.
-    pub handed: usize,
+    handed: usize,
     /// The last command's place and time.
-    pub outcome: Outcome,
+    outcome: Outcome,
     /// Shared counters.
-    pub health: Arc<Health>,
+    health: Arc<Health>,
 }
 
 impl Execute {
+    /// The stage, around a machine and between its rings.
+    pub fn new(
+        machine: Machine,
+        input: Consumer,
+        (events, digests): (Producer, Producer),
+        health: Arc<Health>,
+    ) -> Execute {
+        let outcome =
+            Outcome { sequence: machine.sequence().into(), time_ns: machine.time_ns().into() };
+        let (ahead, outbox) = (Ahead::new(), machine.outbox());
+        Execute { input, ahead, events, digests, machine, outbox, handed: 0, outcome, health }
+    }
+
     /// Executes what arrived. True if there was something.
     pub fn turn(&mut self) -> bool {
         let mut taken = 0;
@@ -54,9 +138,13 @@ impl Execute {
 
     /// Executes one command; false if there is none.
     fn step(&mut self) -> bool {
-        let Some(record) = take(&mut self.input) else { return false };
-        let kind = record.tag as u8;
-        let (head, body) = split::<Ordered>(record.bytes);
+        self.ahead.look(&mut self.input, &self.machine);
+        let Some((waiting, after)) = self.ahead.next() else { return false };
+        if let Some(after) = after {
+            self.machine.foresee_next(after.kind, after.glimpse());
+        }
+        let kind = waiting.kind;
+        let (head, body) = split::<Ordered>(&waiting.bytes[..waiting.length]);
         self.outcome = Outcome { sequence: head.sequence, time_ns: head.time_ns };
         // The gateway has parsed it once: what fails here was never let in.
         let Ok(command) = Command::parse(kind, body) else {

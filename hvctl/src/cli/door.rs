@@ -130,8 +130,12 @@ impl Reach {
     }
 
     fn connect(&self, identity: Identity) -> Result<Door, Trouble> {
-        let identity = Identity { token: self.token, ..identity };
-        Ok(Door { client: Client::connect(&self.endpoint, &identity)? })
+        Ok(Door { client: self.session(identity)? })
+    }
+
+    /// Opens or resumes the session that `identity` names.
+    pub fn session(&self, identity: Identity) -> Result<Client, ClientError> {
+        Client::connect(&self.endpoint, &Identity { token: self.token, ..identity })
     }
 }
 

@@ -9,6 +9,7 @@ mod door;
 mod output;
 
 mod account;
+mod agent;
 mod audit;
 mod book;
 mod group;
@@ -104,6 +105,8 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Show the limits on the host: wanted, written, read back
     Limits(limits::LimitsCommand),
+    /// Trade for an instance: offer the credits it will not need, request those it will lack
+    Agent(agent::AgentCommand),
     /// Print the completions for a shell
     Completions {
         /// Shell to complete for
@@ -155,6 +158,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),
         Command::Limits(command) => limits::run(command, &reach, &mut out),
+        Command::Agent(command) => agent::run(command, &reach, &mut out),
         Command::Completions { .. } => Ok(()),
     }
 }

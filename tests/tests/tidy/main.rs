@@ -51,12 +51,14 @@ const IMPURE_NAMES: [&str; 15] = [
 /// Where the machine's names come from: nothing else of the daemon, and of the protocol only what
 /// has no I/O.
 const PURE_ROOTS: [&str; 6] = ["std", "core", "super", "self", "zerocopy", "thiserror"];
-const PURE_PATHS: [&str; 5] = [
+const PURE_PATHS: [&str; 6] = [
     "crate::machine",
     "vendue_wire::code",
     "vendue_wire::message",
     "vendue_wire::messages",
     "vendue_wire::frame",
+    // A hint to the processor: no result depends on it.
+    "vendue_wire::memory::prefetch",
 ];
 
 fn impurities(source: &Source) -> Vec<String> {

@@ -18,7 +18,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::pipeline::execute::Execute;
 use vendue_engine::pipeline::ingress::{Ingress, Reload};
 use vendue_engine::pipeline::publish::Publish;
-use vendue_engine::pipeline::record::{Ordered, Outcome, split, take};
+use vendue_engine::pipeline::record::{Ordered, split, take};
 use vendue_engine::pipeline::sequence::{Following, Sequence};
 use vendue_engine::pipeline::{Doorbells, Rings};
 use vendue_tests::duel::NARROW;
@@ -79,7 +79,6 @@ impl House {
         let (reload, reloads) = crossbeam::channel::bounded(1);
         let ingress = ingress(&socket, (rings.requests.0, answers), &board, reloads, &health);
         let time_ns = machine.time_ns();
-        let outbox = machine.outbox();
         House {
             ingress,
             sequence: Sequence {
@@ -96,16 +95,12 @@ impl House {
                 next_tick_ns: u64::MAX,
                 digest: (0, 0),
             },
-            execute: Execute {
-                input: rings.to_execute.1,
-                events: rings.events.0,
-                digests: rings.digests.0,
+            execute: Execute::new(
                 machine,
-                outbox,
-                handed: 0,
-                outcome: Outcome { sequence: last.into(), time_ns: time_ns.into() },
+                rings.to_execute.1,
+                (rings.events.0, rings.digests.0),
                 health,
-            },
+            ),
             publish: Publish {
                 events: rings.events.1,
                 durable_input: rings.durable.1,
