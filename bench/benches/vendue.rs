@@ -86,7 +86,7 @@ impl Runs {
 struct Rtt {
     #[command(flatten)]
     runs: Runs,
-    /// Only over this: shm, unix, tcp.
+    /// Only over this: shm, unix, tcp, tls.
     #[arg(long)]
     over: Option<String>,
     /// How both sides wait [default: shm spins, sockets park].

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use hvctl::host::Host;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use vendue_engine::config::{Config, DEFAULT};
 use vendue_engine::daemon::Daemon;
@@ -16,6 +17,10 @@ pub type AnyError = Box<dyn std::error::Error>;
 
 /// What TCP peers show.
 const TOKEN: [u8; 32] = [0x5a; 32];
+/// Directory and name of the keys of whoever answers over TLS.
+pub const SERVER: &str = "localhost";
+/// Directory and name of the keys of whoever asks.
+pub const PEER: &str = "peer";
 /// Micro-units deposited for each account.
 const DEPOSIT_MICRO: u64 = 1 << 50;
 
@@ -77,6 +82,7 @@ pub struct Running {
     socket_dir: TempDir,
     data_dir: TempDir,
     tcp: SocketAddr,
+    tls: SocketAddr,
 }
 
 impl Running {
@@ -107,18 +113,23 @@ impl Running {
         let socket_dir = tempfile::tempdir()?;
         let data_dir = tempfile::tempdir_in(directory)?;
         std::fs::write(socket_dir.path().join("token"), TOKEN)?;
+        make_keys(socket_dir.path())?;
         // Free a moment ago.
-        let tcp = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        Ok(Running { daemon: None, socket_dir, data_dir, tcp })
+        let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let (tcp, tls) = (listeners[0].local_addr()?, listeners[1].local_addr()?);
+        Ok(Running { daemon: None, socket_dir, data_dir, tcp, tls })
     }
 
     fn config(&self, setup: &Setup) -> Result<Config, AnyError> {
         let token = self.socket_dir.path().join("token");
         let access = format!(
-            "\n[[access]]\ntoken_file = \"{}\"\nrole = \"operator\"\n[[tier]]",
+            "\n[[access]]\ntoken_file = \"{}\"\nrole = \"operator\"\n[[access]]\ncertificate = \
+             \"{PEER}\"\nrole = \"operator\"\n[[tier]]",
             token.display()
         );
-        let text = setup.clone().key("tcp", &format!("\"{}\"", self.tcp)).0;
+        let keys = self.socket_dir.path().join(SERVER);
+        let tls = format!("{{ address = \"{}\", dir = \"{}\" }}", self.tls, keys.display());
+        let text = setup.clone().key("tcp", &format!("\"{}\"", self.tcp)).key("tls", &tls).0;
         let text = text.replacen("\n[[tier]]", &access, 1);
         let mut config = Config::parse("the bench's configuration", &text)?;
         config.data_dir = self.data_dir.path().to_owned();
@@ -138,6 +149,12 @@ impl Running {
     /// Its loopback address.
     pub fn tcp(&self) -> Endpoint {
         Endpoint::Tcp(self.tcp)
+    }
+
+    /// TLS on its loopback address.
+    pub fn tls(&self) -> Endpoint {
+        let dir = self.socket_dir.path().join(PEER);
+        Endpoint::Tls { dir, host: SERVER.to_owned(), port: self.tls.port() }
     }
 
     /// Rings in shared memory.
@@ -173,6 +190,28 @@ impl Drop for Running {
             let _ = daemon.stop();
         }
     }
+}
+
+/// Makes keys for both sides of TLS below `dir`, as `hvctl pki` does.
+///
+/// # Errors
+/// They cannot be written.
+pub fn make_keys(dir: &Path) -> Result<(), AnyError> {
+    let key = KeyPair::generate()?;
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&key)?.pem();
+    let issuer = Issuer::new(authority, key);
+    for name in [SERVER, PEER] {
+        let key = KeyPair::generate()?;
+        let signed = CertificateParams::new([name.to_owned()])?.signed_by(&key, &issuer)?;
+        let dir = dir.join(name);
+        std::fs::create_dir(&dir)?;
+        std::fs::write(dir.join("ca.pem"), &root)?;
+        std::fs::write(dir.join("cert.pem"), signed.pem())?;
+        std::fs::write(dir.join("key.pem"), key.serialize_pem())?;
+    }
+    Ok(())
 }
 
 /// An account that may trade with everybody, with funds; its number.

@@ -3,13 +3,18 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use vendue_wire::doorbell::{self, Doorbell};
 use vendue_wire::idle::Wait;
 use vendue_wire::ring::{self, Consumer, Producer};
 
-use crate::daemon::AnyError;
+use crate::daemon::{AnyError, PEER, SERVER, make_keys};
 use crate::pin::pin;
 use crate::rtt::Peer;
 
@@ -57,6 +62,39 @@ pub enum Stream {
     Unix(UnixStream),
     /// Loopback.
     Tcp(TcpStream),
+    /// Loopback, encrypted: rustls and nothing else.
+    Tls(Box<Tls>),
+}
+
+/// One end of a TLS connection.
+pub struct Tls {
+    stream: TcpStream,
+    session: rustls::Connection,
+}
+
+impl Tls {
+    /// Bytes decrypted; `None` if there are none now.
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.session.reader().read(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+                read => return read,
+            }
+            if self.session.read_tls(&mut self.stream)? == 0 {
+                return Ok(0);
+            }
+            self.session.process_new_packets().map_err(std::io::Error::other)?;
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.session.writer().write_all(bytes)?;
+        while self.session.wants_write() {
+            self.session.write_tls(&mut self.stream)?;
+        }
+        Ok(())
+    }
 }
 
 impl Stream {
@@ -64,6 +102,7 @@ impl Stream {
         match self {
             Stream::Unix(stream) => stream.set_nonblocking(on),
             Stream::Tcp(stream) => stream.set_nonblocking(on),
+            Stream::Tls(tls) => tls.stream.set_nonblocking(on),
         }
     }
 
@@ -72,6 +111,7 @@ impl Stream {
         let read = match self {
             Stream::Unix(stream) => stream.read(bytes),
             Stream::Tcp(stream) => stream.read(bytes),
+            Stream::Tls(tls) => tls.read(bytes),
         };
         match read {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -83,6 +123,7 @@ impl Stream {
         match self {
             Stream::Unix(stream) => stream.write_all(bytes),
             Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Tls(tls) => tls.write_all(bytes),
         }
     }
 }
@@ -115,6 +156,56 @@ pub fn tcp(wait: Wait) -> Result<(Echo, Server), AnyError> {
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     pair(Stream::Tcp(near), Stream::Tcp(far), wait)
+}
+
+/// Over TLS on loopback TCP: both sides by certificate, with the versions and ciphers of the daemon.
+///
+/// # Errors
+/// No sockets are left, or the two do not shake hands.
+pub fn tls(wait: Wait) -> Result<(Echo, Server), AnyError> {
+    let keys = tempfile::tempdir()?;
+    make_keys(keys.path())?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut near = TcpStream::connect(listener.local_addr()?)?;
+    let (mut far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let server = vendue_engine::gateway::tls::load(&keys.path().join(SERVER))?;
+    let mut asked = rustls::ServerConnection::new(server)?;
+    let mut asking =
+        rustls::ClientConnection::new(client(&keys.path().join(PEER))?, SERVER.try_into()?)?;
+    // One thread for both: each says all that it has to say before the other reads.
+    while asking.is_handshaking() || asked.is_handshaking() {
+        while asking.wants_write() {
+            asking.write_tls(&mut near)?;
+        }
+        if asked.is_handshaking() {
+            asked.read_tls(&mut far)?;
+            asked.process_new_packets()?;
+        }
+        while asked.wants_write() {
+            asked.write_tls(&mut far)?;
+        }
+        if asking.is_handshaking() {
+            asking.read_tls(&mut near)?;
+            asking.process_new_packets()?;
+        }
+    }
+    let end = |stream, session| Stream::Tls(Box::new(Tls { stream, session }));
+    pair(end(near, asking.into()), end(far, asked.into()), wait)
+}
+
+fn client(dir: &Path) -> Result<Arc<ClientConfig>, AnyError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(dir.join("ca.pem"))?)?;
+    let chain = vec![CertificateDer::from_pem_file(dir.join("cert.pem"))?];
+    let key = PrivateKeyDer::from_pem_file(dir.join("key.pem"))?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    Ok(Arc::new(config))
 }
 
 /// Over rings in shared memory, with doorbells as the daemon's.

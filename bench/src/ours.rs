@@ -20,7 +20,7 @@ use crate::flow::{CANCEL, Fill, Record};
 use crate::run::Matcher;
 
 /// Accounts a side.
-const ACCOUNTS: u32 = 8;
+pub(crate) const ACCOUNTS: u32 = 8;
 /// Books of one tier: one a resource.
 const PER_TIER: usize = Resource::ALL.len();
 /// Highest price, ticks.
@@ -37,6 +37,8 @@ pub struct Ours {
     sequence: u64,
     /// Accounts a side.
     accounts: u32,
+    /// What the machine foresaw of the next operations.
+    foreseen: [u32; AHEAD],
 }
 
 impl Ours {
@@ -50,23 +52,10 @@ impl Ours {
     #[must_use]
     pub fn with_accounts(books: usize, capacity: usize, accounts: u32) -> Self {
         let tiers = books.div_ceil(PER_TIER) as u32;
-        // Slots go to instances by pages and stay with them, and not all have their peaks at once.
-        let instances = 2 * accounts * tiers;
-        let orders = 2 * capacity as u32 + PAGE_SLOTS * instances;
-        let genesis = Genesis {
-            accounts_max: (2 * accounts).into(),
-            instances_max: instances.into(),
-            orders_max: orders.into(),
-            orders_per_instance_max: orders.min((8 * orders / accounts).max(1024)).into(),
-            sessions_max: 4.into(),
-            credit_cap_s: 86_400.into(),
-            burst_resume_ms: 1.into(),
-            maker_fee_bps: 5.into(),
-            taker_fee_bps: 10.into(),
-        };
+        let genesis = genesis(accounts, tiers, capacity);
         let machine = Machine::new(&genesis).expect("the bench's bounds are valid");
         let outbox = machine.outbox();
-        let mut ours = Ours { machine, outbox, sequence: 0, accounts };
+        let mut ours = Ours { machine, outbox, sequence: 0, accounts, foreseen: [0; AHEAD] };
         ours.tell(ANY, &genesis);
         for book in 0..books {
             ours.define(book);
@@ -106,24 +95,7 @@ impl Ours {
     }
 
     fn define(&mut self, book: usize) {
-        let tier = (book / PER_TIER) as u16;
-        self.tell(
-            ANY,
-            &DefineBook {
-                vru_size: 10.into(),
-                capacity_vru: 1_000_000.into(),
-                tick_micro: 1.into(),
-                price_ticks_max: (PRICE_MAX as u32).into(),
-                quantity_max: u32::MAX.into(),
-                burst_percent: 400.into(),
-                auction_every_ms: 0.into(),
-                call_ms: 0.into(),
-                tier: tier.into(),
-                resource: (book % PER_TIER) as u8,
-                reserved: 0,
-                name: field_cut(&format!("tier {tier}")),
-            },
-        );
+        self.tell(ANY, &definition((book / PER_TIER) as u16, (book % PER_TIER) as u8));
     }
 
     /// Accounts with funds, and in each tier an instance of each; sellers get credits.
@@ -224,8 +196,63 @@ impl Ours {
     }
 }
 
+/// Bounds with both fees: `accounts` a side, each with an instance in every tier, and room for
+/// `capacity` resting orders.
+pub(crate) fn genesis(accounts: u32, tiers: u32, capacity: usize) -> Genesis {
+    // Slots go to instances by pages and stay with them, and not all have their peaks at once.
+    let instances = 2 * accounts * tiers;
+    let orders = 2 * capacity as u32 + PAGE_SLOTS * instances;
+    Genesis {
+        accounts_max: (2 * accounts).into(),
+        instances_max: instances.into(),
+        orders_max: orders.into(),
+        orders_per_instance_max: orders.min((8 * orders / accounts).max(1024)).into(),
+        sessions_max: 4.into(),
+        credit_cap_s: 86_400.into(),
+        burst_resume_ms: 1.into(),
+        maker_fee_bps: 5.into(),
+        taker_fee_bps: 10.into(),
+    }
+}
+
+/// A book that takes the published flows.
+pub(crate) fn definition(tier: u16, resource: u8) -> DefineBook {
+    DefineBook {
+        vru_size: 10.into(),
+        capacity_vru: 1_000_000.into(),
+        tick_micro: 1.into(),
+        price_ticks_max: (PRICE_MAX as u32).into(),
+        quantity_max: u32::MAX.into(),
+        burst_percent: 400.into(),
+        auction_every_ms: 0.into(),
+        call_ms: 0.into(),
+        tier: tier.into(),
+        resource,
+        reserved: 0,
+        name: field_cut(&format!("tier {tier}")),
+    }
+}
+
+/// The order of a flow's record, given for an instance.
+pub(crate) fn order(record: &Record, instance: u32) -> NewOrder {
+    NewOrder {
+        client_id: u64::from(record.id).into(),
+        expires_at_ms: U64::ZERO,
+        instance: instance.into(),
+        price_ticks: u32::from(record.price).into(),
+        quantity: record.quantity.into(),
+        book: record.book.into(),
+        side: record.side,
+        order_type: 0,
+        time_in_force: 0,
+        post_only: 0,
+        self_trade: 0,
+        reserved: 0,
+    }
+}
+
 /// The logon of an operator's session.
-fn operator(session: u64) -> OpenSession {
+pub(crate) fn operator(session: u64) -> OpenSession {
     OpenSession {
         session: session.into(),
         account: ANY.into(),
@@ -254,31 +281,17 @@ impl Matcher for Ours {
         let tier = u32::from(record.book) / PER_TIER as u32;
         let sells = u32::from(record.side == Side::Sell as u8);
         let account = sells * self.accounts + record.id % self.accounts;
-        let order = NewOrder {
-            client_id: u64::from(record.id).into(),
-            expires_at_ms: U64::ZERO,
-            instance: (tier * 2 * self.accounts + account).into(),
-            price_ticks: u32::from(record.price).into(),
-            quantity: record.quantity.into(),
-            book: record.book.into(),
-            side: record.side,
-            order_type: 0,
-            time_in_force: 0,
-            post_only: 0,
-            self_trade: 0,
-            reserved: 0,
-        };
+        let order = order(record, tier * 2 * self.accounts + account);
         body.copy_from_slice(order.as_bytes());
         Message { kind: NewOrder::KIND, body }
     }
 
     #[inline(always)]
-    fn foresee(&self, messages: &[Message], at: usize) {
+    fn foresee(&mut self, messages: &[Message], at: usize) {
         // As the daemon does with what waits in its ring.
         if let Some(later) = messages.get(at + AHEAD) {
-            self.machine.foresee(later.kind, &later.body);
-            let next = &messages[at + 1];
-            self.machine.foresee_next(next.kind, &next.body);
+            self.foreseen[(at + AHEAD) % AHEAD] = self.machine.foresee(later.kind, &later.body);
+            self.machine.foresee_beside(self.foreseen[(at + 1) % AHEAD]);
         }
     }
 

@@ -31,7 +31,15 @@ impl Processors {
 /// # Errors
 /// The system refuses.
 pub fn pin(cpu: usize) -> Result<(), nix::Error> {
+    pin_to(&[cpu])
+}
+
+/// Keeps the calling thread, and those it starts, on some processors.
+///
+/// # Errors
+/// The system refuses.
+pub fn pin_to(cpus: &[usize]) -> Result<(), nix::Error> {
     let mut only = CpuSet::new();
-    only.set(cpu)?;
+    cpus.iter().try_for_each(|&cpu| only.set(cpu))?;
     sched_setaffinity(Pid::from_raw(0), &only)
 }

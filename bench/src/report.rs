@@ -63,9 +63,9 @@ pub struct Comparison {
     pub method: String,
 }
 
-/// The layout that every line of `--json` shares; further fields differ by benchmark.
+/// What every line of `--json` begins with; further fields differ by benchmark.
 #[derive(Serialize)]
-struct Line<'a> {
+struct Head<'a> {
     name: &'a str,
     unit: &'a str,
     #[serde(serialize_with = "rounded")]
@@ -75,6 +75,12 @@ struct Line<'a> {
     #[serde(serialize_with = "rounded")]
     ratio: f64,
     runs: usize,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
     #[serde(serialize_with = "rounded")]
     empty: f64,
     #[serde(serialize_with = "rounded")]
@@ -96,13 +102,10 @@ impl Comparison {
     /// The comparison as one JSON object without line breaks.
     #[must_use]
     pub fn to_json(&self) -> String {
+        let (ours, floor) = (self.ours.median, self.floor.median);
+        let Comparison { ref name, unit, ratio, runs, .. } = *self;
         let line = Line {
-            name: &self.name,
-            unit: self.unit,
-            ours: self.ours.median,
-            floor: self.floor.median,
-            ratio: self.ratio,
-            runs: self.runs,
+            head: Head { name, unit, ours, floor, ratio, runs },
             empty: self.empty.median,
             floor_to_empty: self.floor_to_empty,
             ours_detail: &self.ours,
@@ -319,13 +322,10 @@ impl Pair {
     /// The pair as one JSON object without line breaks.
     #[must_use]
     pub fn to_json(&self) -> String {
+        let (ours, floor) = (self.ours.median, self.floor.median);
+        let Pair { ref name, unit, ratio, runs, .. } = *self;
         let line = PairLine {
-            name: &self.name,
-            unit: self.unit,
-            ours: self.ours.median,
-            floor: self.floor.median,
-            ratio: self.ratio,
-            runs: self.runs,
+            head: Head { name, unit, ours, floor, ratio, runs },
             goal: self.goal.as_ref().map(|goal| goal.text.as_str()),
             met: self.goal.as_ref().map(|goal| goal.met),
             ours_detail: &self.ours,
@@ -339,15 +339,8 @@ impl Pair {
 
 #[derive(Serialize)]
 struct PairLine<'a> {
-    name: &'a str,
-    unit: &'a str,
-    #[serde(serialize_with = "rounded")]
-    ours: f64,
-    #[serde(serialize_with = "rounded")]
-    floor: f64,
-    #[serde(serialize_with = "rounded")]
-    ratio: f64,
-    runs: usize,
+    #[serde(flatten)]
+    head: Head<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     goal: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -146,10 +146,11 @@ struct Transport {
     echo: fn(Wait) -> Result<(Echo, echo::Server), AnyError>,
 }
 
-const TRANSPORTS: [Transport; 3] = [
+const TRANSPORTS: [Transport; 4] = [
     Transport { name: "shm", wait: Wait::Spin, endpoint: Running::shm, echo: echo::shm },
     Transport { name: "unix", wait: Wait::Park, endpoint: Running::unix, echo: echo::unix },
     Transport { name: "tcp", wait: Wait::Park, endpoint: Running::tcp, echo: echo::tcp },
+    Transport { name: "tls", wait: Wait::Park, endpoint: Running::tls, echo: echo::tls },
 ];
 
 /// Measures `rtt.*`: `journal.sync = "never"` at depth 1 and 16, and durable.

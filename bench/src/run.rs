@@ -30,7 +30,7 @@ pub trait Matcher {
     fn input(&self, record: &Record) -> Self::Input;
 
     /// Looks at what comes after operation `at`, which is executed next.
-    fn foresee(&self, _inputs: &[Self::Input], _at: usize) {}
+    fn foresee(&mut self, _inputs: &[Self::Input], _at: usize) {}
 
     /// Executes an operation; every fill goes to `on_fill`, in order. Returns the handle of what
     /// rests; any number if nothing does.

@@ -61,7 +61,7 @@ pub struct Config {
     pub pipeline: PipelineKeys,
     pub gateway: GatewayKeys,
     pub host: HostKeys,
-    pub access: Vec<AccessKeys>,
+    pub access: Vec<Spanned<AccessKeys>>,
     pub tier: Vec<TierKeys>,
     /// The text as a table, to compare two configurations.
     #[serde(skip)]
@@ -156,6 +156,7 @@ fn wait<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Wait, D::Er
 pub struct GatewayKeys {
     pub unix: PathBuf,
     pub tcp: Option<Spanned<SocketAddr>>,
+    pub tls: Option<TlsKeys>,
     pub connections_max: Spanned<usize>,
     pub outbound_bytes_max: Spanned<usize>,
     pub replay_bytes_max: Spanned<usize>,
@@ -165,6 +166,15 @@ pub struct GatewayKeys {
     pub heartbeat_ms_max: Spanned<u32>,
     pub throttle_per_s: Spanned<u64>,
     pub throttle_burst: Spanned<u64>,
+}
+
+/// `gateway.tls`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct TlsKeys {
+    pub address: SocketAddr,
+    pub dir: PathBuf,
 }
 
 /// `[host]`
@@ -196,9 +206,11 @@ pub enum HostKey {
 pub struct AccessKeys {
     pub uid: Option<u32>,
     pub token_file: Option<Spanned<PathBuf>>,
+    pub certificate: Option<Spanned<String>>,
     #[serde(deserialize_with = "role")]
     pub role: Role,
     pub account: Option<u32>,
+    pub instance: Option<u32>,
 }
 
 fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
@@ -406,16 +418,13 @@ impl Config {
         if let Some(tcp) = &gateway.tcp
             && !tcp.get_ref().ip().is_loopback()
         {
-            let reason = "gateway.tcp must be a loopback address: this transport is not encrypted";
+            let reason = "gateway.tcp must be a loopback address: this transport is not encrypted; \
+                          use gateway.tls between hosts";
             return Err(source.wrong(&tcp.span(), reason));
         }
-        for access in &self.access {
-            if access.uid.is_some() == access.token_file.is_some() {
-                let span = access.token_file.as_ref().map_or(0..0, Spanned::span);
-                return Err(source.wrong(&span, "[[access]] needs either uid or token_file"));
-            }
-        }
-        Ok(())
+        self.access.iter().try_for_each(|access| {
+            access.get_ref().check().map_err(|reason| source.wrong(&access.span(), reason))
+        })
     }
 
     fn check_machine(&self, source: &Source<'_>) -> Result<(), ConfigError> {
@@ -501,6 +510,23 @@ impl Config {
             }
         }
         books
+    }
+}
+
+impl AccessKeys {
+    fn check(&self) -> Result<(), &'static str> {
+        let proofs = [self.uid.is_some(), self.token_file.is_some(), self.certificate.is_some()];
+        if proofs.iter().filter(|&&given| given).count() != 1 {
+            return Err("[[access]] needs one of uid, token_file and certificate");
+        }
+        if self.role == Role::Operator && self.account.is_some() {
+            return Err("[[access]] of an operator takes no account: operators act for all");
+        }
+        // An instance's number is given out again when it is removed, an account's is not.
+        if self.instance.is_some() && (self.role != Role::Agent || self.account.is_none()) {
+            return Err("[[access]] with an instance must be an agent's and name its account");
+        }
+        Ok(())
     }
 }
 

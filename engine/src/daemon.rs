@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, SyncKey, ThreadsKey};
 use crate::gateway::access::Access;
+use crate::gateway::tls;
 use crate::health::Health;
 use crate::pipeline::ingress::Reload;
 use crate::pipeline::{self, Stage};
@@ -24,13 +25,14 @@ pub struct Daemon {
     health: Arc<Health>,
     /// Stops the core and the actuator.
     halted: Arc<AtomicBool>,
-    /// Stops the journal, the gateway and the clerk, after them.
+    /// Stops the journal, the gateway, the clerk and the herald, after them.
     halted_last: Arc<AtomicBool>,
     gateway: std::thread::JoinHandle<Vec<Stage>>,
     others: Vec<std::thread::JoinHandle<Vec<Stage>>>,
     /// `None` where the gateway's thread runs it.
     journal: Option<std::thread::JoinHandle<Vec<Stage>>>,
     clerk: std::thread::JoinHandle<Clerk>,
+    herald: std::thread::JoinHandle<()>,
     socket: PathBuf,
     reload: Sender<Reload>,
     /// Takes back a reload that the gateway has not taken.
@@ -77,9 +79,10 @@ impl Daemon {
     /// The new configuration is refused; the old one stays.
     pub fn reload(&self, old: &Config, new: &Config) -> Result<Vec<String>, ConfigError> {
         let access = Access::load(&new.access)?;
+        let tls = new.gateway.tls.as_ref().map(|keys| tls::load(&keys.dir)).transpose()?;
         // The gateway takes it within a second; what it has not taken by now is out of date.
         let _ = self.unread.try_recv();
-        let _ = self.reload.try_send(Reload { access, keys: new.gateway.clone() });
+        let _ = self.reload.try_send(Reload { access, keys: new.gateway.clone(), tls });
         Ok(needs_restart(old, new))
     }
 
@@ -105,6 +108,7 @@ impl Daemon {
                 ingress.close_all();
             }
         }
+        self.herald.join().map_err(|_| gone())?;
         let mut clerk = self.clerk.join().map_err(|_| gone())?;
         if self.health.accepting() {
             clerk.snapshot();
@@ -155,7 +159,9 @@ fn start_threads(
     health: &Arc<Health>,
     stages: Stages<Host>,
 ) -> Result<Daemon, StartError> {
-    let Stages { ingress, publish, sequence, execute, journal, actuate, mut clerk, .. } = stages;
+    let Stages {
+        ingress, publish, sequence, execute, journal, actuate, mut clerk, mut herald, ..
+    } = stages;
     let ([core_bell, journal_bell, actuate_bell], reloads) = (stages.doorbells, stages.reloads);
     let ingress = Stage::Ingress(Box::new(ingress));
     let publish = Stage::Publish(Box::new(publish));
@@ -176,7 +182,11 @@ fn start_threads(
     ];
     let (gateway, journal) = match keys.threads {
         // In the order data takes; the device works while the machine does.
-        ThreadsKey::One => (vec![ingress, sequence, journal, execute, publish], None),
+        ThreadsKey::One if config.journal.sync == SyncKey::Always => {
+            (vec![ingress, sequence, journal, execute, publish], None)
+        }
+        // Nobody waits for the journal: what was said goes out first.
+        ThreadsKey::One => (vec![ingress, journal, sequence, execute, publish], None),
         ThreadsKey::Each => {
             let core = start("core", vec![sequence, execute], core_bell, &keys.core, &halted);
             others.push(core.map_err(started("core"))?);
@@ -184,7 +194,7 @@ fn start_threads(
             (vec![ingress, publish], Some(thread.map_err(started("journal"))?))
         }
     };
-    let clerk_halted = halted_last.clone();
+    let (clerk_halted, herald_halted) = (halted_last.clone(), halted_last.clone());
     let (reload, unread): ReloadEnds = reloads;
     Ok(Daemon {
         health: health.clone(),
@@ -199,6 +209,10 @@ fn start_threads(
                 clerk
             })
             .map_err(started("clerk"))?,
+        herald: std::thread::Builder::new()
+            .name("herald".to_owned())
+            .spawn(move || herald.run(|| herald_halted.load(Ordering::Acquire)))
+            .map_err(started("herald"))?,
         halted,
         halted_last,
         socket: config.gateway.unix.clone(),

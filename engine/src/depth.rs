@@ -16,6 +16,10 @@ struct Totals {
     ladder: Ladder,
     /// Credits open at each level.
     open: Box<[u64]>,
+    /// Credits open at all of them.
+    quantity: u64,
+    /// Ticks times credits of all of them.
+    notional: u128,
 }
 
 /// What is open in all books.
@@ -31,7 +35,7 @@ impl Totals {
     fn new(side: Side, price_max: u16) -> Totals {
         let ladder = Ladder::new(side, price_max);
         let open = vec![0; ladder.levels() as usize].into_boxed_slice();
-        Totals { ladder, open }
+        Totals { ladder, open, quantity: 0, notional: 0 }
     }
 
     fn add(&mut self, price: u16, quantity: u32) {
@@ -41,6 +45,8 @@ impl Totals {
             self.ladder.mark(level);
         }
         *open += u64::from(quantity);
+        self.quantity += u64::from(quantity);
+        self.notional += u128::from(price) * u128::from(quantity);
     }
 
     fn take(&mut self, price: u16, quantity: u32) {
@@ -51,6 +57,8 @@ impl Totals {
         if left == 0 {
             self.ladder.clear(level);
         }
+        self.quantity -= u64::from(quantity);
+        self.notional -= u128::from(price) * u128::from(quantity);
     }
 }
 
@@ -113,11 +121,17 @@ impl Depth {
         }
     }
 
+    /// Credits open on a side, and their ticks times credits; zeros if there is no such book.
+    pub fn sums(&self, book: usize, side: Side) -> (u64, u128) {
+        let totals = self.books.get(book).map(|sides| &sides[side as usize]);
+        totals.map_or((0, 0), |totals| (totals.quantity, totals.notional))
+    }
+
     /// Price in ticks and credits open of each level of a side that has orders, best first; none
     /// if there is no such book.
     pub fn levels(&self, book: usize, side: Side) -> impl Iterator<Item = (u16, u64)> + '_ {
         self.books.get(book).into_iter().flat_map(move |sides| {
-            let Totals { ladder, open } = &sides[side as usize];
+            let Totals { ladder, open, .. } = &sides[side as usize];
             ladder.occupied().map(|level| (ladder.price_of(level), open[level as usize]))
         })
     }

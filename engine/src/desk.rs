@@ -1,28 +1,21 @@
 //! The desk: turns the machine's events into what each party is told, numbers each session's
-//! reports, keeps the newest of them for replay, and keeps the tape and the depth of the books.
+//! reports, and keeps the newest of them for replay. What the public sees is the
+//! [`market`](crate::market)'s, which it keeps beside them.
 //!
 //! Like the machine it is a pure function of the commands, so start-up rebuilds it the same way:
 //! from a snapshot and the log's tail. It runs behind the machine, in the publish stage.
 
-use crate::depth::Depth;
-use crate::machine::command::DefineBook;
-use crate::machine::event::{
-    Asked, AuctionTrade, Event, Fill, Indicative, PhaseChanged, SessionOpened, SessionRefused,
-};
+use crate::machine::event::{Asked, AuctionTrade, Event, Fill, SessionOpened, SessionRefused};
+use crate::market::Market;
 use crate::pipeline::record::{OPENED, Outcome, REFUSED, TO_CONNECTION, TO_SESSION};
 use std::collections::VecDeque;
-use vendue_wire::board::{BookView, Level};
 use vendue_wire::code::Side;
 use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::*;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
-/// Trades kept on the tape.
-pub const TAPE_TRADES: usize = 4096;
-/// Trades in one answer at most.
-const TRADES_PAGE: usize = 64;
 /// Neither party of an auction's trade took: `maker` and `taker_side` say so.
-const IN_AUCTION: u8 = 2;
+pub(crate) const IN_AUCTION: u8 = 2;
 
 /// A frame on its way, and to whom.
 #[derive(Clone, Copy, Debug)]
@@ -48,45 +41,28 @@ struct Stream {
     frames: u64,
 }
 
-/// A book as the public sees it.
-#[derive(Debug)]
-struct Shown {
-    view: BookView,
-    dirty: bool,
-}
-
 /// The desk.
 #[derive(Debug)]
 pub struct Desk {
     streams: Vec<Stream>,
     replay_bytes: usize,
-    tape: VecDeque<TradeRow>,
-    books: Vec<Shown>,
-    depth: Depth,
+    /// Where reports are encoded: one made for each would have to be cleared for each.
+    frame: [u8; FRAME_BYTES_MAX],
+    /// What the public sees.
+    pub market: Market,
 }
 
 /// Why bytes are not a desk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the snapshot's sessions and tape cannot be read")]
+#[error("the snapshot's sessions and market data cannot be read")]
 pub struct DeskError;
 
 impl Desk {
     /// A desk for `sessions` sessions, each keeping up to `replay_bytes` of its newest reports.
     pub fn new(sessions: u32, replay_bytes: usize) -> Desk {
         let streams = (0..sessions).map(|_| Stream::default()).collect();
-        let (tape, books, depth) = (VecDeque::new(), Vec::new(), Depth::default());
-        Desk { streams, replay_bytes, tape, books, depth }
-    }
-
-    /// Adds the next book.
-    pub fn add_book(&mut self, book: &DefineBook) {
-        self.books.push(Shown { view: BookView::default(), dirty: true });
-        self.depth.add_book(book);
-    }
-
-    /// Number of books.
-    pub fn books(&self) -> usize {
-        self.books.len()
+        let frame = [0; FRAME_BYTES_MAX];
+        Desk { streams, replay_bytes, frame, market: Market::default() }
     }
 
     /// Takes one event in and tells who is concerned.
@@ -96,11 +72,7 @@ impl Desk {
         event: &Event<'_>,
         tell: &mut impl FnMut(Told<'_>),
     ) {
-        if let Some(book) = self.depth.absorb(event) {
-            let Shown { view, dirty } = &mut self.books[book];
-            (view.sequence, view.time_ns) = (outcome.sequence.get(), outcome.time_ns.get());
-            *dirty = true;
-        }
+        self.market.absorb(outcome, event);
         match event.kind {
             0x90..0xa0 => self.report(event.target, event.kind, event.body, tell),
             0xb0..0xc0 => row(event.target, event.kind, event.body, tell),
@@ -118,14 +90,6 @@ impl Desk {
             self.fill(outcome, fill, tell);
         } else if let Some(trade) = event.read::<AuctionTrade>() {
             self.auction_trade(outcome, trade, tell);
-        } else if let Some(changed) = event.read::<PhaseChanged>() {
-            self.change(outcome, changed.book.get(), |view| view.phase = changed.phase);
-        } else if let Some(m) = event.read::<Indicative>() {
-            self.change(outcome, m.book.get(), |view| {
-                view.indicative_ticks = m.price_ticks.get();
-                view.indicative_volume = m.volume.get();
-                view.indicative_imbalance = m.imbalance.get() as i64;
-            });
         } else if let Some(opened) = event.read::<SessionOpened>() {
             self.opened(outcome, event.target, opened, tell);
         } else if let Some(refused) = event.read::<SessionRefused>() {
@@ -137,9 +101,7 @@ impl Desk {
         } else if let Some(asked) = event.read::<Asked>() {
             match asked.kind {
                 Replay::KIND => self.replay(event.target, asked, tell),
-                QueryTrades::KIND => self.trades(asked, tell),
-                QueryDepth::KIND => self.depth_row(asked, tell),
-                _ => {}
+                _ => self.market.answer(outcome, asked, tell),
             }
         }
     }
@@ -148,9 +110,8 @@ impl Desk {
     fn report(&mut self, slot: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) {
         let Some(stream) = self.streams.get_mut(slot as usize) else { return };
         stream.last += 1;
-        let mut bytes = [0; FRAME_BYTES_MAX];
-        let length = frame::encode_raw(kind, stream.last, body, &mut bytes);
-        let frame = &bytes[..length];
+        let length = frame::encode_raw(kind, stream.last, body, &mut self.frame);
+        let frame = &self.frame[..length];
         if stream.kept.len() + length > self.replay_bytes {
             // An eighth at once: forgetting costs more than what is forgotten.
             stream.forget_down_to(self.replay_bytes - length.max(self.replay_bytes / 8));
@@ -190,22 +151,6 @@ impl Desk {
         };
         self.report(fill.maker_session.get().into(), Filled::KIND, maker.as_bytes(), tell);
         self.report(fill.taker_session.get().into(), Filled::KIND, taker.as_bytes(), tell);
-        let (seller, buyer) = match taker_side {
-            Side::Buy => (fill.maker, fill.taker),
-            Side::Sell => (fill.taker, fill.maker),
-        };
-        self.record(TradeRow {
-            trade: fill.trade,
-            sequence: outcome.sequence,
-            time_ns: outcome.time_ns,
-            price_ticks: fill.price_ticks.into(),
-            quantity: fill.quantity,
-            seller: seller.into(),
-            buyer: buyer.into(),
-            book: fill.book().into(),
-            taker_side: taker_side as u8,
-            reserved: [0; 5],
-        });
     }
 
     /// An auction's trade: both parties rested.
@@ -242,57 +187,6 @@ impl Desk {
         };
         self.report(trade.seller_session.get().into(), Filled::KIND, seller.as_bytes(), tell);
         self.report(trade.buyer_session.get().into(), Filled::KIND, buyer.as_bytes(), tell);
-        self.record(TradeRow {
-            trade: trade.trade,
-            sequence: outcome.sequence,
-            time_ns: outcome.time_ns,
-            price_ticks: trade.price_ticks.into(),
-            quantity: trade.quantity,
-            seller: trade.seller.into(),
-            buyer: trade.buyer.into(),
-            book: trade.book,
-            taker_side: IN_AUCTION,
-            reserved: [0; 5],
-        });
-    }
-
-    /// Puts a trade on the tape and counts it in its book.
-    fn record(&mut self, trade: TradeRow) {
-        if self.tape.len() == TAPE_TRADES {
-            self.tape.pop_front();
-        }
-        self.tape.push_back(trade);
-        if let Some(book) = self.books.get_mut(usize::from(trade.book.get())) {
-            book.view.last_ticks = trade.price_ticks.get();
-            book.view.last_quantity = trade.quantity.get();
-            book.view.trades += 1;
-            book.view.volume += u64::from(trade.quantity.get());
-            book.dirty = true;
-        }
-    }
-
-    fn change(&mut self, outcome: &Outcome, book: u16, change: impl FnOnce(&mut BookView)) {
-        let Some(book) = self.books.get_mut(usize::from(book)) else { return };
-        change(&mut book.view);
-        book.view.sequence = outcome.sequence.get();
-        book.view.time_ns = outcome.time_ns.get();
-        book.dirty = true;
-    }
-
-    /// Calls `show` for each book that changed since the last call.
-    pub fn show_changed(&mut self, mut show: impl FnMut(usize, &BookView)) {
-        for (at, book) in self.books.iter_mut().enumerate().filter(|(_, book)| book.dirty) {
-            book.dirty = false;
-            for (side, shown) in
-                [(Side::Buy, &mut book.view.bids), (Side::Sell, &mut book.view.asks)]
-            {
-                *shown = Default::default();
-                for (row, (price, quantity)) in shown.iter_mut().zip(self.depth.levels(at, side)) {
-                    *row = Level { price_ticks: price.into(), quantity };
-                }
-            }
-            show(at, &book.view);
-        }
     }
 
     fn opened(
@@ -364,42 +258,6 @@ impl Desk {
         tell(Told { tag: TO_CONNECTION, connection, slot, frame: &bytes[..length] });
     }
 
-    fn trades(&self, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) {
-        let connection = asked.connection.get();
-        let limit = (asked.limit.get() as usize).min(TRADES_PAGE);
-        let book = asked.from.get() as u16;
-        let wanted = |trade: &&TradeRow| book == ANY_BOOK || trade.book.get() == book;
-        let count = self.tape.iter().filter(wanted).count();
-        for trade in self.tape.iter().filter(wanted).skip(count.saturating_sub(limit)) {
-            row(connection, TradeRow::KIND, trade.as_bytes(), tell);
-        }
-        let end = QueryEnd { request: asked.request, next: u64::MAX.into() };
-        row(connection, QueryEnd::KIND, end.as_bytes(), tell);
-    }
-
-    fn depth_row(&self, asked: &Asked, tell: &mut impl FnMut(Told<'_>)) {
-        let (connection, book) = (asked.connection.get(), asked.from.get() as usize);
-        if book < self.books.len() {
-            let mut depth = DepthRow { book: (book as u16).into(), ..DepthRow::zeroed() };
-            for (at, (price, quantity)) in self.best(book, Side::Buy) {
-                depth.bid_ticks[at] = u32::from(price).into();
-                depth.bid_quantity[at] = quantity.into();
-            }
-            for (at, (price, quantity)) in self.best(book, Side::Sell) {
-                depth.ask_ticks[at] = u32::from(price).into();
-                depth.ask_quantity[at] = quantity.into();
-            }
-            row(connection, DepthRow::KIND, depth.as_bytes(), tell);
-        }
-        let end = QueryEnd { request: asked.request, next: u64::MAX.into() };
-        row(connection, QueryEnd::KIND, end.as_bytes(), tell);
-    }
-
-    /// The best levels of a side, numbered.
-    fn best(&self, book: usize, side: Side) -> impl Iterator<Item = (usize, (u16, u64))> {
-        self.depth.levels(book, side).take(DEPTH_LEVELS).enumerate()
-    }
-
     /// The desk as bytes, for a snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -411,17 +269,7 @@ impl Desk {
             word(&mut out, stream.kept.len() as u64);
             out.extend(stream.kept.iter());
         }
-        word(&mut out, self.tape.len() as u64);
-        self.tape.iter().for_each(|trade| out.extend(trade.as_bytes()));
-        word(&mut out, self.books.len() as u64);
-        for book in &self.books {
-            let view = &book.view;
-            for value in
-                [view.last_ticks.into(), view.last_quantity.into(), view.trades, view.volume]
-            {
-                word(&mut out, value);
-            }
-        }
+        self.market.encode(&mut out);
         out
     }
 
@@ -449,39 +297,20 @@ impl Desk {
             stream.kept = kept.iter().copied().collect();
             stream.forget_down_to(replay_bytes);
         }
-        for _ in 0..word(bytes)?.min(TAPE_TRADES as u64) {
-            let trade = take(bytes, size_of::<TradeRow>())?;
-            desk.tape.push_back(TradeRow::read_from_bytes(trade).map_err(|_| DeskError)?);
-        }
-        if word(bytes)? != machine.books().len() as u64 {
-            return Err(DeskError);
-        }
-        for book in machine.books() {
-            let view = BookView {
-                last_ticks: word(bytes)? as u32,
-                last_quantity: word(bytes)? as u32,
-                trades: word(bytes)?,
-                volume: word(bytes)?,
-                phase: book.phase as u8,
-                indicative_ticks: book.indicative.price.into(),
-                indicative_volume: book.indicative.volume,
-                indicative_imbalance: book.indicative.imbalance,
-                ..BookView::default()
-            };
-            desk.books.push(Shown { view, dirty: true });
-        }
-        desk.depth = Depth::of(machine);
+        desk.market = Market::decode(machine, bytes)?;
         if bytes.is_empty() { Ok(desk) } else { Err(DeskError) }
     }
 }
 
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], DeskError> {
+/// The next `length` bytes of a snapshot.
+pub(crate) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], DeskError> {
     let (head, rest) = bytes.split_at_checked(length).ok_or(DeskError)?;
     *bytes = rest;
     Ok(head)
 }
 
-fn word(bytes: &mut &[u8]) -> Result<u64, DeskError> {
+/// The next number of a snapshot.
+pub(crate) fn word(bytes: &mut &[u8]) -> Result<u64, DeskError> {
     Ok(u64::from_le_bytes(take(bytes, 8)?.try_into().map_err(|_| DeskError)?))
 }
 
@@ -511,7 +340,7 @@ impl Stream {
 }
 
 /// Sends a row to the connection that asked.
-fn row(connection: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) {
+pub(crate) fn row(connection: u32, kind: u8, body: &[u8], tell: &mut impl FnMut(Told<'_>)) {
     let mut bytes = [0; FRAME_BYTES_MAX];
     let length = frame::encode_raw(kind, 0, body, &mut bytes);
     tell(Told { tag: TO_CONNECTION, connection, slot: ANY, frame: &bytes[..length] });

@@ -1,8 +1,8 @@
 //! `vendued`: the auction room of one host.
 //!
 //! In the order data takes: [`gateway`] and [`pipeline`] bring commands in and answers out,
-//! [`machine`] decides, [`desk`] words what each party is told and [`depth`] totals what is open,
-//! [`storage`] remembers.
+//! [`machine`] decides, [`desk`] words what each party is told, [`market`] keeps what all may see and
+//! [`depth`] totals what is open, [`storage`] remembers.
 //! [`start`] brings the state back and makes the stages, [`daemon`] runs them; [`config`] says how.
 
 pub mod clock;
@@ -14,6 +14,7 @@ pub mod desk;
 pub mod gateway;
 pub mod health;
 pub mod machine;
+pub mod market;
 pub mod pipeline;
 pub mod start;
 pub mod storage;

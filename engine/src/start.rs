@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, HostKey, SyncKey, ThreadsKey};
 use crate::gateway::access::Access;
 use crate::gateway::connection::INBOUND_BYTES;
-use crate::gateway::listen;
+use crate::gateway::{listen, tls};
 use crate::health::Health;
 use crate::machine::Machine;
 use crate::machine::command::{CloseSession, Command, Envelope, Restart};
@@ -18,22 +18,27 @@ use crate::pipeline::record::Arrival;
 use crate::pipeline::sequence::{Following, Sequence};
 use crate::pipeline::{Doorbells, Rings};
 use crate::storage::{
-    Append, Log, LogConfig, LogError, Medium, RecoverError, Sync as LogSync, Verify, recover,
+    self, Append, Log, LogConfig, LogError, Medium, RecoverError, Sync as LogSync, Verify, handover,
 };
-use crate::trail::{Clerk, Dirs, State, TrailError, start_records};
+use crate::trail::{Clerk, Dirs, Herald, State, TrailError, start_records};
 use crossbeam::channel::{Receiver, Sender};
 use hvctl::cgroup::{CgroupHost, DetectError};
 use hvctl::host::{Backend, Host, Options};
 use hvctl::limit::Device;
+use mio::net::{TcpListener, UnixListener};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use toml::Spanned;
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::Resource;
 use vendue_wire::doorbell::Doorbell;
-use vendue_wire::message::{ANY, Body};
+use vendue_wire::message::{ANY, Body, NOTICE_BYTES_MAX, TAKE_MAX};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::IntoBytes;
 
@@ -114,12 +119,12 @@ pub fn recover_state<M: Medium>(
     clock: &Clock,
 ) -> Result<Recovered<M>, StartError> {
     let replay_bytes = *config.gateway.replay_bytes_max.get_ref();
-    let (mut state, damaged) = State::newest(dirs, replay_bytes)?;
+    let (state, damaged) = State::newest(dirs, replay_bytes)?;
     // Stands until the next start, however many good snapshots follow.
     damaged.into_iter().for_each(|text| health.report("recovery", text));
     health.snapshot.set(state.point.sequence);
-    let mirror = config.journal.mirror.as_deref();
-    let recovered = recover(&dirs.medium, &dirs.journal, mirror, state.point)?;
+    let started = clock.instant();
+    let (mut state, recovered) = replay(dirs, config.journal.mirror.as_deref(), state)?;
     for cut in &recovered.cuts {
         let (bytes, segment) = (cut.bytes, cut.segment.display());
         tracing::warn!("cut {bytes} bytes of a torn record from {segment}; it was never answered");
@@ -128,9 +133,6 @@ pub fn recover_state<M: Medium>(
         tracing::warn!("rebuilt {} from the other copy of the journal", rebuilt.dir.display());
     }
     let through = recovered.last.sequence;
-    let started = clock.instant();
-    // Recovery has verified these bytes.
-    state.advance(dirs, through, Verify::Chain, |_, _, _| true)?;
     let mut log = Log::open(log_config(config), recovered)?;
     // A crash may have come before the last of the start-up records.
     let start = start_records(&config.genesis(), &config.books());
@@ -158,6 +160,41 @@ pub fn recover_state<M: Medium>(
         "state recovered"
     );
     Ok(Recovered { machine, state, log })
+}
+
+/// Verifies and mends the journal, and executes what follows `state`. Without a mirror both are done
+/// side by side: what is verified is executed by a thread of its own. With one, which side is whole
+/// is known only when both have been looked at.
+///
+/// # Errors
+/// The journal cannot be used; what else might be wrong with its records comes second.
+pub fn replay<M: Medium>(
+    dirs: &Dirs<M>,
+    mirror: Option<&Path>,
+    mut state: State,
+) -> Result<(State, storage::Recovered<M>), StartError> {
+    let (medium, journal, known) = (&dirs.medium, &dirs.journal, state.point);
+    let recovered = if mirror.is_some() {
+        let recovered = storage::recover(medium, journal, mirror, known)?;
+        state.advance(dirs, recovered.last.sequence, Verify::Records, |_, _, _| true)?;
+        recovered
+    } else {
+        let (handing, handed) = handover();
+        let executed = &mut state;
+        thread::scope(|scope| {
+            let executing = thread::Builder::new()
+                .name("replay".to_owned())
+                .spawn_scoped(scope, move || executed.execute_all(&handed))
+                .map_err(system("start a thread"))?;
+            let recovered = storage::recover_handing(medium, journal, known, handing);
+            let executed = executing.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let recovered = recovered?;
+            executed?;
+            Ok::<_, StartError>(recovered)
+        })?
+    };
+    assert_eq!(state.point, recovered.last, "all that was recovered was executed");
+    Ok((state, recovered))
 }
 
 fn log_config(config: &Config) -> LogConfig {
@@ -235,7 +272,9 @@ pub struct Stages<M: Medium> {
     pub actuate: Actuate,
     /// A thread of its own.
     pub clerk: Clerk<M>,
-    /// Of core, journal and actuate; gateway and clerk hold theirs.
+    /// A thread of its own.
+    pub herald: Herald<M>,
+    /// Of core, journal and actuate; gateway, clerk and herald hold theirs.
     pub doorbells: [Doorbell; 3],
     /// Where reloads go in.
     pub reloads: ReloadEnds,
@@ -259,27 +298,16 @@ pub fn make_stages<M: Medium>(
     let Recovered { machine, state, log } = recovered;
     let (last, time_ns) = (machine.sequence(), machine.time_ns());
     tell_health(health, &machine);
-    let [from_publish, from_actuate, from_clerk] = rings.replies;
-    let board = BoardWriter::create(state.desk.books()).map_err(system("make the board"))?;
+    let [from_publish, from_actuate, from_clerk, from_herald] = rings.replies;
+    let board = BoardWriter::create(state.desk.market.books()).map_err(system("make the board"))?;
     let shown = (
         board.as_fd().try_clone_to_owned().map_err(system("share the board"))?,
         board.bytes() as u32,
     );
     let lazy = config.journal.sync == SyncKey::Never;
-    let sequence = Sequence {
-        inputs: [rings.measured.1, rings.requests.1],
-        digests: rings.digests.1,
-        journal: rings.to_journal.0,
-        execute: rings.to_execute.0,
-        health: health.clone(),
-        clock: clock.clone(),
-        sequence: last,
-        time_ns,
-        following: Following::begin(clock),
-        tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
-        next_tick_ns: 0,
-        digest: (0, 0),
-    };
+    let inputs = [rings.measured.1, rings.requests.1];
+    let sequence_ends = (inputs, rings.digests.1, rings.to_journal.0, rings.to_execute.0);
+    let sequence = make_sequence(config, sequence_ends, (last, time_ns), health, clock);
     let outputs = (rings.events.0, rings.digests.0);
     let mut execute = Execute::new(machine, rings.to_execute.1, outputs, health.clone());
     let publish = Publish {
@@ -305,15 +333,28 @@ pub fn make_stages<M: Medium>(
     let actuate = make_actuate(config, host_ends, host, health.clone(), clock);
     let clerk_ends = (rings.questions.1, from_clerk.0);
     let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health, clock);
-    let answers = [from_publish.1, from_actuate.1, from_clerk.1];
-    let ends = (rings.requests.0, answers);
+    let herald_ends = (rings.subscriptions.1, from_herald.0);
+    let herald = make_herald(config, herald_ends, bells.herald.1, dirs, health, clock);
+    let answers = [from_publish.1, from_actuate.1, from_clerk.1, from_herald.1];
+    let ends = (rings.requests.0, rings.subscriptions.0, answers);
     let (mut ingress, reloads) =
         make_ingress(config, ends, bells.gateway.1, access, shown, (health, clock))?;
     if let Some(flushes) = flushes {
         ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
     }
     let doorbells = [bells.core.1, bells.journal.1, bells.actuate.1];
-    Ok(Stages { ingress, publish, sequence, execute, journal, actuate, clerk, doorbells, reloads })
+    Ok(Stages {
+        ingress,
+        publish,
+        sequence,
+        execute,
+        journal,
+        actuate,
+        clerk,
+        herald,
+        doorbells,
+        reloads,
+    })
 }
 
 /// Passes on what the machine says of every instance, before any stage turns.
@@ -334,6 +375,29 @@ fn tell_health(health: &Health, machine: &Machine) {
     let (accounts, instances) = machine.census();
     health.accounts.set(accounts.into());
     health.instances.set(instances.into());
+}
+
+fn make_sequence(
+    config: &Config,
+    (inputs, digests, journal, execute): ([Consumer; 2], Consumer, Producer, Producer),
+    (sequence, time_ns): (u64, u64),
+    health: &Arc<Health>,
+    clock: &Clock,
+) -> Sequence {
+    Sequence {
+        inputs,
+        digests,
+        journal,
+        execute,
+        health: health.clone(),
+        clock: clock.clone(),
+        sequence,
+        time_ns,
+        following: Following::begin(clock),
+        tick_ns: *config.machine.tick_ms.get_ref() * 1_000_000,
+        next_tick_ns: 0,
+        digest: (0, 0),
+    }
 }
 
 fn make_journal<M: Medium>(
@@ -386,10 +450,33 @@ fn make_clerk<M: Medium>(
     }
 }
 
+fn make_herald<M: Medium>(
+    config: &Config,
+    (subscriptions, frames): (Consumer, Producer),
+    doorbell: Doorbell,
+    dirs: &Dirs<M>,
+    health: &Arc<Health>,
+    clock: &Clock,
+) -> Herald<M> {
+    // What is on its way must never make its reader a slow one.
+    let fit = *config.gateway.outbound_bytes_max.get_ref() / NOTICE_BYTES_MAX / 2;
+    Herald {
+        subscriptions,
+        frames,
+        doorbell,
+        dirs: dirs.clone(),
+        health: health.clone(),
+        clock: clock.clone(),
+        take_max: TAKE_MAX.min(fit as u32),
+        runs: Vec::new(),
+        backlog: VecDeque::new(),
+    }
+}
+
 /// Opens the gateway's sockets; also gives the two ends that reloads need.
 fn make_ingress(
     config: &Config,
-    (requests, answers): (Producer, [Consumer; 3]),
+    (requests, subscriptions, answers): (Producer, Producer, [Consumer; 4]),
     doorbell: Doorbell,
     access: Access,
     (board, board_bytes): (OwnedFd, u32),
@@ -398,13 +485,15 @@ fn make_ingress(
     let (reload, reloads) = crossbeam::channel::bounded(1);
     let unread = reloads.clone();
     let sessions = *config.machine.sessions_max.get_ref() as usize;
-    let ingress = open_gateway(config, |poll, unix, tcp| Ingress {
+    let ingress = open_gateway(config, |poll, unix, tcp, tls| Ingress {
         poll,
         found: mio::Events::with_capacity(1024),
         doorbell,
         unix,
         tcp,
+        tls,
         requests,
+        subscriptions,
         answers,
         access,
         keys: config.gateway.clone(),
@@ -414,6 +503,7 @@ fn make_ingress(
         connections: Vec::new(),
         holders: vec![ANY; sessions],
         closing: VecDeque::new(),
+        deaf: VecDeque::new(),
         opening: Vec::new(),
         ended: VecDeque::new(),
         dirty: Vec::new(),
@@ -432,22 +522,32 @@ fn make_ingress(
     Ok((ingress, (reload, unread)))
 }
 
+/// Where TLS is spoken, and the keys it is spoken with.
+type TlsListener = Option<(TcpListener, Arc<rustls::ServerConfig>)>;
+
 /// Opens the listening sockets and registers them.
 fn open_gateway(
     config: &Config,
-    make: impl FnOnce(mio::Poll, mio::net::UnixListener, Option<mio::net::TcpListener>) -> Ingress,
+    make: impl FnOnce(mio::Poll, UnixListener, Option<TcpListener>, TlsListener) -> Ingress,
 ) -> Result<Ingress, StartError> {
+    let keys = &config.gateway.tls;
+    // Before anyone is listened to.
+    let loaded = keys.as_ref().map(|keys| tls::load(&keys.dir)).transpose()?;
     let path = &config.gateway.unix;
     let poll = mio::Poll::new().map_err(system("make a poll"))?;
     let unix = listen::unix(path).map_err(system(format!("listen on {}", path.display())))?;
-    let tcp = match &config.gateway.tcp {
-        Some(address) => Some(
-            listen::tcp(*address.get_ref())
-                .map_err(system(format!("listen on {}", address.get_ref())))?,
-        ),
+    let refused = |address: SocketAddr| system(format!("listen on {address}"));
+    let tcp = match config.gateway.tcp.as_ref().map(Spanned::get_ref) {
+        Some(&address) => Some(listen::tcp(address).map_err(refused(address))?),
         None => None,
     };
-    let mut ingress = make(poll, unix, tcp);
+    let tls = match keys.as_ref().zip(loaded) {
+        Some((keys, loaded)) => {
+            Some((listen::tls(keys.address).map_err(refused(keys.address))?, loaded))
+        }
+        None => None,
+    };
+    let mut ingress = make(poll, unix, tcp, tls);
     ingress.register().map_err(system("register the sockets"))?;
     Ok(ingress)
 }

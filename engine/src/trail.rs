@@ -1,6 +1,6 @@
 //! The trail: state from the journal, and what the journal says.
 //!
-//! Start-up, snapshots and the audit read the same records through the same machine, so that
+//! Start-up, snapshots, the audit and subscriptions read the same records through the same machine, so that
 //! there is one way to rebuild a state and it is exercised all the time.
 
 use crate::desk::{Desk, DeskError};
@@ -10,7 +10,7 @@ use crate::machine::state::StateError;
 use crate::machine::{Broken, Machine};
 use crate::pipeline::record::{Arrival, Outcome};
 use crate::storage::segment::FileError;
-use crate::storage::{Host, Medium, Point, ReadError, Reader, Record, Verify, snapshot};
+use crate::storage::{Handed, Host, Medium, Point, ReadError, Reader, Record, Verify, snapshot};
 use std::path::{Path, PathBuf};
 use vendue_wire::code::Reject;
 use vendue_wire::message::Body;
@@ -18,8 +18,11 @@ use zerocopy::FromBytes;
 
 mod audit;
 mod clerk;
+mod herald;
+pub mod notices;
 
 pub use clerk::Clerk;
+pub use herald::Herald;
 
 /// Why a state cannot be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +97,19 @@ impl State {
         dirs: &Dirs<M>,
         replay_bytes: usize,
     ) -> Result<(State, Vec<String>), TrailError> {
-        let newest = snapshot::newest_valid(&dirs.medium, &dirs.snapshots)?;
+        State::newest_through(dirs, replay_bytes, u64::MAX)
+    }
+
+    /// As [`State::newest`], of the snapshots of records up to `through`.
+    ///
+    /// # Errors
+    /// As for [`State::newest`].
+    pub fn newest_through<M: Medium>(
+        dirs: &Dirs<M>,
+        replay_bytes: usize,
+        through: u64,
+    ) -> Result<(State, Vec<String>), TrailError> {
+        let newest = snapshot::newest_valid_through(&dirs.medium, &dirs.snapshots, through)?;
         let damaged = newest.damaged.iter().map(ToString::to_string).collect();
         let Some((meta, payload)) = newest.snapshot else {
             return Ok((State::empty(replay_bytes), damaged));
@@ -133,13 +148,26 @@ impl State {
             if let Some(machine) = &self.machine {
                 go_on = seen(machine, &record, &self.outbox);
             }
-            self.point = Point { sequence: record.sequence, chain: record.chain_after() };
-            self.outbox.clear();
         }
         Ok(())
     }
 
-    /// Executes one record; its events stay in the outbox.
+    /// Executes the records after this state of all blocks that are handed over.
+    ///
+    /// # Errors
+    /// A record cannot be executed.
+    pub fn execute_all(&mut self, handed: &Handed) -> Result<(), TrailError> {
+        while let Some(block) = handed.next_block() {
+            let known = self.point.sequence;
+            for record in block.records().filter(|record| record.sequence > known) {
+                self.execute(&record)?;
+            }
+            handed.give_back(block);
+        }
+        Ok(())
+    }
+
+    /// Executes the next record; its events stay in the outbox.
     fn execute(&mut self, record: &Record<'_>) -> Result<(), TrailError> {
         let (sequence, kind) = (record.sequence, record.kind);
         let broken = |why| Broken::Record { sequence, kind, why };
@@ -154,6 +182,7 @@ impl State {
         };
         let command = Command::parse(kind, body).map_err(broken)?;
         self.apply(&env, &command)?;
+        self.point = Point { sequence, chain: record.chain_after() };
         Ok(())
     }
 
@@ -169,7 +198,7 @@ impl State {
         self.outbox.clear();
         machine.apply(env, command, &mut self.outbox)?;
         if let Command::DefineBook(book, _) = command {
-            self.desk.add_book(book);
+            self.desk.market.add_book(book);
         }
         let outcome = Outcome { sequence: env.sequence.into(), time_ns: env.time_ns.into() };
         for event in self.outbox.events() {

@@ -35,13 +35,13 @@ Examples:
 #[command(name = "loadgen", version, after_help = AFTER_HELP)]
 #[command(group = ArgGroup::new("what").required(true).args(["connect", "check"]))]
 struct Arguments {
-    /// The daemon: unix:PATH, shm:PATH or tcp:ADDRESS:PORT.
+    /// The daemon: unix:PATH, shm:PATH, tcp:ADDRESS:PORT or tls:DIR@HOST:PORT.
     #[arg(long, value_name = "ENDPOINT")]
     connect: Option<Endpoint>,
     /// Check every reply of a record made with --record, instead of a run.
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
-    /// File with the 32 bytes of an operator's token, for TCP.
+    /// File with the 32 bytes of an operator's token, for plain TCP.
     #[arg(long, value_name = "PATH")]
     token_file: Option<PathBuf>,
     /// Sessions, each with a connection, an account and an instance of its own.

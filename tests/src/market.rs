@@ -189,7 +189,7 @@ pub fn check_alive(daemon: &Daemon, market: &Market, endpoint: &Endpoint) {
     enter(&mut seller, market.seller, Side::Sell, 10, 1);
     enter(&mut buyer, market.buyer, Side::Buy, 10, 1);
     assert_eq!(expect::<Filled>(&mut seller).trade, expect::<Filled>(&mut buyer).trade);
-    check_ledger(&mut buyer);
+    check_ledger(&mut daemon.client(&Identity::observer()));
     let (after, faults) = daemon.status();
     assert_eq!((after.trades.get(), &faults[..]), (before.trades.get() + 1, &[][..]));
 }

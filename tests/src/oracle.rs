@@ -469,14 +469,17 @@ impl Market {
 
     fn may_act(&self, who: &Caller, instance: u32) -> Result<(), Reject> {
         let session = &self.sessions[who.session as usize];
-        let row = self.instances.get(&instance).ok_or(Reject::UnknownInstance)?;
-        let may = match session.role {
+        let may = self.instances.get(&instance).is_some_and(|row| match session.role {
             Role::Operator => true,
             Role::Tenant => session.account == row.account as u32,
             Role::Agent => session.instance == instance,
             Role::Observer => false,
-        };
-        if may { Ok(()) } else { Err(Reject::NotPermitted) }
+        });
+        match session.role {
+            _ if may => Ok(()),
+            Role::Observer => Err(Reject::NotPermitted),
+            _ => Err(Reject::UnknownInstance),
+        }
     }
 }
 
@@ -1300,10 +1303,10 @@ impl Market {
                 return Err(Reject::UnknownInstance);
             }
         }
-        if let Some(slot) = self.sessions.iter().position(|row| row.number == number) {
-            let row = &self.sessions[slot];
-            let same = row.account == account && row.instance == instance && row.role == role;
-            return if same { Ok((slot, false)) } else { Err(Reject::BadCredentials) };
+        let named = (number, account, instance, role);
+        let of = |row: &Session| (row.number, row.account, row.instance, row.role);
+        if let Some(slot) = self.sessions.iter().position(|row| of(row) == named) {
+            return Ok((slot, false));
         }
         if let Some(slot) = self.sessions.iter().position(|row| row.number == 0) {
             return Ok((slot, true));

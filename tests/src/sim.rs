@@ -916,7 +916,7 @@ pub fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config
     let mut config = Config::embedded().expect("the embedded defaults");
     config.data_dir = "/log".into();
     config.host.kind = HostKey::DryRun;
-    config.access[0].uid = Some(nix::unistd::getuid().as_raw());
+    config.access[0].as_mut().uid = Some(nix::unistd::getuid().as_raw());
     config.tier.truncate(1);
     config.tier[0].memory = None;
     config.tier[0].block_io = None;

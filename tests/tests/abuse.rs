@@ -235,11 +235,6 @@ fn credentials_are_checked() {
     let agent = Logon { role: Role::Agent as u8, ..tenant };
     refused(Logon { instance: 60.into(), ..agent }, Reject::UnknownInstance);
     refused(Logon { instance: market.seller.instance.into(), ..agent }, Reject::UnknownInstance);
-    // A session belongs to whom it was opened for.
-    drop(Raw::logged_on(&socket, &Identity { session: 77, ..Identity::tenant(0) }));
-    let other = logon(&Identity { session: 77, ..Identity::tenant(1) });
-    refused(other, Reject::BadCredentials);
-    refused(Logon { role: Role::Operator as u8, ..other }, Reject::BadCredentials);
     check_alive(&daemon, &market, &daemon.unix());
 
     // A user without a grant, and one that may only read.
@@ -254,6 +249,40 @@ fn credentials_are_checked() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// A session's number belongs to whom it was opened for: who acts as another may use the same one
+/// and finds nothing of it, and does not take it over.
+#[test]
+fn nobody_squats_on_a_session() {
+    let (daemon, market) = opened();
+    let (seller, buyer) = (market.seller, market.buyer);
+    let as_role = |role, account: u32, instance: u32| Identity {
+        role,
+        instance,
+        session: 77,
+        ..Identity::tenant(account)
+    };
+    let mut owner = daemon.client(&as_role(Role::Tenant, seller.account, ANY));
+    enter(&mut owner, seller, Side::Sell, 99, 5);
+    let strangers = [
+        as_role(Role::Tenant, buyer.account, ANY),
+        as_role(Role::Agent, seller.account, seller.instance),
+        as_role(Role::Agent, buyer.account, buyer.instance),
+        as_role(Role::Observer, seller.account, ANY),
+        as_role(Role::Observer, ANY, ANY),
+        as_role(Role::Operator, ANY, ANY),
+    ];
+    for identity in strangers {
+        let stranger = daemon.client(&Identity { replay_from: 1, ..identity });
+        let fresh = (stranger.ack.last_request.get(), stranger.ack.last_client_id.get());
+        assert_eq!((fresh, stranger.ack.next_sequence.get()), ((0, 0), 1));
+        enter(&mut owner, seller, Side::Sell, 99, 5);
+    }
+    drop(owner);
+    let owner = daemon.client(&as_role(Role::Tenant, seller.account, ANY));
+    assert_eq!((owner.ack.last_client_id.get(), owner.ack.next_sequence.get()), (7, 8));
+    check_alive(&daemon, &market, &daemon.unix());
 }
 
 #[track_caller]
@@ -287,7 +316,11 @@ fn nobody_acts_for_others() {
     for identity in strangers {
         let mut client = daemon.client(&identity);
         let order = limit(&mut client, seller, Side::Sell, 9, 1);
-        rejected(client.call_for::<Accepted, _>(&order), Reject::NotPermitted);
+        let not_own = match identity.role {
+            Role::Observer => Reject::NotPermitted,
+            _ => Reject::UnknownInstance,
+        };
+        rejected(client.call_for::<Accepted, _>(&order), not_own);
         let cancel = Cancel { handle: resting.handle };
         rejected(client.call_for::<Cancelled, _>(&cancel), Reject::UnknownOrder);
         let replace = Replace {
@@ -303,7 +336,7 @@ fn nobody_acts_for_others() {
             side: 2,
             reserved: 0,
         };
-        rejected(client.call(&mass(seller.instance)), Reject::NotPermitted);
+        rejected(client.call(&mass(seller.instance)), not_own);
         if let Ok(done) = client.call(&mass(ANY)) {
             assert_eq!(done.value.get(), 0, "{identity:?} cancelled what is not its own");
         }

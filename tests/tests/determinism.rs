@@ -12,10 +12,12 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{
     CloseSession, DefineBook, Envelope, Genesis, OpenSession, Restart, Tick, Usage,
 };
+use vendue_engine::machine::event::Outbox;
 use vendue_engine::pipeline::record::Arrival;
 use vendue_engine::storage::{
-    Append, Host, Log, LogConfig, Point, Sync as LogSync, Verify, recover, segment,
+    Append, Host, Log, LogConfig, Point, Record, Sync as LogSync, Verify, recover, segment,
 };
+use vendue_engine::trail::notices::{Notice, Shadow};
 use vendue_engine::trail::{Dirs, State, start_records};
 use vendue_tests::chance::Chance;
 use vendue_tests::room::Room;
@@ -319,9 +321,50 @@ fn replay(base: &Path, number: u64, through: u64) -> (Machine, Vec<u8>) {
     let (mut state, damaged) = State::newest(&dirs, REPLAY_BYTES).expect("a snapshot");
     assert!(damaged.is_empty() && (state.point.sequence > 0) == (number > 0));
     let verify = if number == 0 { Verify::Trail } else { Verify::Records };
-    state.advance(&dirs, through, verify, |_, _, _| true).expect("it replays");
-    let desk = state.desk.encode();
-    (state.machine.expect("a machine"), desk)
+    let mut notices = Notices::behind(&state, through);
+    state
+        .advance(&dirs, through, verify, |machine, record, outbox| {
+            notices.take(machine, record, outbox);
+            true
+        })
+        .expect("it replays");
+    let (desk, told) = (state.desk.encode(), notices.digest);
+    let machine = state.machine.expect("a machine");
+    assert!(notices.shadow == Shadow::of(&machine), "the notices do not sum to the balances");
+    (machine, [&desk[..], &told.to_le_bytes()].concat())
+}
+
+/// What subscribers are told of a journal: the same from wherever it is read, and nothing changes
+/// that they are not told of.
+struct Notices {
+    shadow: Shadow,
+    told: Vec<Notice>,
+    /// Of the records behind every snapshot.
+    digest: u64,
+    from: u64,
+}
+
+impl Notices {
+    fn behind(state: &State, through: u64) -> Notices {
+        let shadow = state.machine.as_ref().map_or_else(Shadow::default, Shadow::of);
+        let from = through - through / (SNAPSHOTS + 1) / 2;
+        Notices { shadow, told: Vec::new(), digest: 0, from }
+    }
+
+    fn take(&mut self, machine: &Machine, record: &Record<'_>, outbox: &Outbox) {
+        self.told.clear();
+        self.shadow.take(machine, record, outbox, &mut self.told);
+        if record.sequence.is_multiple_of(101) {
+            let sequence = record.sequence;
+            assert!(self.shadow == Shadow::of(machine), "record {sequence} hid a change");
+        }
+        if record.sequence > self.from {
+            for notice in &self.told {
+                self.digest ^= fold(format!("{notice:?}").as_bytes()).rotate_left(9);
+                self.digest = self.digest.wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+    }
 }
 
 fn fold(bytes: &[u8]) -> u64 {

@@ -200,7 +200,6 @@ fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
 const REJECTS: &[Reject] = &[
     Reject::NotPermitted,
     Reject::DuplicateClientId,
-    Reject::BadCredentials,
     Reject::UnknownAccount,
     Reject::UnknownInstance,
     Reject::UnknownTier,

@@ -512,10 +512,10 @@ fn nobody_acts_for_another_account() {
     let tenant = room.open(2, Role::Tenant, 1, false);
     let observer = room.open(3, Role::Observer, ANY, false);
     let foreign = place(&mut room, 0, Side::Sell, 5, 7);
-    for session in [tenant, observer] {
+    for (session, code) in [(tenant, Reject::UnknownInstance), (observer, Reject::NotPermitted)] {
         let sell = order(&room, 0, Side::Sell, 5, 7);
         room.apply(session, &sell);
-        assert_eq!(room.refusal(), Some(Reject::NotPermitted));
+        assert_eq!(room.refusal(), Some(code));
         room.apply(session, &Cancel { handle: foreign.into() });
         assert_eq!(room.refusal(), Some(Reject::UnknownOrder));
         room.deposit(session, 1, 5);

@@ -8,8 +8,11 @@
 
 mod endpoint;
 mod link;
+mod subscription;
+mod tls;
 
 pub use endpoint::{BadEndpoint, Endpoint, RING_BYTES_DEFAULT};
+pub use subscription::{Notice, Place, Subscription};
 
 use crate::board::BoardReader;
 use crate::code::{Goodbye, Reject, Role};
@@ -49,6 +52,14 @@ pub enum ClientError {
         /// Where.
         endpoint: Endpoint,
         /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The two sides do not trust one another; the text says why and what to do.
+    #[error("no TLS with {endpoint}: {source}")]
+    Tls {
+        /// Where.
+        endpoint: Endpoint,
+        /// What is wrong.
         source: io::Error,
     },
     /// The kernel refused a call on an open connection.
@@ -264,7 +275,7 @@ impl Received {
     /// The request that this frame answers: the number in its `request` field, if it has one that
     /// is not 0.
     pub fn request(&self) -> Option<u64> {
-        use crate::message::{Accepted, Cancelled, Replaced};
+        use crate::message::{Accepted, Cancelled, Replaced, Subscribed};
         let kind = self.kind();
         let answers = [
             Refused::KIND,
@@ -274,6 +285,7 @@ impl Received {
             Rejected::KIND,
             Done::KIND,
             QueryEnd::KIND,
+            Subscribed::KIND,
         ];
         if !answers.contains(&kind) {
             return None;
@@ -350,8 +362,10 @@ impl Client {
     /// Any [`ClientError`]; a refused logon is [`ClientError::Refused`] or
     /// [`ClientError::Farewell`].
     pub fn connect(endpoint: &Endpoint, identity: &Identity) -> Result<Client, ClientError> {
-        let link = Link::connect(endpoint)
-            .map_err(|source| ClientError::Connect { endpoint: endpoint.clone(), source })?;
+        let link = Link::connect(endpoint).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => ClientError::Tls { endpoint: endpoint.clone(), source },
+            _ => ClientError::Connect { endpoint: endpoint.clone(), source },
+        })?;
         let mut client = Client {
             ack: LogonAck::zeroed(),
             endpoint: endpoint.clone(),
@@ -414,7 +428,14 @@ impl Client {
     pub fn attach_board(&mut self) -> Result<BoardReader, ClientError> {
         if let Endpoint::Shm { path, .. } = &self.endpoint {
             let socket = Endpoint::Unix(path.clone());
-            return Client::connect(&socket, &Identity::observer())?.attach_board();
+            let who = Identity {
+                session: if self.ack.session.get() == 0 { 0 } else { fresh_session() },
+                role: Role::from_u8(self.ack.role).unwrap_or(Role::Observer),
+                account: self.ack.account.get(),
+                instance: self.ack.instance.get(),
+                ..Identity::observer()
+            };
+            return Client::connect(&socket, &who)?.attach_board();
         }
         self.attach(1, 0)?;
         let got = self.link.descriptors.len();

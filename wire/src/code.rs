@@ -55,7 +55,7 @@ pub const RESOURCES: usize = Resource::ALL.len();
 codes! {
     /// What a session may do.
     Role {
-        /// Reads everything, changes nothing.
+        /// Reads everything, or all of one account; changes nothing.
         Observer = 0 => "observer",
         /// Acts for one instance only.
         Agent = 1 => "agent",

@@ -2,7 +2,7 @@
 //!
 //! Numbers of kinds: `0x01..` session, `0x10..` orders, `0x20..` administration, `0x30..` queries,
 //! `0x40..0x4f` kept for the daemon's own journal and refused from outside, `0x80..` replies about
-//! the session, `0x90..` reports, `0xb0..` rows that answer queries.
+//! the session, `0x90..` reports, `0xa0..` notices to subscribers, `0xb0..` rows that answer queries.
 //!
 //! A mutating request carries a `client_id`, greater than any the session has used before; that
 //! one comparison makes ids unique and a retry harmless. Cancels need none: they carry a handle.
@@ -20,6 +20,18 @@ pub const NAME_BYTES: usize = 32;
 pub const PLACE_BYTES: usize = 192;
 /// Price levels a side that a depth row or the board holds.
 pub const DEPTH_LEVELS: usize = 10;
+/// Seconds that a bar can be wide.
+pub const BAR_WIDTHS_S: [u32; 3] = [1, 60, 3600];
+/// Bit of [`Subscribe::what`]: trades.
+pub const TELL_SWAPS: u8 = 1;
+/// Bit of [`Subscribe::what`]: changes of accounts' funds.
+pub const TELL_FUNDS: u8 = 2;
+/// Bit of [`Subscribe::what`]: changes of instances' credits.
+pub const TELL_CREDITS: u8 = 4;
+/// Notices on their way to one subscriber at most.
+pub const TAKE_MAX: u32 = 512;
+/// Bytes of the longest notice's frame.
+pub const NOTICE_BYTES_MAX: usize = size_of::<Header>() + size_of::<Swapped>();
 
 /// A message body: a fixed layout with a kind.
 pub trait Body: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + Copy {
@@ -89,7 +101,7 @@ messages! {
         /// The session's own number, chosen by the client; the same number resumes it.
         /// 0: anonymous; only queries are answered and nothing can be resumed.
         session: U64,
-        /// Secret that TCP clients show (zero on the Unix socket, where the kernel vouches).
+        /// Secret that plain TCP clients show (zero elsewhere: kernel or certificate vouch).
         token: [u8; 32],
         /// Replay reports from this sequence number; 0 for none.
         replay_from: U64,
@@ -124,6 +136,26 @@ messages! {
         /// Bytes of each ring, a power of two within the daemon's bounds; 0 for the board.
         ring_bytes: U32,
     }
+    /// Asks to be told of trades and balances from a place in the journal on. Answered by
+    /// [`Subscribed`], then notices. Takes the place of the connection's subscription before.
+    0x06 Subscribe {
+        /// First journal record wanted; 0 for what comes next.
+        from: U64,
+        /// First part of that record wanted.
+        part: U32,
+        /// What is wanted, a sum: 1 trades, 2 accounts' funds, 4 instances' credits.
+        what: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
+    /// Lets the daemon send more notices.
+    0x07 Take {
+        /// How many it may have sent since [`Subscribed`], at most what it has sent and
+        /// [`Subscribed`]'s `take_max`.
+        through: U64,
+    }
+    /// Ends the subscription. Answered by [`Unsubscribed`], if there is one.
+    0x08 Unsubscribe {}
 
     // ---- orders --------------------------------------------------------------------------
     /// Enters an order. Answered by [`Accepted`] then reports, or by [`Rejected`].
@@ -335,6 +367,33 @@ messages! {
         reserved: U16,
     }
 
+    /// What each book's market comes to: one [`MarketRow`] a book, a page at a time.
+    0x3b QueryMarket {
+        /// First book wanted.
+        from: U32,
+    }
+    /// The bars of a book, oldest first, a page at a time: [`BarRow`]s. A bar in which nothing
+    /// traded is left out.
+    0x3c QueryBars {
+        /// From the bar on that holds this moment, nanoseconds since 1970 UTC; 0 for the oldest.
+        from_ns: U64,
+        /// One of [`BAR_WIDTHS_S`].
+        width_s: U32,
+        /// Book number.
+        book: U16,
+        /// Zero.
+        reserved: U16,
+    }
+    /// The tape of trades, oldest first, a page at a time: [`TradeRow`]s.
+    0x3d QueryTape {
+        /// From this trade's number on; 0 for the oldest that is kept.
+        from: U64,
+        /// Only this book, or [`ANY_BOOK`].
+        book: U16,
+        /// Zero.
+        reserved: [u8; 6],
+    }
+
     // ---- replies about the session (sequence 0) --------------------------------------------
     /// The session is open. Sequenced messages follow from `next_sequence`.
     0x81 LogonAck {
@@ -521,6 +580,115 @@ messages! {
         kind: u8,
         /// Zero.
         reserved: [u8; 7],
+    }
+
+    // ---- notices to subscribers (sequence 0) -----------------------------------------------
+    /// The subscription begins. What came before on this connection is of an earlier one.
+    0xa0 Subscribed {
+        /// Sequence of the request.
+        request: U64,
+        /// First journal record that will be told.
+        from: U64,
+        /// Last journal record that is durable.
+        durable: U64,
+        /// Notices that may be on their way: how many are sent before the first [`Take`].
+        take_max: U32,
+        /// Zero.
+        reserved: U32,
+    }
+    /// A trade.
+    0xa1 Swapped {
+        /// Journal sequence.
+        sequence: U64,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Number.
+        trade: U64,
+        /// What was paid without fees, micro-units of funds.
+        notional_micro: U64,
+        /// Seller's fee; 0 for who may not know it.
+        seller_fee_micro: U64,
+        /// Buyer's fee; 0 for who may not know it.
+        buyer_fee_micro: U64,
+        /// Which of the record's notices.
+        part: U32,
+        /// Credits.
+        quantity: U32,
+        /// Price in ticks.
+        price_ticks: U32,
+        /// Selling account.
+        seller_account: U32,
+        /// Selling instance; [`ANY`] for who may not know it.
+        seller: U32,
+        /// Buying account.
+        buyer_account: U32,
+        /// Buying instance; [`ANY`] for who may not know it.
+        buyer: U32,
+        /// Book.
+        book: U16,
+        /// Side of the order that came in: a [`crate::code::Side`]; 2 for a trade of an auction.
+        taker_side: u8,
+        /// Zero.
+        reserved: u8,
+    }
+    /// An account's funds changed. Balances count what is held.
+    0xa2 FundsChanged {
+        /// Journal sequence.
+        sequence: U64,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Micro-units more than before, two's complement.
+        change_micro: U64,
+        /// Micro-units now.
+        balance_micro: U64,
+        /// Which of the record's notices.
+        part: U32,
+        /// Account.
+        account: U32,
+        /// Kind of the request or command that did it.
+        cause: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+    /// An instance's credits of a resource changed. Balances count what is held.
+    0xa3 CreditsChanged {
+        /// Journal sequence.
+        sequence: U64,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Milli-credits more than before, two's complement.
+        change_millicredits: U64,
+        /// Milli-credits now.
+        balance_millicredits: U64,
+        /// Which of the record's notices.
+        part: U32,
+        /// Instance.
+        instance: U32,
+        /// Account that owns it.
+        account: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Kind of the request or command that did it.
+        cause: u8,
+        /// Zero.
+        reserved: [u8; 2],
+    }
+    /// Everything up to this record has been told: go on from the next one.
+    0xa4 CaughtUp {
+        /// Journal sequence.
+        sequence: U64,
+    }
+    /// The subscription has ended. Subscribe again from here to go on.
+    0xa5 Unsubscribed {
+        /// Journal sequence of the next notice.
+        sequence: U64,
+        /// Its part.
+        part: U32,
+        /// 0: asked for. `Busy`: too much waited, or for too long. `JournalStopped`: the journal
+        /// cannot be read. Both are a [`crate::code::Reject`].
+        code: u8,
+        /// Zero.
+        reserved: [u8; 3],
     }
 
     // ---- rows (sequence 0) -----------------------------------------------------------------
@@ -823,6 +991,69 @@ messages! {
         ask_ticks: [U32; DEPTH_LEVELS],
         /// Ask quantities in credits.
         ask_quantity: [U64; DEPTH_LEVELS],
+        /// Book.
+        book: U16,
+        /// Zero.
+        reserved: [u8; 6],
+    }
+    /// What a book's market comes to. Prices are 0 where there is none; averages are weighted by
+    /// quantity and rounded down.
+    0xbd MarketRow {
+        /// Trades since the journal began.
+        trades: U64,
+        /// Credits traded since the journal began.
+        volume: U64,
+        /// Trades of the last 24 hours, counted in whole minutes.
+        day_trades: U64,
+        /// Credits traded in them.
+        day_volume: U64,
+        /// Credits that open orders want to buy.
+        bid_quantity: U64,
+        /// Credits that open orders offer.
+        ask_quantity: U64,
+        /// When the last trade was, nanoseconds since 1970 UTC.
+        last_time_ns: U64,
+        /// Price of the last trade in ticks.
+        last_ticks: U32,
+        /// Credits of the last trade.
+        last_quantity: U32,
+        /// Best bid in ticks.
+        bid_ticks: U32,
+        /// Best ask in ticks.
+        ask_ticks: U32,
+        /// Average price of all open bids, in thousandths of a tick.
+        average_bid_milliticks: U32,
+        /// Average price of all open asks, in thousandths of a tick.
+        average_ask_milliticks: U32,
+        /// Average price of all trades, in thousandths of a tick.
+        vwap_milliticks: U32,
+        /// Average price of the trades of the last 24 hours, in thousandths of a tick.
+        day_vwap_milliticks: U32,
+        /// Book.
+        book: U16,
+        /// Zero.
+        reserved: [u8; 6],
+    }
+    /// The trades of a book in one stretch of time. It grows until that is over.
+    0xbe BarRow {
+        /// When it begins, nanoseconds since 1970 UTC: a multiple of its width.
+        start_ns: U64,
+        /// Trades.
+        trades: U64,
+        /// Credits.
+        volume: U64,
+        /// Seconds it is wide.
+        width_s: U32,
+        /// First price in ticks.
+        open_ticks: U32,
+        /// Highest price in ticks.
+        high_ticks: U32,
+        /// Lowest price in ticks.
+        low_ticks: U32,
+        /// Last price in ticks.
+        close_ticks: U32,
+        /// Average price weighted by quantity, in thousandths of a tick, rounded down.
+        vwap_milliticks: U32,
         /// Book.
         book: U16,
         /// Zero.

@@ -1,7 +1,8 @@
-//! Who may log on as what: user ids on the Unix socket, tokens on TCP, as the configuration maps
-//! them to a role and an account.
+//! Who may log on as what: user ids on the Unix socket, tokens on loopback TCP, certificates' names
+//! on TLS, as the configuration maps them to a role, an account and an instance.
 
 use crate::config::{AccessKeys, ConfigError};
+use toml::Spanned;
 use vendue_wire::code::{Reject, Role};
 use vendue_wire::message::{ANY, Logon};
 
@@ -9,18 +10,33 @@ use vendue_wire::message::{ANY, Logon};
 pub const TOKEN_BYTES: usize = 32;
 
 /// How a peer is known before it says anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A process on the Unix socket, vouched for by the kernel.
     User(u32),
     /// A TCP connection: what it shows in its logon decides.
     Tcp,
+    /// A TLS connection, by the names in the certificate it showed.
+    Certificate(Vec<String>),
 }
 
 #[derive(Clone, Debug)]
 enum Proof {
     User(u32),
     Token([u8; TOKEN_BYTES]),
+    Certificate(String),
+}
+
+impl Proof {
+    fn is_shown(&self, peer: &Peer, token: &[u8; TOKEN_BYTES]) -> bool {
+        match (self, peer) {
+            (Proof::User(uid), Peer::User(peer)) => uid == peer,
+            (Proof::Certificate(name), Peer::Certificate(names)) => names.contains(name),
+            // Who came with a certificate is known by that alone.
+            (Proof::Token(known), Peer::User(_) | Peer::Tcp) => same(known, token),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +44,39 @@ struct Grant {
     proof: Proof,
     role: Role,
     account: u32,
+    instance: u32,
+}
+
+impl Grant {
+    /// What a logon gets of this grant, if that is what it asks for or more.
+    fn admit(&self, role: Role, logon: &Logon) -> Option<Admitted> {
+        // An anonymous session and an unbound observer's see the whole host.
+        let sees_all = matches!(self.role, Role::Observer | Role::Operator);
+        if logon.session.get() == 0 {
+            let anonymous = Admitted { role: Role::Observer, account: ANY, instance: ANY };
+            return (sees_all && self.account == ANY).then_some(anonymous);
+        }
+        let allowed = role == self.role
+            || self.role == Role::Operator
+            || (self.role == Role::Tenant && role == Role::Agent);
+        let account = within(self.account, logon.account.get())?;
+        let instance = within(self.instance, logon.instance.get())?;
+        let named = match role {
+            Role::Observer | Role::Operator => true,
+            Role::Tenant => account != ANY,
+            Role::Agent => instance != ANY,
+        };
+        (allowed && named).then_some(Admitted { role, account, instance })
+    }
+}
+
+/// What is asked for, if the bound allows it.
+fn within(bound: u32, asked: u32) -> Option<u32> {
+    match (bound, asked) {
+        (ANY, asked) => Some(asked),
+        (bound, asked) if asked == ANY || asked == bound => Some(bound),
+        _ => None,
+    }
 }
 
 /// The table of grants.
@@ -41,6 +90,8 @@ pub struct Admitted {
     pub role: Role,
     /// Account, or [`ANY`].
     pub account: u32,
+    /// Instance, or [`ANY`].
+    pub instance: u32,
 }
 
 impl Access {
@@ -48,50 +99,33 @@ impl Access {
     ///
     /// # Errors
     /// A token file cannot be read or does not hold exactly 32 bytes (a newline may follow).
-    pub fn load(keys: &[AccessKeys]) -> Result<Access, ConfigError> {
+    pub fn load(keys: &[Spanned<AccessKeys>]) -> Result<Access, ConfigError> {
         let mut grants = Vec::new();
-        for key in keys {
-            let proof = match (&key.uid, &key.token_file) {
-                (Some(uid), _) => Proof::User(*uid),
-                (None, Some(path)) => Proof::Token(read_token(path.get_ref())?),
-                (None, None) => continue,
+        for key in keys.iter().map(Spanned::get_ref) {
+            let proof = match (&key.uid, &key.token_file, &key.certificate) {
+                (Some(uid), ..) => Proof::User(*uid),
+                (None, Some(path), _) => Proof::Token(read_token(path.get_ref())?),
+                (None, None, Some(name)) => Proof::Certificate(name.get_ref().clone()),
+                (None, None, None) => continue,
             };
-            grants.push(Grant { proof, role: key.role, account: key.account.unwrap_or(ANY) });
+            let (account, instance) = (key.account.unwrap_or(ANY), key.instance.unwrap_or(ANY));
+            grants.push(Grant { proof, role: key.role, account, instance });
         }
         Ok(Access(grants))
     }
 
-    /// Decides a logon. A peer may ask for less than its grant allows, never for more.
+    /// Decides a logon: the first grant that what the peer shows is good for and that allows what
+    /// it asks for. A peer may ask for less than a grant allows, never for more.
     ///
     /// # Errors
     /// [`Reject::BadCredentials`].
-    pub fn admit(&self, peer: Peer, logon: &Logon) -> Result<Admitted, Reject> {
+    pub fn admit(&self, peer: &Peer, logon: &Logon) -> Result<Admitted, Reject> {
         let role = Role::from_u8(logon.role).ok_or(Reject::BadField)?;
-        let grant = self
-            .0
+        self.0
             .iter()
-            .filter(|grant| match (&grant.proof, peer) {
-                (Proof::User(uid), Peer::User(peer)) => *uid == peer,
-                (Proof::Token(token), _) => same(token, &logon.token),
-                _ => false,
-            })
-            .max_by_key(|grant| grant.role)
-            .ok_or(Reject::BadCredentials)?;
-        let asked = logon.account.get();
-        let account = match (grant.account, asked) {
-            (ANY, asked) => asked,
-            (bound, asked) if asked == ANY || asked == bound => bound,
-            _ => return Err(Reject::BadCredentials),
-        };
-        let named = match role {
-            Role::Observer | Role::Operator => true,
-            Role::Tenant => account != ANY,
-            Role::Agent => logon.instance.get() != ANY,
-        };
-        if role > grant.role || !named {
-            return Err(Reject::BadCredentials);
-        }
-        Ok(Admitted { role, account })
+            .filter(|grant| grant.proof.is_shown(peer, &logon.token))
+            .find_map(|grant| grant.admit(role, logon))
+            .ok_or(Reject::BadCredentials)
     }
 }
 

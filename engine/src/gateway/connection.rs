@@ -1,6 +1,7 @@
 //! A connection: its transport, its buffers, and how far its session has come.
 
 use super::access::Peer;
+use super::tls::TlsStream;
 use mio::net::{TcpStream, UnixStream};
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use std::io::{self, IoSlice, Read, Write};
@@ -22,6 +23,8 @@ pub enum Socket {
     Unix(UnixStream),
     /// On TCP.
     Tcp(TcpStream),
+    /// On TCP, encrypted.
+    Tls(Box<TlsStream>),
 }
 
 impl Socket {
@@ -29,6 +32,7 @@ impl Socket {
         match self {
             Socket::Unix(stream) => stream,
             Socket::Tcp(stream) => stream,
+            Socket::Tls(stream) => &mut **stream,
         }
     }
 
@@ -37,6 +41,7 @@ impl Socket {
         match self {
             Socket::Unix(stream) => stream,
             Socket::Tcp(stream) => stream,
+            Socket::Tls(stream) => &mut stream.socket,
         }
     }
 
@@ -44,6 +49,7 @@ impl Socket {
         match self {
             Socket::Unix(stream) => stream.as_raw_fd(),
             Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Tls(stream) => stream.socket.as_raw_fd(),
         }
     }
 }
@@ -51,6 +57,7 @@ impl Socket {
 trait ReadWrite: Read + Write {}
 impl ReadWrite for UnixStream {}
 impl ReadWrite for TcpStream {}
+impl ReadWrite for TlsStream {}
 
 /// Rings that carry the session in place of the socket.
 #[derive(Debug)]
@@ -75,8 +82,6 @@ pub enum Stage {
     Open {
         /// Slot.
         slot: u32,
-        /// Role in force.
-        role: Role,
     },
     /// A farewell is on its way out, then the connection closes.
     Closing,
@@ -114,12 +119,8 @@ pub struct Connection {
     socket: Socket,
     /// How many connections had been admitted with it; tells it from the next at its place.
     pub admission: u32,
-    /// How the peer is known.
-    pub peer: Peer,
     /// How far its session is.
     pub stage: Stage,
-    /// Role admitted while the session is being opened.
-    pub role: Role,
     /// Session it logged on to, unless anonymous.
     pub session: Option<Named>,
     /// Sequence the next message must have.
@@ -146,6 +147,8 @@ pub struct Connection {
     pub questions: u32,
     /// When the last one was passed on.
     pub asked_at: Instant,
+    /// It has subscribed: the herald is to know when it goes.
+    pub listens: bool,
     /// Something was heard since timers were last looked at.
     pub spoke: bool,
     /// When something was last said.
@@ -162,24 +165,17 @@ impl Connection {
     /// A connection just accepted.
     ///
     /// # Errors
-    /// The kernel does not say who the peer is.
+    /// The socket is of no use.
     pub fn new(mut socket: Socket, admission: u32, now: Instant) -> io::Result<Connection> {
-        let peer = match &mut socket {
-            Socket::Unix(stream) => {
-                let credentials = getsockopt(stream, sockopt::PeerCredentials)?;
-                Peer::User(credentials.uid())
-            }
-            Socket::Tcp(stream) => {
-                stream.set_nodelay(true)?;
-                Peer::Tcp
-            }
-        };
+        match &mut socket {
+            Socket::Unix(_) => {}
+            Socket::Tcp(stream) => stream.set_nodelay(true)?,
+            Socket::Tls(stream) => stream.socket.set_nodelay(true)?,
+        }
         Ok(Connection {
             socket,
             admission,
-            peer,
             stage: Stage::New,
-            role: Role::Observer,
             session: None,
             next_request: 0,
             inbound: Vec::new(),
@@ -194,6 +190,7 @@ impl Connection {
             pushed: 0,
             questions: 0,
             asked_at: now,
+            listens: false,
             spoke: false,
             said: now,
             heartbeat_ms: 0,
@@ -205,6 +202,23 @@ impl Connection {
     /// The socket, to register for events.
     pub fn source(&mut self) -> &mut dyn mio::event::Source {
         self.socket.source()
+    }
+
+    /// How the peer is known.
+    ///
+    /// # Errors
+    /// The kernel does not say who the peer is.
+    pub fn peer(&self) -> io::Result<Peer> {
+        Ok(match &self.socket {
+            Socket::Unix(stream) => Peer::User(getsockopt(stream, sockopt::PeerCredentials)?.uid()),
+            Socket::Tcp(_) => Peer::Tcp,
+            Socket::Tls(stream) => Peer::Certificate(stream.names()),
+        })
+    }
+
+    /// True while its peer proves who it is, which costs far more than a request.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(&self.socket, Socket::Tls(stream) if stream.is_handshaking())
     }
 
     /// True on the Unix socket.
@@ -302,7 +316,8 @@ impl Connection {
             }
         }
         self.forget_sent();
-        Ok(())
+        // What is encrypted and did not go out then.
+        self.socket.stream().flush()
     }
 
     /// Gives back the room of what was sent, once that is half of it: a peer that never quite

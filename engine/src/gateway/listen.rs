@@ -31,7 +31,7 @@ pub fn unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Listens on a loopback address.
+/// Listens in plain text on a loopback address.
 ///
 /// # Errors
 /// The address is taken, or not loopback.
@@ -39,5 +39,13 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     if !address.ip().is_loopback() {
         return Err(io::Error::other("plain TCP is for loopback only"));
     }
+    TcpListener::bind(address)
+}
+
+/// Listens for TLS on any address of the host.
+///
+/// # Errors
+/// The address is taken, or not the host's.
+pub fn tls(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address)
 }

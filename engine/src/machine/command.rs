@@ -160,6 +160,9 @@ pub enum Query<'a> {
     Limits(&'a QueryLimits),
     Audit(&'a QueryAudit),
     Depth(&'a QueryDepth),
+    Market(&'a QueryMarket),
+    Bars(&'a QueryBars),
+    Tape(&'a QueryTape),
 }
 
 /// A new order with its enumerations parsed.
@@ -395,6 +398,20 @@ fn parse_query(kind: u8, bytes: &[u8]) -> Result<Query<'_>, Reject> {
         QueryLimits::KIND => Query::Limits(body(bytes)?),
         QueryAudit::KIND => Query::Audit(body(bytes)?),
         QueryDepth::KIND => Query::Depth(body(bytes)?),
+        QueryMarket::KIND => Query::Market(body(bytes)?),
+        QueryBars::KIND => {
+            let message: &QueryBars = body(bytes)?;
+            zero(message.reserved.as_ref())?;
+            if !BAR_WIDTHS_S.contains(&message.width_s.get()) {
+                return Err(Reject::BadField);
+            }
+            Query::Bars(message)
+        }
+        QueryTape::KIND => {
+            let message: &QueryTape = body(bytes)?;
+            zero(&message.reserved)?;
+            Query::Tape(message)
+        }
         _ => return Err(Reject::UnknownKind),
     })
 }

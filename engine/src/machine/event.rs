@@ -218,14 +218,19 @@ messages! {
         request: U64,
         /// Detail: a sequence number, a book, a first row.
         from: U64,
-        /// Detail: how many.
+        /// Detail: how many, or how wide.
         limit: U32,
         /// Connection that asked.
         connection: U32,
+        /// Detail: a book.
+        book: U16,
         /// Kind of the query.
         kind: u8,
+        /// 1: who asks sees only what is public or its own. Of the limits, those of `from` alone;
+        /// `limit` is then its next instance, or [`ANY`].
+        narrow: u8,
         /// Zero.
-        reserved: [u8; 7],
+        reserved: [u8; 4],
     }
 }
 

@@ -120,18 +120,6 @@ fn fold(digest: &mut u64, word: u64) {
 /// As much of a command's body as [`Machine::foresee`] looks at.
 pub type Glimpse = [u8; size_of::<NewOrder>()];
 
-/// A glimpse as a new order.
-#[inline(always)]
-fn order_in(body: &Glimpse) -> &NewOrder {
-    zerocopy::transmute_ref!(body)
-}
-
-/// The slot that a glimpse names as a cancel.
-#[inline(always)]
-fn slot_in(body: &Glimpse) -> u32 {
-    u32::from_le_bytes([body[0], body[1], body[2], body[3]])
-}
-
 impl Machine {
     /// A machine with these bounds and no books yet. Allocates everything it will ever need but
     /// the books' ladders, which [`Machine::apply`] allocates at start-up ([`DefineBook`]).
@@ -290,31 +278,30 @@ impl Machine {
         Ok(())
     }
 
-    /// Has the processor fetch what a command that is a few ahead will touch first: where orders are
-    /// many, each is far away. Changes nothing, whatever `body` is: a new order, or anything else
-    /// filled up with zeros. No branch depends on what is ahead, which nothing predicts.
+    /// Has the processor fetch the node that a command which is a few ahead begins with: where orders
+    /// are many, each is far away. Changes nothing, whatever `body` is: a new order, or anything else
+    /// filled up with zeros. No branch depends on what is ahead, which nothing predicts. Returns what
+    /// [`Machine::foresee_beside`] wants once the command is next.
     #[inline(always)]
-    pub fn foresee(&self, kind: u8, body: &Glimpse) {
-        let (cancelled, order) = (slot_in(body), order_in(body));
-        let Some(book) = self.books.get(usize::from(order.book.get())) else { return };
-        let joined = book.queue(order.side & 1, order.price_ticks.get());
-        self.slab.foresee(select_unpredictable(kind == Cancel::KIND, cancelled, joined));
+    pub fn foresee(&self, kind: u8, body: &Glimpse) -> u32 {
+        let order: &NewOrder = zerocopy::transmute_ref!(body);
+        let Some(book) = self.books.get(usize::from(order.book.get())) else { return 0 };
+        let queue = book.joined_or_met(order.side & 1, order.price_ticks.get());
+        // A cancel's body begins with its slot.
+        let slot = order.client_id.get() as u32;
+        let node = select_unpredictable(kind == Cancel::KIND, slot, queue);
+        self.slab.foresee(node);
+        node
     }
 
-    /// The same for the command that is next, of which more can be known once what
-    /// [`Machine::foresee`] asked for is there: an order's neighbours, the end of the queue that it
-    /// joins, the head of the one that it meets.
+    /// Has the processor fetch the nodes beside a foreseen one: an order's neighbours, the end of
+    /// the queue that it joins, the head of the one that it meets.
     #[inline(always)]
-    pub fn foresee_next(&self, kind: u8, body: &Glimpse) {
-        let (cancelled, order) = (slot_in(body), order_in(body));
-        let Some(book) = self.books.get(usize::from(order.book.get())) else { return };
-        let (joins, queue) = book.joined_or_met(order.side & 1, order.price_ticks.get());
-        let cancels = kind == Cancel::KIND;
-        let node = select_unpredictable(cancels, cancelled, queue);
-        let Some(node) = self.slab.nodes.get(node as usize) else { return };
-        let first = select_unpredictable(joins & !cancels, node.prev, node.next);
-        self.slab.foresee(first);
-        self.slab.foresee(select_unpredictable(cancels, node.prev, first));
+    pub fn foresee_beside(&self, node: u32) {
+        if let Some(node) = self.slab.nodes.get(node as usize) {
+            self.slab.foresee(node.prev);
+            self.slab.foresee(node.next);
+        }
     }
 
     /// A session's request: carried out, or refused with a report.

@@ -1,13 +1,14 @@
 //! Queries: what the machine knows, as rows, a page at a time. They change nothing.
 //!
-//! Questions whose answer a later stage keeps (tape, depth, limits, audit, replay) pass through as
-//! [`Asked`], so that every answer stands in the one order.
+//! Who does not see the whole host is shown what is public and its own; another's is answered as
+//! what does not exist is. Questions whose answer a later stage keeps (tape, depth, limits,
+//! audit, replay) pass through as [`Asked`], so that every answer stands in the one order.
 
 use super::Machine;
 use super::command::{Envelope, Query};
 use super::config::RESOURCES;
 use super::event::{Asked, Outbox};
-use vendue_wire::code::{Resource, Side};
+use vendue_wire::code::{Resource, Role, Side};
 use vendue_wire::message::*;
 
 /// Rows of one answer, so that no question keeps the core for long.
@@ -15,7 +16,47 @@ const PAGE: usize = 16;
 /// "That was the last page."
 const LAST: u64 = u64::MAX;
 
+/// What a session is shown of accounts and instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    All,
+    /// This account and its instances.
+    Account(u32),
+    /// This instance and its account.
+    Instance(u32),
+}
+
 impl Machine {
+    /// What a query's session is shown. The gateway lets nobody ask without a session who may not
+    /// see everything.
+    fn sight(&self, env: &Envelope) -> Sight {
+        let Some(session) = self.sessions.get(env.session as usize) else { return Sight::All };
+        match session.role() {
+            Role::Operator => Sight::All,
+            Role::Observer if session.account == ANY => Sight::All,
+            Role::Agent => Sight::Instance(session.instance),
+            Role::Observer | Role::Tenant => Sight::Account(session.account),
+        }
+    }
+
+    fn shows_account(&self, sight: Sight, account: u32) -> bool {
+        match sight {
+            Sight::All => true,
+            Sight::Account(own) => own == account,
+            Sight::Instance(own) => {
+                self.instance(own).is_some_and(|row| u32::from(row.account) == account)
+            }
+        }
+    }
+
+    fn shows_instance(&self, sight: Sight, instance: u32) -> bool {
+        self.instance(instance).is_some_and(|row| match sight {
+            Sight::All => true,
+            Sight::Account(own) => u32::from(row.account) == own,
+            Sight::Instance(own) => own == instance,
+        })
+    }
+
     pub(super) fn query(&self, env: &Envelope, query: &Query<'_>, out: &mut Outbox) {
         match query {
             Query::Accounts(m) => self.account_rows(env, m.from.get(), out),
@@ -24,22 +65,37 @@ impl Machine {
             Query::Books(m) => self.book_rows(env, m.from.get(), out),
             Query::Orders(m) => self.order_rows(env, m, out),
             Query::Ledger => self.ledger_rows(env, out),
-            Query::Depth(m) => ask(env, QueryDepth::KIND, m.book.get().into(), 0, out),
-            Query::Replay(m) => ask(env, Replay::KIND, m.from.get(), 0, out),
+            Query::Depth(m) => self.ask(env, QueryDepth::KIND, 0, 0, m.book.get(), out),
+            Query::Replay(m) => self.ask(env, Replay::KIND, m.from.get(), 0, ANY_BOOK, out),
             // The gateway answers it: it must work when nothing else does.
             Query::Status => {}
             Query::Trades(m) => {
-                ask(env, QueryTrades::KIND, m.book.get().into(), m.limit.get(), out);
+                self.ask(env, QueryTrades::KIND, 0, m.limit.get(), m.book.get(), out);
             }
-            Query::Limits(m) => ask(env, QueryLimits::KIND, m.from.get().into(), 0, out),
-            Query::Audit(m) => ask(env, QueryAudit::KIND, m.from.get(), m.limit.get(), out),
+            Query::Tape(m) => {
+                self.ask(env, QueryTape::KIND, m.from.get(), 0, m.book.get(), out);
+            }
+            Query::Market(m) => {
+                self.ask(env, QueryMarket::KIND, m.from.get().into(), 0, ANY_BOOK, out);
+            }
+            Query::Bars(m) => {
+                let (from_ns, width_s) = (m.from_ns.get(), m.width_s.get());
+                self.ask(env, QueryBars::KIND, from_ns, width_s, m.book.get(), out);
+            }
+            Query::Limits(m) => self.ask_limits(env, m.from.get(), out),
+            Query::Audit(m) => {
+                self.ask(env, QueryAudit::KIND, m.from.get(), m.limit.get(), ANY_BOOK, out);
+            }
         }
     }
 
     fn account_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
-        let used = self.accounts_used as usize;
-        let first = (from as usize).min(used);
-        for (at, row) in self.accounts[..used].iter().enumerate().skip(first).take(PAGE) {
+        let sight = self.sight(env);
+        let mut shown =
+            (from..self.accounts_used).filter(|&at| self.shows_account(sight, at)).take(PAGE + 1);
+        for at in shown.by_ref().take(PAGE) {
+            let at = at as usize;
+            let row = &self.accounts[at];
             let funds = self.ledger.funds()[at].balance;
             let answer = AccountRow {
                 free_micro: funds.free.into(),
@@ -54,17 +110,20 @@ impl Machine {
             };
             out.push(env.connection, &answer);
         }
-        end(env, next_page(first, used), out);
+        end(env, shown.next().map_or(LAST, u64::from), out);
+    }
+
+    /// The instances that a session is shown, from a number on.
+    fn shown_instances(&self, sight: Sight, from: u32) -> impl Iterator<Item = u32> + '_ {
+        (from..self.instances.len() as u32).filter(move |&at| self.shows_instance(sight, at))
     }
 
     fn instance_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
-        let mut rows = (from as usize..self.instances.len())
-            .filter(|&at| self.instances[at].live == 1)
-            .take(PAGE + 1);
-        for at in rows.by_ref().take(PAGE) {
-            out.push(env.connection, &self.instance_row(at));
+        let mut shown = self.shown_instances(self.sight(env), from).take(PAGE + 1);
+        for at in shown.by_ref().take(PAGE) {
+            out.push(env.connection, &self.instance_row(at as usize));
         }
-        end(env, rows.next().map_or(LAST, |at| at as u64), out);
+        end(env, shown.next().map_or(LAST, u64::from), out);
     }
 
     fn instance_row(&self, at: usize) -> InstanceRow {
@@ -147,9 +206,9 @@ impl Machine {
 
     fn order_rows(&self, env: &Envelope, m: &QueryOrders, out: &mut Outbox) {
         let instance = m.instance.get();
-        let count = match self.instance(instance) {
-            Some(_) => self.slab.count(instance as u16) as usize,
-            None => 0,
+        let count = match self.shows_instance(self.sight(env), instance) {
+            true => self.slab.count(instance as u16) as usize,
+            false => 0,
         };
         let first = (m.from.get() as usize).min(count);
         let slots = self.slab.orders(0, |owner| u32::from(owner) == instance);
@@ -206,6 +265,38 @@ impl Machine {
         }
         end(env, LAST, out);
     }
+
+    /// Passes a question on to who keeps the answer.
+    fn ask(&self, env: &Envelope, kind: u8, from: u64, limit: u32, book: u16, out: &mut Outbox) {
+        let asked = Asked {
+            request: env.request.into(),
+            from: from.into(),
+            limit: limit.into(),
+            connection: env.connection.into(),
+            book: book.into(),
+            kind,
+            narrow: (self.sight(env) != Sight::All).into(),
+            reserved: [0; 4],
+        };
+        out.push(env.session, &asked);
+    }
+
+    /// Who keeps the limits does not know whose an instance is: a session that sees only its own
+    /// is passed on instance by instance.
+    fn ask_limits(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let sight = self.sight(env);
+        if sight == Sight::All {
+            return self.ask(env, QueryLimits::KIND, from.into(), 0, ANY_BOOK, out);
+        }
+        let mut shown = self.shown_instances(sight, from);
+        match shown.next() {
+            Some(first) => {
+                let next = shown.next().unwrap_or(ANY);
+                self.ask(env, QueryLimits::KIND, first.into(), next, ANY_BOOK, out);
+            }
+            None => end(env, LAST, out),
+        }
+    }
 }
 
 fn next_page(first: usize, all: usize) -> u64 {
@@ -215,18 +306,6 @@ fn next_page(first: usize, all: usize) -> u64 {
 /// Ends an answer.
 fn end(env: &Envelope, next: u64, out: &mut Outbox) {
     out.push(env.connection, &QueryEnd { request: env.request.into(), next: next.into() });
-}
-
-fn ask(env: &Envelope, kind: u8, from: u64, limit: u32, out: &mut Outbox) {
-    let asked = Asked {
-        request: env.request.into(),
-        from: from.into(),
-        limit: limit.into(),
-        connection: env.connection.into(),
-        kind,
-        reserved: [0; 7],
-    };
-    out.push(env.session, &asked);
 }
 
 fn ledger_row(tier: u16, resource: u8, line: &str, balance: i128) -> LedgerRow {

@@ -73,10 +73,13 @@ impl Machine {
             }
         }
         let rows = || (0_u32..).zip(self.sessions.iter());
-        if let Some((slot, row)) = rows().find(|(_, row)| row.number == m.session.get()) {
-            let same =
-                row.account == account && row.instance == m.instance.get() && row.role == m.role;
-            return if same { Ok((slot, false)) } else { Err(Reject::BadCredentials) };
+        // A number is the client's own: who acts as another, or for another, has others.
+        let same = |row: &Session| {
+            row.number == m.session.get()
+                && (row.account, row.instance, row.role) == (account, m.instance.get(), m.role)
+        };
+        if let Some((slot, _)) = rows().find(|(_, row)| same(row)) {
+            return Ok((slot, false));
         }
         if let Some((slot, _)) = rows().find(|(_, row)| row.number == 0) {
             return Ok((slot, true));

@@ -132,12 +132,16 @@ impl Session {
     /// The row of an instance, if it may act for it.
     ///
     /// # Errors
-    /// [`Reject::UnknownInstance`] or [`Reject::NotPermitted`].
+    /// [`Reject::NotPermitted`] to who acts for nobody, [`Reject::UnknownInstance`] to others:
+    /// another's is refused as if it did not exist.
     #[inline(always)]
     pub fn acting<'a>(&self, rows: &'a [Instance], instance: u32) -> Result<&'a Instance, Reject> {
         let row = rows.get(instance as usize).filter(|row| row.live == 1);
-        let row = row.ok_or(Reject::UnknownInstance)?;
-        if self.acts_for(instance, row) { Ok(row) } else { Err(Reject::NotPermitted) }
+        match row {
+            Some(row) if self.acts_for(instance, row) => Ok(row),
+            _ if self.role() == Role::Observer => Err(Reject::NotPermitted),
+            _ => Err(Reject::UnknownInstance),
+        }
     }
 
     /// True if it may act for the instance of this number and row.
@@ -202,22 +206,15 @@ pub struct Book {
 }
 
 impl Book {
-    /// Sentinel of the queue that an order of this side and price rests in; any number if the price
-    /// is none.
+    /// Sentinel of the queue that an order of this side and price joins, or of the one that it meets
+    /// first if it crosses; any number if the price is none.
     #[inline(always)]
-    pub fn queue(&self, side: u8, price: u32) -> u32 {
-        let side = usize::from(side);
-        self.queues[side].wrapping_add(self.sides[side].level_of(price as u16))
-    }
-
-    /// True and that queue's sentinel, or false and the one of the queue that the order meets first
-    /// because it crosses.
-    #[inline(always)]
-    pub fn joined_or_met(&self, side: u8, price: u32) -> (bool, u32) {
-        let facing = &self.sides[usize::from(side ^ 1)];
-        let met = self.queues[usize::from(side ^ 1)].wrapping_add(facing.best());
-        let joins = facing.best() > facing.level_of(price as u16);
-        (joins, select_unpredictable(joins, self.queue(side, price), met))
+    pub fn joined_or_met(&self, side: u8, price: u32) -> u32 {
+        let (own, other) = (usize::from(side), usize::from(side ^ 1));
+        let facing = &self.sides[other];
+        let joined = self.queues[own].wrapping_add(self.sides[own].level_of(price as u16));
+        let met = self.queues[other].wrapping_add(facing.best());
+        select_unpredictable(facing.best() > facing.level_of(price as u16), joined, met)
     }
 
     /// Price nearest to the other side, highest bid or lowest ask; 0 if there is none.

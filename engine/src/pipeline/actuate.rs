@@ -242,12 +242,18 @@ impl Actuate {
     fn answer(&mut self, asked: &Asked) {
         let mut rows: Vec<LimitRow> = Vec::new();
         let mut next = u64::MAX;
-        for &instance in self.metered.range(asked.from.get() as u32..).map(|(at, _)| at) {
+        let from = asked.from.get() as u32;
+        // The machine has found the one instance that may be shown, and the next.
+        let to = if asked.narrow == 1 { from } else { u32::MAX };
+        for &instance in self.metered.range(from..=to).map(|(at, _)| at) {
             if rows.len() >= PAGE {
                 next = instance.into();
                 break;
             }
             rows.extend(self.host.limits(instance));
+        }
+        if asked.narrow == 1 && asked.limit.get() != ANY {
+            next = asked.limit.get().into();
         }
         for row in &rows {
             self.send(asked, row);

@@ -23,6 +23,8 @@ pub const AHEAD: usize = 4;
 #[derive(Clone)]
 struct Waiting {
     kind: u8,
+    /// What the machine foresaw.
+    node: u32,
     length: usize,
     /// `length` bytes, then at least a glimpse's worth of zeros.
     bytes: [u8; WAITING_BYTES],
@@ -41,7 +43,7 @@ struct Ahead {
 
 impl Ahead {
     fn new() -> Ahead {
-        let nothing = Waiting { kind: 0, length: 0, bytes: [0; WAITING_BYTES] };
+        let nothing = Waiting { kind: 0, node: 0, length: 0, bytes: [0; WAITING_BYTES] };
         Ahead { waiting: vec![nothing; AHEAD + 1].into_boxed_slice(), first: 0, count: 0 }
     }
 
@@ -59,7 +61,7 @@ impl Ahead {
                 waiting.bytes[length..glimpsed].fill(0);
             }
             (waiting.kind, waiting.length) = (record.tag as u8, length);
-            machine.foresee(waiting.kind, waiting.glimpse());
+            waiting.node = machine.foresee(waiting.kind, waiting.glimpse());
             self.count += 1;
         }
     }
@@ -141,7 +143,7 @@ impl Execute {
         self.ahead.look(&mut self.input, &self.machine);
         let Some((waiting, after)) = self.ahead.next() else { return false };
         if let Some(after) = after {
-            self.machine.foresee_next(after.kind, after.glimpse());
+            self.machine.foresee_beside(after.node);
         }
         let kind = waiting.kind;
         let (head, body) = split::<Ordered>(&waiting.bytes[..waiting.length]);

@@ -1,17 +1,21 @@
 //! Ingress: the gateway's stage. Reads frames from sockets and shared memory, checks who says
 //! what, hands valid requests to the sequencer, and carries answers back.
 
-use super::record::{Arrival, Delivery, OPENED, REFUSED, TO_CONNECTION, TO_SESSION, split, take};
+use super::record::{
+    Arrival, Delivery, OPENED, REFUSED, Subscription, TO_CONNECTION, TO_SESSION, split, take,
+};
 use crate::clock::Clock;
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
 use crate::gateway::connection::{Connection, Found, Named, Socket, Stage};
+use crate::gateway::tls::TlsStream;
 use crate::health::Health;
 use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
 use crossbeam::channel::Receiver;
 use mio::net::{TcpListener, UnixListener};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ServerConfig;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -29,6 +33,10 @@ const UNIX: Token = Token(usize::MAX - 2);
 const TCP: Token = Token(usize::MAX - 3);
 /// The journal's ring, where it shares this thread: woken when a flush has ended.
 const FLUSHED: Token = Token(usize::MAX - 4);
+const TLS: Token = Token(usize::MAX - 5);
+/// Connections whose TLS handshakes go on in one turn at most: the others' requests do not wait
+/// for a crowd at the door.
+const HANDSHAKES_PER_TURN: u32 = 1;
 /// Frames taken from one connection in a turn at most, so that all get theirs.
 const FRAMES_PER_TURN: usize = 256;
 /// Deliveries carried back in a turn at most.
@@ -43,7 +51,9 @@ const QUESTIONS_MAX: u32 = 64;
 const ANSWER_LOST: Duration = Duration::from_secs(1);
 /// While sessions speak in shared memory, sockets are asked once in so many turns: asking is a
 /// system call.
-const TURNS_PER_POLL: u32 = 16;
+const TURNS_PER_POLL: u32 = 32;
+/// One that moved something takes longer and counts for so many.
+const BUSY_TURN: u32 = 2;
 /// How long the rings of a connection that has ended stay readable: its peer may not have read
 /// the farewell.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -63,6 +73,8 @@ pub struct Reload {
     pub access: Access,
     /// The new bounds, of which the throttle is taken.
     pub keys: GatewayKeys,
+    /// The new TLS keys, for connections from then on.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// The stage.
@@ -77,10 +89,14 @@ pub struct Ingress {
     pub unix: UnixListener,
     /// Loopback peers.
     pub tcp: Option<TcpListener>,
+    /// Peers from anywhere, and the keys that connections are made with.
+    pub tls: Option<(TcpListener, Arc<ServerConfig>)>,
     /// Requests, to the sequencer.
     pub requests: Producer,
-    /// Frames back, from publish, the actuator and the clerk.
-    pub answers: [Consumer; 3],
+    /// Subscriptions, to the herald.
+    pub subscriptions: Producer,
+    /// Frames back, from publish, the actuator, the clerk and the herald.
+    pub answers: [Consumer; 4],
     /// Who may log on as what.
     pub access: Access,
     /// Bounds.
@@ -97,6 +113,8 @@ pub struct Ingress {
     pub holders: Vec<u32>,
     /// Sessions whose end the sequencer's ring had no room for, and the connections that ended.
     pub closing: VecDeque<(u32, u32)>,
+    /// Subscribers that are gone, whom the herald's ring had no room for.
+    pub deaf: VecDeque<u32>,
     /// Connections whose session the machine is opening.
     pub opening: Vec<u32>,
     /// Rings of connections that have ended, and when: what a peer still maps would be charged to
@@ -141,6 +159,9 @@ impl Ingress {
         if let Some(tcp) = &mut self.tcp {
             registry.register(tcp, TCP, Interest::READABLE)?;
         }
+        if let Some((tls, _)) = &mut self.tls {
+            registry.register(tls, TLS, Interest::READABLE)?;
+        }
         Ok(())
     }
 
@@ -155,8 +176,10 @@ impl Ingress {
 
     /// Does what there is to do. True if there was something.
     pub fn turn(&mut self) -> bool {
+        // Made once: it is cleared each time.
+        let mut bytes = [0; FRAME_BYTES_MAX];
         // Answers first: somebody waits for them.
-        let mut moved = self.carry_back();
+        let mut moved = self.carry_back(&mut bytes);
         if moved {
             self.flush_dirty();
         }
@@ -166,10 +189,12 @@ impl Ingress {
         }
         // While stopping everything read is refused: a peer that goes on asking is no reason to
         // go on running.
-        moved |= self.read_all() && !self.health.stopping();
+        moved |= self.read_all(&mut bytes) && !self.health.stopping();
+        self.turns_unpolled += if moved { BUSY_TURN - 1 } else { 0 };
         self.look_at_timers();
         self.retry_closing();
         self.requests.flush();
+        self.subscriptions.flush();
         self.flush_dirty();
         moved
     }
@@ -192,7 +217,7 @@ impl Ingress {
                     // Broken: the stages that ring it have ended, and this one is about to.
                     let _ = self.doorbell.drain();
                 }
-                token @ (UNIX | TCP) => self.accept(token),
+                token @ (UNIX | TCP | TLS) => self.accept(token),
                 // The journal's stage looks for itself.
                 FLUSHED => {}
                 Token(at) if at >= RUNG => {
@@ -230,7 +255,7 @@ impl Ingress {
         let reading = (0..)
             .zip(&self.connections)
             .any(|(at, connection)| connection.as_ref().is_some_and(reading) && !self.yields(at));
-        empty && !reading && self.closing.is_empty()
+        empty && !reading && self.closing.is_empty() && self.deaf.is_empty()
     }
 
     /// Withdraws what [`Ingress::prepare_park`] announced.
@@ -250,9 +275,12 @@ impl Ingress {
 
     fn accept(&mut self, token: Token) {
         loop {
-            let accepted = match (token, &self.tcp) {
-                (UNIX, _) => self.unix.accept().map(|(stream, _)| Socket::Unix(stream)),
-                (_, Some(tcp)) => tcp.accept().map(|(stream, _)| Socket::Tcp(stream)),
+            let accepted = match (token, &self.tcp, &self.tls) {
+                (UNIX, ..) => self.unix.accept().map(|(stream, _)| Socket::Unix(stream)),
+                (TCP, Some(tcp), _) => tcp.accept().map(|(stream, _)| Socket::Tcp(stream)),
+                (TLS, _, Some((tls, keys))) => tls.accept().and_then(|(stream, _)| {
+                    Ok(Socket::Tls(Box::new(TlsStream::new(stream, keys)?)))
+                }),
                 _ => return,
             };
             match accepted {
@@ -276,6 +304,7 @@ impl Ingress {
         if std::mem::take(&mut self.accept_again) {
             self.accept(UNIX);
             self.accept(TCP);
+            self.accept(TLS);
             if !self.accept_again {
                 self.health.restate("accept", &[]);
             }
@@ -353,6 +382,10 @@ impl Ingress {
                 self.ended.push_back((self.clock.instant(), memories));
                 self.discard_ended();
             }
+            if connection.listens {
+                self.deaf.push_back(number);
+                self.retry_closing();
+            }
         }
         let connections = self.health.connections.get();
         self.health.connections.set(connections.saturating_sub(1));
@@ -386,6 +419,12 @@ impl Ingress {
             }
             self.closing.pop_front();
         }
+        while let Some(&number) = self.deaf.front() {
+            if !self.tell_herald(Unsubscribe::KIND, number, 0, ANY, &[]) {
+                return;
+            }
+            self.deaf.pop_front();
+        }
     }
 
     fn look_at_timers(&mut self) {
@@ -398,8 +437,11 @@ impl Ingress {
         self.retry_accepting();
         self.end_sessions_if_stopped();
         self.discard_ended();
-        if let Ok(Reload { access, keys }) = self.reloads.try_recv() {
+        if let Ok(Reload { access, keys, tls }) = self.reloads.try_recv() {
             self.access = access;
+            if let (Some((_, keys)), Some(new)) = (&mut self.tls, tls) {
+                *keys = new;
+            }
             self.keys.throttle_per_s = keys.throttle_per_s;
             self.keys.throttle_burst = keys.throttle_burst;
         }
@@ -435,15 +477,27 @@ impl Ingress {
 
     // ---- towards the core ------------------------------------------------------------------
 
-    fn read_all(&mut self) -> bool {
+    fn read_all(&mut self, bytes: &mut [u8; FRAME_BYTES_MAX]) -> bool {
         let mut moved = false;
+        let mut handshakes = 0;
         for at in 0..self.connections.len() as u32 {
-            moved |= self.read_one(at);
+            if let Some(Some(connection)) = self.connections.get(at as usize)
+                && connection.readable
+                && connection.is_handshaking()
+            {
+                handshakes += 1;
+                if handshakes > HANDSHAKES_PER_TURN {
+                    continue;
+                }
+            }
+            moved |= self.read_one(at, bytes);
         }
-        moved
+        // Who waits for a turn at the door is something to do.
+        moved || handshakes > HANDSHAKES_PER_TURN
     }
 
-    fn read_one(&mut self, at: u32) -> bool {
+    /// Handles what a connection has said; each frame is copied to `bytes` first.
+    fn read_one(&mut self, at: u32, bytes: &mut [u8; FRAME_BYTES_MAX]) -> bool {
         let mut frames = 0;
         while frames < FRAMES_PER_TURN {
             if self.yields(at) {
@@ -453,16 +507,15 @@ impl Ingress {
             if !connection.may_have_frames() {
                 break;
             }
-            let mut bytes = [0; FRAME_BYTES_MAX];
             let ringed = connection.rings.is_some();
             let next = if let Some(rings) = &mut connection.rings {
                 match rings.requests.pop() {
-                    Ok(Some(record)) => copy_frame(record.bytes, &mut bytes),
+                    Ok(Some(record)) => copy_frame(record.bytes, bytes),
                     Ok(None) => Ok(0),
                     Err(_) => Err(Goodbye::BadFrame),
                 }
             } else {
-                connection.next_frame(&mut bytes).map_err(|error| match error {
+                connection.next_frame(bytes).map_err(|error| match error {
                     frame::FrameError::Version(_) => Goodbye::BadVersion,
                     _ => Goodbye::BadFrame,
                 })
@@ -519,12 +572,12 @@ impl Ingress {
             connection.spoke = true;
         }
         let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
-        let (slot, role) = match connection.stage {
+        let slot = match connection.stage {
             Stage::New if kind == Logon::KIND => return self.logon(at, &frame),
             Stage::New => return self.refuse(at, sequence, kind, Reject::NotLoggedOn, 0),
             Stage::Opening => return self.refuse(at, sequence, kind, Reject::NotLoggedOn, 0),
             Stage::Closing => return,
-            Stage::Open { slot, role } => (slot, role),
+            Stage::Open { slot } => slot,
         };
         if sequence != connection.next_request {
             return self.close(at, Some(Goodbye::SequenceGap));
@@ -535,8 +588,13 @@ impl Ingress {
             Logon::KIND => self.refuse(at, sequence, kind, Reject::AlreadyLoggedOn, 0),
             Logout::KIND => self.close(at, Some(Goodbye::LoggedOut)),
             Attach::KIND => self.attach(at, &frame),
+            Subscribe::KIND | Take::KIND | Unsubscribe::KIND => {
+                if let Err((code, detail)) = self.listen(at, &frame) {
+                    self.refuse(at, sequence, kind, code, detail);
+                }
+            }
             _ => {
-                if let Err((code, detail)) = self.request(at, slot, role, &frame) {
+                if let Err((code, detail)) = self.request(at, slot, &frame) {
                     self.refuse(at, sequence, kind, code, detail);
                 }
             }
@@ -544,13 +602,7 @@ impl Ingress {
     }
 
     /// A request for the core, or a question the gateway answers itself.
-    fn request(
-        &mut self,
-        at: u32,
-        slot: u32,
-        role: Role,
-        frame: &Frame<'_>,
-    ) -> Result<(), (Reject, u64)> {
+    fn request(&mut self, at: u32, slot: u32, frame: &Frame<'_>) -> Result<(), (Reject, u64)> {
         let (kind, sequence) = (frame.header.kind, frame.header.sequence.get());
         if is_internal(kind) {
             return Err((Reject::UnknownKind, 0));
@@ -565,9 +617,8 @@ impl Ingress {
         if anonymous && (!is_query(kind) || kind == Replay::KIND) {
             return Err((Reject::NotPermitted, 0));
         }
-        if let Command::Query(Query::Audit(_)) = command
-            && role != Role::Operator
-            && role != Role::Observer
+        if let Command::Query(Query::Audit(_) | Query::Ledger) = command
+            && !self.sees_all(at)
         {
             return Err((Reject::NotPermitted, 0));
         }
@@ -590,6 +641,67 @@ impl Ingress {
             connection.asked_at = self.turned_at;
         }
         Ok(())
+    }
+
+    /// True for who may see what is everybody's: operators, and observers of no one account.
+    fn sees_all(&self, at: u32) -> bool {
+        let Some(Some(connection)) = self.connections.get(at as usize) else { return false };
+        connection.session.is_none_or(|session| match session.role {
+            Role::Operator => true,
+            Role::Observer => session.account == ANY,
+            Role::Agent | Role::Tenant => false,
+        })
+    }
+
+    /// What a connection says about its subscription, to the herald. Operators and observers may
+    /// know everything, a tenant what concerns its account.
+    fn listen(&mut self, at: u32, frame: &Frame<'_>) -> Result<(), (Reject, u64)> {
+        let (kind, request) = (frame.header.kind, frame.header.sequence.get());
+        let length = SCHEMA.iter().find(|row| row.0 == kind).map_or(0, |row| row.2);
+        if frame.body.len() != length {
+            return Err((Reject::BadLength, 0));
+        }
+        if let Some(message) = frame.message::<Subscribe>() {
+            let nothing =
+                message.what == 0 || message.what & !(TELL_SWAPS | TELL_FUNDS | TELL_CREDITS) != 0;
+            let unplaced = message.from.get() == 0 && message.part.get() != 0;
+            if nothing || unplaced || message.reserved != [0; 3] {
+                return Err((Reject::BadField, 0));
+            }
+        }
+        self.throttle(at)?;
+        let all = self.sees_all(at);
+        let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return Ok(()) };
+        let account = match connection.session {
+            _ if all => Some(ANY),
+            Some(session) if session.role != Role::Agent => Some(session.account),
+            _ => None,
+        };
+        let Some(account) = account else { return Err((Reject::NotPermitted, 0)) };
+        connection.listens |= kind == Subscribe::KIND;
+        let number = connection.admission << PLACE_BITS | at;
+        if self.tell_herald(kind, number, request, account, frame.body) {
+            Ok(())
+        } else {
+            Err((Reject::Busy, 0))
+        }
+    }
+
+    /// False if the herald's ring is full.
+    fn tell_herald(
+        &mut self,
+        kind: u8,
+        connection: u32,
+        request: u64,
+        account: u32,
+        body: &[u8],
+    ) -> bool {
+        let head = Subscription {
+            request: request.into(),
+            connection: connection.into(),
+            account: account.into(),
+        };
+        self.subscriptions.try_push(kind.into(), &[head.as_bytes(), body]).is_ok()
     }
 
     /// False if the queue is nearly full and this connection has had its share of the last part,
@@ -651,7 +763,8 @@ impl Ingress {
         if logon.cancel_on_disconnect > 1 || logon.reserved != [0; 2] {
             return refuse(self, Reject::BadField);
         }
-        let admitted = match self.access.admit(connection.peer, logon) {
+        let peer = connection.peer().map_err(|_| Reject::BadCredentials);
+        let admitted = match peer.and_then(|peer| self.access.admit(&peer, logon)) {
             Ok(admitted) => admitted,
             Err(code) => return refuse(self, code),
         };
@@ -662,7 +775,6 @@ impl Ingress {
             asked => asked.clamp(least, most),
         };
         connection.heartbeat_ms = heartbeat_ms;
-        connection.role = admitted.role;
         if logon.session.get() == 0 {
             return self.open_anonymous(at, heartbeat_ms);
         }
@@ -670,14 +782,14 @@ impl Ingress {
         connection.session = Some(Named {
             number: logon.session.get(),
             account: admitted.account,
-            instance: logon.instance.get(),
+            instance: admitted.instance,
             role: admitted.role,
         });
         let body = OpenSession {
             session: logon.session,
             replay_from: logon.replay_from,
             account: admitted.account.into(),
-            instance: logon.instance,
+            instance: admitted.instance.into(),
             heartbeat_ms: heartbeat_ms.into(),
             role: admitted.role as u8,
             cancel_on_disconnect: logon.cancel_on_disconnect,
@@ -698,7 +810,7 @@ impl Ingress {
     /// A session that only asks: the machine need not know of it.
     fn open_anonymous(&mut self, at: u32, heartbeat_ms: u32) {
         let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return };
-        connection.stage = Stage::Open { slot: ANY, role: Role::Observer };
+        connection.stage = Stage::Open { slot: ANY };
         connection.next_request = 1;
         let ack = LogonAck {
             time_ns: self.clock.now_ns().into(),
@@ -766,11 +878,10 @@ impl Ingress {
 
     // ---- back to the peers -----------------------------------------------------------------
 
-    fn carry_back(&mut self) -> bool {
+    fn carry_back(&mut self, bytes: &mut [u8; FRAME_BYTES_MAX]) -> bool {
         let mut moved = false;
         for at in 0..self.answers.len() {
             for _ in 0..DELIVERIES_PER_TURN {
-                let mut bytes = [0; FRAME_BYTES_MAX];
                 let Some(record) = take(&mut self.answers[at]) else { break };
                 let tag = record.tag;
                 let (head, frame) = split::<Delivery>(record.bytes);
@@ -841,7 +952,7 @@ impl Ingress {
                 return;
             }
         };
-        opening.stage = Stage::Open { slot, role: opening.role };
+        opening.stage = Stage::Open { slot };
         opening.heard = self.turned_at;
         self.opening.retain(|&opening| opening != at);
         if let Ok(Some(frame)) = Frame::parse(bytes)
@@ -889,9 +1000,19 @@ impl Ingress {
     }
 
     fn status(&mut self, at: u32, request: u64) {
-        self.send(at, 0, &self.health.status_row());
-        for row in self.health.fault_rows() {
-            self.send(at, 0, &row);
+        let mut status = self.health.status_row();
+        if self.sees_all(at) {
+            self.send(at, 0, &status);
+            for row in self.health.fault_rows() {
+                self.send(at, 0, &row);
+            }
+        } else {
+            // How the daemon is concerns everyone; how many others there are, and what ails their
+            // instances, does not.
+            let hidden = [&mut status.accounts, &mut status.instances, &mut status.orders];
+            hidden.into_iter().for_each(|count| *count = U32::ZERO);
+            (status.connections, status.faults) = (U32::ZERO, U32::ZERO);
+            self.send(at, 0, &status);
         }
         self.send(at, 0, &QueryEnd { request: request.into(), next: u64::MAX.into() });
     }

@@ -9,7 +9,8 @@
 //!                                                      └──> cgroup v2
 //! ```
 //!
-//! Stages speak only through rings. A stage never waits inside a turn: it does what it can and
+//! Subscriptions go from ingress to the herald, which follows the journal by itself and answers as
+//! the clerk does. Stages speak only through rings. A stage never waits inside a turn: it does what it can and
 //! returns; its thread waits when none of its stages could do anything.
 
 pub mod record;
@@ -75,8 +76,10 @@ pub struct Rings {
     pub intents: Ring,
     /// Read by the clerk.
     pub questions: Ring,
-    /// Read by ingress (gateway thread): from publish, from actuate, from the clerk.
-    pub replies: [Ring; 3],
+    /// Read by the herald.
+    pub subscriptions: Ring,
+    /// Read by ingress (gateway thread): from publish, actuate, the clerk and the herald.
+    pub replies: [Ring; 4],
 }
 
 /// Each thread's doorbell and the bell that rings it. Where stages share the gateway's thread,
@@ -92,6 +95,8 @@ pub struct Doorbells {
     pub actuate: (Bell, Doorbell),
     /// Clerk.
     pub clerk: (Bell, Doorbell),
+    /// Herald.
+    pub herald: (Bell, Doorbell),
 }
 
 impl Doorbells {
@@ -112,6 +117,7 @@ impl Doorbells {
             gateway,
             actuate: doorbell::pair()?,
             clerk: doorbell::pair()?,
+            herald: doorbell::pair()?,
         })
     }
 }
@@ -140,8 +146,10 @@ impl Rings {
             durable: ring(small, &bells.gateway)?,
             intents: between(bytes, &bells.actuate)?,
             questions: between(small, &bells.clerk)?,
+            subscriptions: between(small, &bells.herald)?,
             replies: [
                 ring(bytes, &bells.gateway)?,
+                between(bytes, &bells.gateway)?,
                 between(bytes, &bells.gateway)?,
                 between(bytes, &bells.gateway)?,
             ],

@@ -80,7 +80,7 @@ impl Publish {
         if self.unshown > 0 && (!released || self.unshown >= UNSHOWN_TURNS_MAX) {
             self.unshown = 0;
             let Publish { board, desk, .. } = self;
-            desk.show_changed(|book, view| board.write(book, view));
+            desk.market.show_changed(|book, view| board.write(book, view));
         }
     }
 

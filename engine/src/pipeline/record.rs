@@ -67,6 +67,18 @@ pub struct Delivery {
     pub slot: U32,
 }
 
+/// Before what a connection says about its subscription. The tag is the message's kind.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Subscription {
+    /// Request's number, 0 where the connection is gone.
+    pub request: U64,
+    /// Connection.
+    pub connection: U32,
+    /// Account it may know of, or `ANY`.
+    pub account: U32,
+}
+
 /// The frame is for whoever holds the session's slot now.
 pub const TO_SESSION: u32 = 1;
 /// The frame is for this connection.

@@ -17,11 +17,14 @@ mod prepare;
 mod log;
 pub use log::{Append, Log, LogConfig, LogError, Sync};
 
+mod handover;
+pub use handover::{Block, Handed, Handing, handover};
+
 mod reader;
 pub use reader::{ReadError, Reader, Stop, Verify};
 
 mod recover;
-pub use recover::{Cut, Rebuilt, RecoverError, Recovered, recover};
+pub use recover::{Cut, Rebuilt, RecoverError, Recovered, recover, recover_handing};
 
 pub mod snapshot;
 

@@ -1,10 +1,9 @@
 //! Reading the log back: at start-up, for snapshots, for audit, also while it is being written.
 
 use super::Point;
+use super::handover::Handing;
 use super::medium::{Host, Medium, MediumFile};
-use super::record::{
-    ALIGN_BYTES, HEADER_BYTES, RECORD_BYTES_MAX, Record, RecordError, decode, decode_with,
-};
+use super::record::{ALIGN_BYTES, HEADER_BYTES, RECORD_BYTES_MAX, Record, RecordError, decode};
 use super::segment::{
     self, BLOCK_BYTES, FileError, HeaderError, SegmentHash, SegmentHeader, failed,
 };
@@ -19,9 +18,6 @@ const _: () = assert!(RECORD_BYTES_MAX.is_multiple_of(ALIGN_BYTES));
 /// How much a [`Reader`] verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Sequence and chain value of every record, of bytes whose checksums this process has just
-    /// verified.
-    Chain,
     /// Every record's checksum, sequence and chain value, and each segment's header.
     Records,
     /// Also the BLAKE3 hash of each whole segment read that has a successor.
@@ -94,8 +90,6 @@ pub(crate) struct SegmentCursor<F> {
     pub(crate) path: PathBuf,
     file: F,
     pub(crate) header: SegmentHeader,
-    /// Whether records' checksums are verified.
-    checksums: bool,
     /// Last record read.
     pub(crate) last: Point,
     buffer: Vec<u8>,
@@ -108,6 +102,9 @@ pub(crate) struct SegmentCursor<F> {
     /// Hash of everything before `hashed` in the buffer, if it is wanted.
     hasher: Option<blake3::Hasher>,
     hashed: usize,
+    /// Who is handed the records, if somebody is; the first in the buffer starts at `unhanded`.
+    pub(crate) handing: Option<Handing>,
+    unhanded: usize,
     /// The record read last, without its body, and where in the buffer that is.
     record: Record<'static>,
     body_at: usize,
@@ -141,7 +138,6 @@ impl<F: MediumFile> SegmentCursor<F> {
             path: path.to_owned(),
             file,
             header,
-            checksums: true,
             last: Point { sequence: header.first_sequence.saturating_sub(1), chain: header.chain },
             buffer,
             buffer_at: 0,
@@ -149,6 +145,8 @@ impl<F: MediumFile> SegmentCursor<F> {
             next: BLOCK_BYTES,
             hasher: hash.then(blake3::Hasher::new),
             hashed: 0,
+            handing: None,
+            unhanded: BLOCK_BYTES,
             record: Record {
                 sequence: 0,
                 time_ns: 0,
@@ -190,7 +188,7 @@ impl<F: MediumFile> SegmentCursor<F> {
             self.fill()?;
         }
         let bytes = &self.buffer[self.next..self.filled];
-        let record = match decode_with(bytes, Some(self.header.salt), self.checksums) {
+        let record = match decode(bytes, Some(self.header.salt)) {
             Ok(record) => record,
             Err(error) => return Ok(self.stopped(Stop::NoRecord(error))),
         };
@@ -230,14 +228,30 @@ impl<F: MediumFile> SegmentCursor<F> {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&self.buffer[self.hashed..self.next]);
         }
-        self.buffer.copy_within(self.next..self.filled, 0);
+        match &self.handing {
+            Some(handing) => {
+                let mut buffer = handing.buffer(BUFFER_BYTES);
+                let rest = &self.buffer[self.next..self.filled];
+                buffer[..rest.len()].copy_from_slice(rest);
+                let full = std::mem::replace(&mut self.buffer, buffer);
+                handing.give(full, self.unhanded..self.next);
+            }
+            None => self.buffer.copy_within(self.next..self.filled, 0),
+        }
         self.buffer_at += self.next as u64;
         self.filled -= self.next;
-        (self.next, self.hashed) = (0, 0);
+        (self.next, self.hashed, self.unhanded) = (0, 0, 0);
         let at = self.buffer_at + self.filled as u64;
         let read = read_some(&self.file, &mut self.buffer[self.filled..], at);
         self.filled += read.map_err(failed("read", &self.path))?;
         Ok(())
+    }
+
+    /// Hands over the last of the records.
+    pub(crate) fn hand_over(self) {
+        if let Some(handing) = self.handing {
+            handing.give(self.buffer, self.unhanded..self.next);
+        }
     }
 
     /// What lies behind the last record.
@@ -399,13 +413,13 @@ fn open_segment<M: Medium>(
     verify: Verify,
 ) -> Result<SegmentCursor<M::File>, ReadError> {
     let path = segment::path(dir, first);
-    let mut cursor = SegmentCursor::open(medium, &path, verify == Verify::Trail).map_err(
-        |error| match error {
-            OpenError::File(error) => ReadError::File(error),
-            OpenError::Header(reason) => ReadError::Header { path: path.clone(), reason },
-        },
-    )?;
-    cursor.checksums = verify != Verify::Chain;
+    let cursor =
+        SegmentCursor::open(medium, &path, verify == Verify::Trail).map_err(
+            |error| match error {
+                OpenError::File(error) => ReadError::File(error),
+                OpenError::Header(reason) => ReadError::Header { path: path.clone(), reason },
+            },
+        )?;
     if cursor.header.first_sequence != first {
         let what = "its header names another first record";
         return Err(ReadError::Broken { path, sequence: first.saturating_sub(1), what });

@@ -15,6 +15,7 @@
 //! that nothing rests on a flush that may have failed.
 
 use super::Point;
+use super::handover::Handing;
 use super::medium::{Host, Medium, MediumFile};
 use super::reader::{OpenError, SegmentCursor, Tail, read_some, search};
 use super::segment::{
@@ -201,15 +202,10 @@ pub fn recover<M: Medium>(
     mirror: Option<&Path>,
     known: Point,
 ) -> Result<Recovered<M>, RecoverError> {
-    let mut dirs = vec![LockedDir::take(medium, dir)?];
-    let Some(mirror) = mirror else {
-        let side = Side::examine(medium, dir, known)?;
-        let cuts = side.settle()?.into_iter().collect();
-        let (last, previous) = (side.last, side.hash);
-        return Ok(Recovered { last, cuts, rebuilt: None, previous, dirs, medium: medium.clone() });
-    };
-    dirs.push(LockedDir::take(medium, mirror)?);
-    let sides = (Side::examine(medium, dir, known), Side::examine(medium, mirror, known));
+    let Some(mirror) = mirror else { return recover_one(medium, dir, known, None) };
+    let dirs = vec![LockedDir::take(medium, dir)?, LockedDir::take(medium, mirror)?];
+    let examine = |dir| Side::examine(medium, dir, known, None);
+    let sides = (examine(dir), examine(mirror));
     let (good, other, damage) = match sides {
         (Ok(log), Ok(copy)) if log.last == copy.last && log.hash == copy.hash => {
             let cuts = log.settle()?.into_iter().chain(copy.settle()?).collect();
@@ -238,6 +234,33 @@ pub fn recover<M: Medium>(
     Ok(Recovered { last, cuts, rebuilt, previous, dirs, medium })
 }
 
+/// As [`recover`] without a mirror. Each record is handed over as soon as it is verified, from the
+/// segment on that holds `known`; also if the log then turns out to be damaged behind it.
+///
+/// # Errors
+/// As [`recover`]; what was handed over then means nothing.
+pub fn recover_handing<M: Medium>(
+    medium: &M,
+    dir: &Path,
+    known: Point,
+    handing: Handing,
+) -> Result<Recovered<M>, RecoverError> {
+    recover_one(medium, dir, known, Some(handing))
+}
+
+fn recover_one<M: Medium>(
+    medium: &M,
+    dir: &Path,
+    known: Point,
+    handing: Option<Handing>,
+) -> Result<Recovered<M>, RecoverError> {
+    let dirs = vec![LockedDir::take(medium, dir)?];
+    let side = Side::examine(medium, dir, known, handing)?;
+    let cuts = side.settle()?.into_iter().collect();
+    let (last, previous) = (side.last, side.hash);
+    Ok(Recovered { last, cuts, rebuilt: None, previous, dirs, medium: medium.clone() })
+}
+
 /// A file that may be a segment.
 #[derive(Clone, Debug)]
 struct Candidate {
@@ -264,7 +287,12 @@ struct Side<'a, M> {
 
 impl<'a, M: Medium> Side<'a, M> {
     /// Verifies a directory without changing it.
-    fn examine(medium: &'a M, dir: &Path, known: Point) -> Result<Side<'a, M>, RecoverError> {
+    fn examine(
+        medium: &'a M,
+        dir: &Path,
+        known: Point,
+        handing: Option<Handing>,
+    ) -> Result<Side<'a, M>, RecoverError> {
         let (mut candidates, prepared) = candidates(medium, dir)?;
         let mut side = Side {
             medium,
@@ -290,8 +318,10 @@ impl<'a, M: Medium> Side<'a, M> {
         // A segment is begun only when the one before it is complete, so its name is a proof.
         let written = candidates.last().map_or(0, |last| last.first - 1);
         for candidate in candidates {
-            side.examine_segment(candidate, written, known)?;
+            side.examine_segment(candidate, written, known, handing.clone())?;
         }
+        // Whoever executes may end: what else there is to look at holds no record.
+        drop(handing);
         if let Some(path) = prepared {
             let tail = search_file(medium, &path, side.last.sequence)?;
             if tail.highest.is_some() {
@@ -312,8 +342,10 @@ impl<'a, M: Medium> Side<'a, M> {
         candidate: Candidate,
         written: u64,
         known: Point,
+        handing: Option<Handing>,
     ) -> Result<(), RecoverError> {
         let mut cursor = self.open_segment(&candidate, written)?;
+        cursor.handing = handing;
         while cursor.step()? {
             if cursor.last.sequence == known.sequence && cursor.last.chain != known.chain {
                 let (dir, known) = (self.dir.clone(), known.sequence);
@@ -336,6 +368,7 @@ impl<'a, M: Medium> Side<'a, M> {
             self.torn_bytes = tail.torn_bytes;
         }
         (self.last, self.end, self.hash) = (cursor.last, cursor.end(), cursor.hash());
+        cursor.hand_over();
         self.segments.push(candidate);
         Ok(())
     }

@@ -141,12 +141,24 @@ pub fn write<M: Medium>(
 /// # Errors
 /// The directory can not be read.
 pub fn newest_valid<M: Medium>(medium: &M, dir: &Path) -> Result<Newest, FileError> {
+    newest_valid_through(medium, dir, u64::MAX)
+}
+
+/// As [`newest_valid`], of those up to sequence `through`.
+///
+/// # Errors
+/// The directory can not be read.
+pub fn newest_valid_through<M: Medium>(
+    medium: &M,
+    dir: &Path,
+    through: u64,
+) -> Result<Newest, FileError> {
     let mut damaged = Vec::new();
     let numbers = match numbered(medium, dir, SUFFIX) {
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => Vec::new(),
         numbers => numbers?,
     };
-    for sequence in numbers.into_iter().rev() {
+    for sequence in numbers.into_iter().rev().filter(|&sequence| sequence <= through) {
         match read(medium, dir, sequence) {
             Ok(snapshot) => return Ok(Newest { snapshot: Some(snapshot), damaged }),
             Err(error) => damaged.push(error),

@@ -63,7 +63,7 @@ pub fn run(command: &BookCommand, reach: &Reach, out: &mut Output) -> Result<(),
     }
     out.print(b"\x1b[2J")?;
     loop {
-        out.print(frame(&screen(&source.shown, depth)).as_bytes())?;
+        out.print(redraw(&screen(&source.shown, depth)).as_bytes())?;
         // Waiting here keeps the session alive and notices when the daemon goes.
         door.client.recv(REDRAW)?;
         source.refresh(&mut door, &chosen)?;
@@ -193,7 +193,7 @@ fn screen(shown: &[Shown], depth: bool) -> String {
 }
 
 /// A price in ticks, or `-` for none.
-fn ticks(price: u32) -> String {
+pub fn ticks(price: u32) -> String {
     if price == 0 { "-".to_owned() } else { price.to_string() }
 }
 
@@ -287,7 +287,7 @@ fn depth_screen((row, view): &Shown) -> String {
 }
 
 /// The text drawn over the last one: from the top, each line's rest and all below it cleared.
-fn frame(screen: &str) -> String {
+pub fn redraw(screen: &str) -> String {
     format!("\x1b[H{}\x1b[J", screen.replace('\n', "\x1b[K\n"))
 }
 
@@ -357,6 +357,6 @@ CREDITS  BID  ASK  CREDITS
 
     #[test]
     fn a_drawing_clears_what_it_does_not_cover() {
-        assert_eq!(frame("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+        assert_eq!(redraw("a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
     }
 }

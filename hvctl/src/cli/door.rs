@@ -53,14 +53,19 @@ pub fn refusal(kind: u8, code: u8) -> String {
         return format!("{what} refused with code {code}, which this hvctl does not know");
     };
     let hint = match reject {
-        Reject::BadCredentials => "; see [[access]] in vendued's configuration, or --token-file",
+        Reject::BadCredentials => {
+            "; [[access]] in vendued's configuration grants this user, token or certificate no such \
+             role or account"
+        }
         Reject::NotPermitted => "; ask with a --role that may",
         Reject::Throttled | Reject::Busy => "; wait and try again",
         Reject::JournalStopped => "; see `hvctl status`",
         Reject::InsufficientFunds => "; see `hvctl account list` and `hvctl account deposit`",
         Reject::InsufficientCredits => "; see `hvctl instance list`",
         Reject::InsufficientCapacity => "; see `hvctl tier list`",
+        Reject::UnknownInstance => "; it does not exist, or is not yours",
         Reject::UnknownBook | Reject::BadPrice | Reject::WrongTier => "; see `hvctl book`",
+        Reject::ReplayGone => "; the older ones are in `hvctl audit`",
         Reject::UnknownOrder => "; see `hvctl orders INSTANCE`",
         _ => "",
     };
@@ -117,9 +122,24 @@ impl Reach {
         Ok(Reach { endpoint, token })
     }
 
-    /// An anonymous session that only reads.
+    /// A session to read by: an anonymous one for who may see everything, otherwise as the tenant
+    /// or agent that the daemon takes this side for.
     pub fn reader(&self) -> Result<Door, Trouble> {
-        self.connect(Identity::observer())
+        let own = |role| Identity { role, ..Identity::tenant(ANY) };
+        let mut first = None;
+        for identity in [Identity::observer(), own(Role::Tenant), own(Role::Agent)] {
+            let identity = Identity { token: self.token, ..identity };
+            match Client::connect(&self.endpoint, &identity) {
+                Ok(client) => return Ok(Door { client }),
+                Err(error @ ClientError::Refused { code, .. })
+                    if code == Reject::BadCredentials as u8 =>
+                {
+                    first.get_or_insert(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(first.map_or(Trouble::Connection("nobody answered".to_owned()), Trouble::from))
     }
 
     /// A session of its own that may change things.

@@ -17,9 +17,12 @@ mod instance;
 mod launch;
 mod ledger;
 mod limits;
+mod market;
 mod order;
 mod phase;
+mod pki;
 mod status;
+mod subscribe;
 mod tier;
 mod trades;
 
@@ -53,7 +56,8 @@ each result is one object on a line of its own; handles, sessions and chain valu
 there, since they use all of 64 bits."
 )]
 struct Cli {
-    /// Where vendued listens: unix:PATH, shm:PATH or tcp:ADDRESS:PORT
+    /// Where vendued listens: unix:PATH, shm:PATH, tcp:ADDRESS:PORT or tls:DIR@HOST:PORT, with DIR
+    /// as `hvctl pki client` makes it
     #[arg(
         long,
         global = true,
@@ -63,7 +67,7 @@ struct Cli {
         default_value = "unix:/run/vendued/vendued.sock"
     )]
     connect: String,
-    /// File with the 32 bytes that vendued asks for over TCP
+    /// File with the 32 bytes that vendued asks for over plain TCP
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Print JSON, one object a line
@@ -97,14 +101,21 @@ enum Command {
     Book(book::BookCommand),
     /// Halt a book, call it to an auction, or let it go on
     Phase(phase::PhaseCommand),
-    /// Show the newest trades
+    /// Show average prices, VWAP and volume of the books, or the bars of one
+    Market(market::MarketCommand),
+    /// Show the newest trades, or the tape from a trade on
     Trades(trades::TradesCommand),
     /// Show the ledger; exit code 1 if an asset does not sum to zero
     Ledger,
     /// Show every transaction, the chain verified; exit code 1 if it is broken
     Audit(audit::AuditCommand),
+    /// Tell every trade and balance that changes, each once and in order, until Ctrl-C
+    Subscribe(subscribe::SubscribeCommand),
     /// Show the limits on the host: wanted, written, read back
     Limits(limits::LimitsCommand),
+    /// Make the certificates of a small site, for TLS between hosts
+    #[command(subcommand)]
+    Pki(pki::PkiCommand),
     /// Trade for an instance: offer the credits it will not need, request those it will lack
     Agent(agent::AgentCommand),
     /// Print the completions for a shell
@@ -143,6 +154,9 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         clap_complete::generate(shell, &mut Cli::command(), "hvctl", &mut script);
         return Ok(out.print(&script)?);
     }
+    if let Command::Pki(command) = &cli.command {
+        return pki::run(command, &mut out);
+    }
     let reach = Reach::new(&cli.connect, cli.token_file.as_deref())?;
     match &cli.command {
         Command::Status => status::run(&reach, &mut out),
@@ -154,12 +168,14 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Orders(command) => order::orders(command, &reach, &mut out),
         Command::Book(command) => book::run(command, &reach, &mut out),
         Command::Phase(command) => phase::run(command, &reach, &mut out),
+        Command::Market(command) => market::run(command, &reach, &mut out),
         Command::Trades(command) => trades::run(command, &reach, &mut out),
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),
+        Command::Subscribe(command) => subscribe::run(command, &reach, &mut out),
         Command::Limits(command) => limits::run(command, &reach, &mut out),
         Command::Agent(command) => agent::run(command, &reach, &mut out),
-        Command::Completions { .. } => Ok(()),
+        Command::Pki(_) | Command::Completions { .. } => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `hvctl trades`: the newest trades.
+//! `hvctl trades`: the newest trades, or the tape from one on.
 
 use super::door::{Reach, Trouble};
 use super::names::Directory;
@@ -18,16 +18,25 @@ pub struct TradesCommand {
     /// At most this many; the daemon may keep and answer fewer
     #[arg(long, default_value_t = 50)]
     limit: u32,
+    /// From this trade's number on, all that the daemon's tape has; 0 for the oldest it keeps
+    #[arg(long, value_name = "TRADE", conflicts_with = "limit")]
+    from: Option<u64>,
 }
 
 /// Runs the command.
 pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     let mut door = reach.reader()?;
     let names = Directory::read(&mut door)?;
-    let query = QueryTrades {
-        limit: command.limit.into(),
-        book: command.book.unwrap_or(ANY_BOOK).into(),
-        reserved: 0.into(),
+    let book = command.book.unwrap_or(ANY_BOOK).into();
+    let rows: Vec<TradeRow> = match command.from {
+        Some(from) => door.client.ask_all(|next| QueryTape {
+            from: from.max(next).into(),
+            book,
+            reserved: [0; 6],
+        })?,
+        None => {
+            door.rows(&QueryTrades { limit: command.limit.into(), book, reserved: 0.into() })?
+        }
     };
     let mut list = out.list(&[
         left("TIME"),
@@ -39,15 +48,15 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
         right("TICKS"),
         left("TAKER"),
     ]);
-    for row in door.rows::<TradeRow>(&query)? {
+    for row in rows {
         let taker_side = Side::from_u8(row.taker_side).map_or("auction", Side::text);
         list.object(&json!({
             "trade": row.trade.get(),
             "sequence": row.sequence.get(),
             "time": rfc3339(row.time_ns.get()),
             "book": row.book.get(),
-            "seller": row.seller.get(),
-            "buyer": row.buyer.get(),
+            "seller": shown(row.seller),
+            "buyer": shown(row.buyer),
             "quantity_credits": row.quantity.get(),
             "price_ticks": row.price_ticks.get(),
             "taker_side": taker_side,
@@ -64,4 +73,9 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
         ]);
     }
     Ok(list.show()?)
+}
+
+/// An instance, unless who asks may not see whose trade it was.
+fn shown(instance: U32) -> Option<u32> {
+    Some(instance.get()).filter(|&instance| instance != ANY)
 }

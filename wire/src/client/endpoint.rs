@@ -9,13 +9,22 @@ use std::str::FromStr;
 pub const RING_BYTES_DEFAULT: u32 = 1 << 20;
 
 /// Where a daemon listens. Written `unix:/run/vendue.sock` (or the bare path),
-/// `tcp:127.0.0.1:7070` or `shm:/run/vendue.sock`.
+/// `tcp:127.0.0.1:7070`, `shm:/run/vendue.sock` or `tls:pki/alice@host.example:7412`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// A Unix socket.
     Unix(PathBuf),
     /// TCP; the logon must show a token.
     Tcp(SocketAddr),
+    /// TLS on TCP; the certificate says who logs on.
+    Tls {
+        /// Directory with `ca.pem`, `cert.pem` and `key.pem`, as `hvctl pki client` makes it.
+        dir: PathBuf,
+        /// Name or address that the daemon's certificate must hold.
+        host: String,
+        /// Port.
+        port: u16,
+    },
     /// A pair of rings in shared memory, handed over the Unix socket.
     Shm {
         /// The Unix socket.
@@ -27,7 +36,7 @@ pub enum Endpoint {
 
 /// The text names no endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no endpoint; use unix:PATH, shm:PATH or tcp:ADDRESS:PORT")]
+#[error("{0:?} is no endpoint; use unix:PATH, shm:PATH, tcp:ADDRESS:PORT or tls:DIR@HOST:PORT")]
 pub struct BadEndpoint(String);
 
 impl FromStr for Endpoint {
@@ -38,6 +47,16 @@ impl FromStr for Endpoint {
         let path = |path: &str| if path.is_empty() { Err(bad()) } else { Ok(PathBuf::from(path)) };
         if let Some(address) = text.strip_prefix("tcp:") {
             return address.parse().map(Endpoint::Tcp).map_err(|_| bad());
+        }
+        if let Some(rest) = text.strip_prefix("tls:") {
+            let (dir, place) = rest.rsplit_once('@').ok_or_else(bad)?;
+            let (host, port) = place.rsplit_once(':').ok_or_else(bad)?;
+            let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+            let port = port.parse().map_err(|_| bad())?;
+            if host.is_empty() {
+                return Err(bad());
+            }
+            return Ok(Endpoint::Tls { dir: path(dir)?, host: host.to_owned(), port });
         }
         if let Some(rest) = text.strip_prefix("shm:") {
             return Ok(Endpoint::Shm { path: path(rest)?, ring_bytes: RING_BYTES_DEFAULT });
@@ -51,6 +70,10 @@ impl fmt::Display for Endpoint {
         match self {
             Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
             Endpoint::Tcp(address) => write!(f, "tcp:{address}"),
+            Endpoint::Tls { dir, host, port } if host.contains(':') => {
+                write!(f, "tls:{}@[{host}]:{port}", dir.display())
+            }
+            Endpoint::Tls { dir, host, port } => write!(f, "tls:{}@{host}:{port}", dir.display()),
             Endpoint::Shm { path, .. } => write!(f, "shm:{}", path.display()),
         }
     }

@@ -1,5 +1,6 @@
 //! Frames in and out of one connection: a nonblocking socket, and rings once they are attached.
 
+use super::tls::Tls;
 use super::{ClientError, Endpoint, Received};
 use crate::doorbell::{Bell, Doorbell};
 use crate::frame::{FRAME_BYTES_MAX, Frame};
@@ -31,6 +32,7 @@ const _: () = assert!(BUFFER_BYTES >= 2 * FRAME_BYTES_MAX);
 enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<Tls>),
 }
 
 impl Socket {
@@ -47,6 +49,9 @@ impl Socket {
                 stream.set_nonblocking(true)?;
                 Ok(Socket::Tcp(stream))
             }
+            Endpoint::Tls { dir, host, port } => {
+                Ok(Socket::Tls(Box::new(Tls::connect(dir, host, *port)?)))
+            }
         }
     }
 
@@ -54,6 +59,7 @@ impl Socket {
         match self {
             Socket::Unix(stream) => stream.read(bytes),
             Socket::Tcp(stream) => stream.read(bytes),
+            Socket::Tls(stream) => stream.read(bytes),
         }
     }
 
@@ -61,7 +67,21 @@ impl Socket {
         match self {
             Socket::Unix(stream) => stream.write(bytes),
             Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Tls(stream) => stream.write(bytes),
         }
+    }
+
+    /// Hands the kernel what was written. True if nothing is left.
+    fn push(&mut self) -> io::Result<bool> {
+        match self {
+            Socket::Unix(_) | Socket::Tcp(_) => Ok(true),
+            Socket::Tls(stream) => stream.push(),
+        }
+    }
+
+    /// True if something may be here that the descriptor does not tell of.
+    fn may_have_more(&self) -> bool {
+        matches!(self, Socket::Tls(stream) if stream.more)
     }
 }
 
@@ -70,6 +90,7 @@ impl AsFd for Socket {
         match self {
             Socket::Unix(stream) => stream.as_fd(),
             Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Tls(stream) => stream.stream.as_fd(),
         }
     }
 }
@@ -269,7 +290,13 @@ impl Link {
                 Err(source) => return Err(ClientError::Io { call: "writing to", source }),
             }
         }
-        Ok(true)
+        match self.socket.push() {
+            Err(error) if connection_is_over(&error) => {
+                self.deaf = true;
+                Ok(true)
+            }
+            pushed => pushed.map_err(|source| ClientError::Io { call: "writing to", source }),
+        }
     }
 
     /// True if a look at the clock is due: always, unless a caller that never sleeps looks often.
@@ -281,7 +308,7 @@ impl Link {
     /// something is here already.
     pub(super) fn prepare_wait(&mut self) -> bool {
         let whole_frame = !matches!(Frame::parse(&self.inbox[self.start..self.end]), Ok(None));
-        if whole_frame || self.ended {
+        if whole_frame || self.ended || self.socket.may_have_more() {
             return false;
         }
         let Some(rings) = &mut self.rings else { return true };

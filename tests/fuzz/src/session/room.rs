@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use vendue_engine::clock::Clock;
-use vendue_engine::config::{AccessKeys, Config, DEFAULT, ThreadsKey};
+use vendue_engine::config::{Config, DEFAULT, ThreadsKey};
 use vendue_engine::desk::Desk;
 use vendue_engine::gateway::connection::INBOUND_BYTES;
 use vendue_engine::gateway::{access::Access, listen};
@@ -56,8 +56,8 @@ pub struct House {
     /// While the disk answers nothing, nothing new may be seen.
     pub stalled: bool,
     /// What the host and the clerk are asked, and the ends of theirs that nobody uses.
-    asked: [Consumer; 2],
-    _silent: ([Producer; 3], Sender<Reload>, Doorbells),
+    asked: [Consumer; 3],
+    _silent: ([Producer; 4], Sender<Reload>, Doorbells),
     socket: PathBuf,
 }
 
@@ -70,14 +70,20 @@ impl House {
         let health = Arc::new(Health::new(true, true, Clock::Host));
         let bells = Doorbells::new(ThreadsKey::Each).expect("doorbells");
         let rings = Rings::new(RING_BYTES, ThreadsKey::Each, &bells).expect("rings");
-        let [from_publish, from_actuate, from_clerk] = rings.replies;
+        let [from_publish, from_actuate, from_clerk, from_herald] = rings.replies;
         let last = machine.sequence();
         let mut desk = Desk::new(NARROW.sessions_max, REPLAY_BYTES);
-        NARROW.definitions().iter().for_each(|book| desk.add_book(book));
-        let board = BoardWriter::create(desk.books()).expect("a board");
-        let answers = [from_publish.1, from_actuate.1, from_clerk.1];
+        NARROW.definitions().iter().for_each(|book| desk.market.add_book(book));
+        let board = BoardWriter::create(desk.market.books()).expect("a board");
+        let answers = [from_publish.1, from_actuate.1, from_clerk.1, from_herald.1];
         let (reload, reloads) = crossbeam::channel::bounded(1);
-        let ingress = ingress(&socket, (rings.requests.0, answers), &board, reloads, &health);
+        let ingress = ingress(
+            &socket,
+            (rings.requests.0, rings.subscriptions.0, answers),
+            &board,
+            reloads,
+            &health,
+        );
         let time_ns = machine.time_ns();
         House {
             ingress,
@@ -118,8 +124,12 @@ impl House {
             disk: (rings.to_journal.1, rings.durable.0),
             written: last,
             stalled: false,
-            asked: [rings.intents.1, rings.questions.1],
-            _silent: ([rings.measured.0, from_actuate.0, from_clerk.0], reload, bells),
+            asked: [rings.intents.1, rings.questions.1, rings.subscriptions.1],
+            _silent: (
+                [rings.measured.0, from_actuate.0, from_clerk.0, from_herald.0],
+                reload,
+                bells,
+            ),
             socket,
         }
     }
@@ -196,7 +206,7 @@ impl House {
 /// The gateway's stage, listening.
 fn ingress(
     socket: &Path,
-    (requests, answers): (Producer, [Consumer; 3]),
+    (requests, subscriptions, answers): (Producer, Producer, [Consumer; 4]),
     board: &BoardWriter,
     reloads: Receiver<Reload>,
     health: &Arc<Health>,
@@ -208,7 +218,9 @@ fn ingress(
         doorbell,
         unix: listen::unix(socket).expect("a socket"),
         tcp: None,
+        tls: None,
         requests,
+        subscriptions,
         answers,
         access: access(),
         keys: config().gateway.clone(),
@@ -218,6 +230,7 @@ fn ingress(
         connections: Vec::new(),
         holders: vec![ANY; NARROW.sessions_max as usize],
         closing: VecDeque::new(),
+        deaf: VecDeque::new(),
         opening: Vec::new(),
         ended: VecDeque::new(),
         dirty: Vec::new(),
@@ -262,9 +275,9 @@ fn config() -> &'static Config {
 
 /// Whoever runs this may be anyone.
 fn access() -> Access {
-    let uid = nix::unistd::getuid().as_raw();
-    let keys = AccessKeys { uid: Some(uid), token_file: None, role: Role::Operator, account: None };
-    Access::load(&[keys]).expect("no token file")
+    let mut config = Config::embedded().expect("the embedded defaults");
+    config.access[0].as_mut().uid = Some(nix::unistd::getuid().as_raw());
+    Access::load(&config.access).expect("no token file")
 }
 
 /// A machine with accounts, funds, instances and credits.

@@ -1,0 +1,318 @@
+//! Every role, every request and question of the protocol, asked for what is the peer's own, for
+//! another's and for what does not exist. Generated from the protocol's schema: a message that is
+//! new is refused to everybody but operators until it is named here.
+
+use vendue_tests::daemon::{Daemon, Setup, eventually};
+use vendue_tests::market::*;
+use vendue_tests::raw::{Came, Raw};
+use vendue_wire::client::Identity;
+use vendue_wire::code::{OrderType, Role, Side};
+use vendue_wire::message::*;
+use zerocopy::IntoBytes;
+
+/// Who asks. The own party has the lowest numbers, so that rows from another's on are none of its.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Anonymous,
+    Observer,
+    /// An observer that is bound to the own account.
+    Auditor,
+    Agent,
+    Tenant,
+    Operator,
+}
+
+const EVERYONE: [Who; 6] =
+    [Who::Anonymous, Who::Observer, Who::Auditor, Who::Agent, Who::Tenant, Who::Operator];
+
+impl Who {
+    fn identity(self, own: Party) -> Identity {
+        let tenant = Identity::tenant(own.account);
+        match self {
+            Who::Anonymous => Identity::observer(),
+            Who::Observer => Identity { role: Role::Observer, account: ANY, ..tenant },
+            Who::Auditor => Identity { role: Role::Observer, ..tenant },
+            Who::Agent => Identity { role: Role::Agent, instance: own.instance, ..tenant },
+            Who::Tenant => tenant,
+            Who::Operator => Identity::operator(),
+        }
+    }
+
+    /// Sees only what is public or its own.
+    fn is_narrow(self) -> bool {
+        matches!(self, Who::Auditor | Who::Agent | Who::Tenant)
+    }
+
+    /// What it may ask for at all. Who is not named here may do nothing.
+    fn may(self, kind: u8) -> bool {
+        const TRADES: [u8; 4] = [NewOrder::KIND, Cancel::KIND, Replace::KIND, MassCancel::KIND];
+        const SHOWN_TO_ALL: [u8; 9] = [
+            QueryStatus::KIND,
+            QueryAccounts::KIND,
+            QueryInstances::KIND,
+            QueryTiers::KIND,
+            QueryBooks::KIND,
+            QueryOrders::KIND,
+            QueryTrades::KIND,
+            QueryLimits::KIND,
+            QueryDepth::KIND,
+        ];
+        const OF_THE_HOUSE: [u8; 2] = [QueryLedger::KIND, QueryAudit::KIND];
+        match self {
+            Who::Operator => true,
+            _ if SHOWN_TO_ALL.contains(&kind) => true,
+            Who::Anonymous => OF_THE_HOUSE.contains(&kind),
+            Who::Observer => OF_THE_HOUSE.contains(&kind) || kind == Replay::KIND,
+            Who::Auditor => kind == Replay::KIND,
+            Who::Agent | Who::Tenant => TRADES.contains(&kind) || kind == Replay::KIND,
+        }
+    }
+}
+
+/// Whose things a request names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Target {
+    account: u32,
+    instance: u32,
+    handle: u64,
+}
+
+/// A message of the schema.
+#[derive(Clone, Copy)]
+struct Message {
+    kind: u8,
+    name: &'static str,
+    bytes: usize,
+    fields: &'static [(&'static str, usize, usize)],
+}
+
+/// Every request and question that a session may send, but for those about the connection itself.
+fn requests() -> impl Iterator<Item = Message> {
+    let of_the_connection = [Logon::KIND, Heartbeat::KIND, Logout::KIND, Attach::KIND];
+    SCHEMA
+        .iter()
+        .map(|&(kind, name, bytes, fields)| Message { kind, name, bytes, fields })
+        .filter(move |message| message.kind < 0x40 && !of_the_connection.contains(&message.kind))
+}
+
+fn message(kind: u8) -> Option<Message> {
+    let row = SCHEMA.iter().find(|row| row.0 == kind)?;
+    Some(Message { kind, name: row.1, bytes: row.2, fields: row.3 })
+}
+
+impl Message {
+    fn is_question(&self) -> bool {
+        self.kind == Replay::KIND || (0x30..0x40).contains(&self.kind)
+    }
+
+    /// What a field of this message names, if that is somebody's.
+    fn named(&self, field: &str, target: &Target) -> Option<u64> {
+        match (field, self.kind) {
+            ("account", _) | ("from", QueryAccounts::KIND) => Some(target.account.into()),
+            ("instance", _) | ("from", QueryInstances::KIND | QueryLimits::KIND) => {
+                Some(target.instance.into())
+            }
+            ("handle", _) => Some(target.handle),
+            _ => None,
+        }
+    }
+
+    fn names_somebody(&self) -> bool {
+        let anyone = Target { account: 0, instance: 0, handle: 0 };
+        self.fields.iter().any(|field| self.named(field.0, &anyone).is_some())
+    }
+
+    /// A body that would be carried out for whom it is allowed.
+    fn body(&self, target: &Target, client_id: u64) -> Vec<u8> {
+        let mut body = self.template(client_id);
+        for &(field, at, bytes) in self.fields {
+            let value = match field {
+                "client_id" => Some(client_id),
+                _ => self.named(field, target),
+            };
+            if let Some(value) = value {
+                body[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
+            }
+        }
+        body
+    }
+
+    fn template(&self, number: u64) -> Vec<u8> {
+        let name = field::<NAME_BYTES>(&format!("made {number}")).expect("a short name");
+        match self.kind {
+            NewOrder::KIND => NewOrder {
+                price_ticks: 900.into(),
+                quantity: 1.into(),
+                book: BOOK.into(),
+                side: Side::Sell as u8,
+                order_type: OrderType::Limit as u8,
+                ..NewOrder::zeroed()
+            }
+            .as_bytes()
+            .to_vec(),
+            Replace::KIND => {
+                Replace { price_ticks: 901.into(), quantity: 1.into(), ..Replace::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            MassCancel::KIND => {
+                MassCancel { book: ANY_BOOK.into(), side: 2, ..MassCancel::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            CreateAccount::KIND => {
+                CreateAccount { name, ..CreateAccount::zeroed() }.as_bytes().to_vec()
+            }
+            CreateInstance::KIND => {
+                CreateInstance { name, ..CreateInstance::zeroed() }.as_bytes().to_vec()
+            }
+            Deposit::KIND => {
+                Deposit { amount_micro: 1.into(), ..Deposit::zeroed() }.as_bytes().to_vec()
+            }
+            Withdraw::KIND => {
+                Withdraw { amount_micro: 1.into(), ..Withdraw::zeroed() }.as_bytes().to_vec()
+            }
+            QueryTrades::KIND => {
+                QueryTrades { limit: 64.into(), book: ANY_BOOK.into(), ..QueryTrades::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            Replay::KIND => Replay { from: 1.into() }.as_bytes().to_vec(),
+            _ => vec![0; self.bytes],
+        }
+    }
+}
+
+/// The value of a field of at most eight bytes.
+fn value(came: &Came, wanted: &str) -> Option<u64> {
+    let fields = message(came.kind)?.fields;
+    let &(_, at, bytes) = fields.iter().find(|field| field.0 == wanted)?;
+    let mut value = [0; 8];
+    value[..bytes].copy_from_slice(&came.body[at..at + bytes]);
+    Some(u64::from_le_bytes(value))
+}
+
+/// An answer without what tells one asking from another.
+fn plain(answer: &[Came]) -> Vec<(u8, Vec<u8>)> {
+    let cleared = |came: &Came| {
+        let mut body = came.body.clone();
+        for &(field, at, bytes) in message(came.kind).map_or(&[][..], |message| message.fields) {
+            if ["request", "client_id", "time_ns"].contains(&field) {
+                body[at..at + bytes].fill(0);
+            }
+        }
+        (came.kind, body)
+    };
+    answer.iter().map(cleared).collect()
+}
+
+fn is_refused(answer: &[Came]) -> bool {
+    matches!(answer, [came] if [Refused::KIND, Rejected::KIND].contains(&came.kind))
+}
+
+/// A session and how far it is.
+struct Asker {
+    raw: Raw,
+    sequence: u64,
+}
+
+impl Asker {
+    /// Sends a request and returns all that comes of it.
+    fn ask(&mut self, message: &Message, target: &Target) -> Vec<Came> {
+        self.sequence += 1;
+        let request = self.sequence;
+        let body = message.body(target, request);
+        assert!(self.raw.send_raw(message.kind, request, &body));
+        let last = if message.is_question() {
+            request
+        } else {
+            // Answers come in the one order: after this one nothing more comes of the request.
+            self.sequence += 1;
+            assert!(self.raw.send(self.sequence, &QueryTiers {}));
+            self.sequence
+        };
+        let mut answer = Vec::new();
+        loop {
+            let came = self.raw.next_said().expect("an answer");
+            let of = value(&came, "request");
+            let ends = [QueryEnd::KIND, Refused::KIND].contains(&came.kind) && of == Some(last);
+            let fence = !message.is_question() && (ends || came.kind == TierRow::KIND);
+            let replayed = message.kind == Replay::KIND && came.kind == ReplayEnd::KIND;
+            if !fence {
+                answer.push(came);
+            }
+            if ends || replayed {
+                return answer;
+            }
+        }
+    }
+}
+
+/// Nothing in an answer to a narrow session is another's.
+fn check_own(who: Who, message: &Message, answer: &[Came], own: Party) {
+    for came in answer {
+        for field in ["account", "other_account", "instance", "other_instance", "seller", "buyer"] {
+            let own = if field.contains("account") { own.account } else { own.instance };
+            let shown = value(came, field);
+            assert!(
+                shown.is_none_or(|shown| shown == own.into() || shown == ANY.into()),
+                "{who:?} is shown {field} {shown:?} by {}",
+                message.name
+            );
+        }
+        let name = came.body.windows(5).any(|bytes| bytes == b"buyer");
+        assert!(!name, "{who:?} is shown another's name by {}", message.name);
+    }
+}
+
+#[test]
+fn every_role_gets_its_own_and_nobody_elses() {
+    let daemon = Daemon::start(&Setup::small());
+    let mut market = Market::open(&daemon);
+    let (own, other) = (market.seller, market.buyer);
+    let operator = &mut market.operator;
+    deposit(operator, own.account, FUNDS_MICRO);
+    enter(operator, own, Side::Sell, 10, 1);
+    enter(operator, other, Side::Buy, 10, 1);
+    let others = enter(operator, other, Side::Buy, 5, 1).handle.get();
+    eventually("limits of both", || {
+        let rows = operator.ask::<LimitRow, _>(&QueryLimits { from: 0.into() }).ok()?;
+        rows.iter().any(|row| row.instance.get() == other.instance).then_some(())
+    });
+    let another = Target { account: other.account, instance: other.instance, handle: others };
+    let nobody = Target { account: 60, instance: 60, handle: others.wrapping_add(1 << 32) };
+    let (mut permitted, mut refused) = (0, 0);
+    for who in EVERYONE {
+        let raw = Raw::logged_on(&daemon.path("socket"), &who.identity(own));
+        let mut asker = Asker { raw, sequence: 0 };
+        for message in requests() {
+            let handle = enter(operator, own, Side::Sell, 900, 1).handle.get();
+            let owned = Target { account: own.account, instance: own.instance, handle };
+            let context = format!("{who:?}, {}", message.name);
+            let [anothers, nobodys] = [another, nobody].map(|target| asker.ask(&message, &target));
+            if message.names_somebody() && (who.is_narrow() || !who.may(message.kind)) {
+                assert_eq!(plain(&anothers), plain(&nobodys), "{context}: another's shows");
+            }
+            if message.kind == RemoveInstance::KIND && who == Who::Operator {
+                // It has just removed the other's.
+                assert!(is_refused(&nobodys) && !is_refused(&anothers), "{context}");
+                continue;
+            }
+            let owns = asker.ask(&message, &owned);
+            if who.is_narrow() {
+                for answer in [&anothers, &nobodys, &owns] {
+                    check_own(who, &message, answer, own);
+                }
+            }
+            if who.may(message.kind) {
+                assert!(!is_refused(&owns), "{context}: {owns:?}");
+                permitted += 1;
+            } else {
+                assert!(is_refused(&owns), "{context}: {owns:?}");
+                assert_eq!(plain(&owns), plain(&nobodys), "{context}: what is refused exists");
+                refused += 1;
+            }
+        }
+    }
+    assert!(permitted > 60 && refused > 30, "{permitted} permitted, {refused} refused");
+}
