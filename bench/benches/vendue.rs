@@ -8,7 +8,9 @@ use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
 use vendue_bench::pin::Processors;
 use vendue_bench::report::Pair;
 use vendue_bench::run::{self, RUNS_MAX};
-use vendue_bench::{codec, idle, instructions, journal, limit, quality, replay, ring, rtt, scale};
+use vendue_bench::{
+    auction, codec, idle, instructions, journal, limit, quality, replay, ring, rtt, scale,
+};
 use vendue_wire::idle::Wait;
 
 /// Vendue's benchmarks, each beside a floor measured in the same run.
@@ -36,6 +38,8 @@ enum Command {
     Replay(Runs),
     /// The machine as live orders, books and instances grow, beside the bare ladder.
     Scale(Runs),
+    /// An auction of 100,000 orders, beside one pass over them in memory.
+    Auction(Runs),
     /// From an order to the limit in its cgroup's file, beside an echo and a bare pwrite.
     Limit(Runs),
     /// What a daemon costs that nobody trades with.
@@ -167,6 +171,7 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
             replay::measure(processors, runs.count(), directory, &mut runs.show())?;
         }
         Command::Scale(runs) => scale::measure(processors, runs.count(), &mut runs.show())?,
+        Command::Auction(runs) => auction::measure(processors, runs.count(), &mut runs.show())?,
         Command::Limit(runs) => {
             for row in limit::measure(processors, runs.count(), directory, &mut runs.show())? {
                 if runs.json { println!("{}", row.to_json()) } else { println!("{row}") }
@@ -199,7 +204,9 @@ fn instructions(refresh: bool) -> Result<(), AnyError> {
 /// Each in a process of its own: memory that one frees, and processors it is kept on, are no
 /// matter of the next.
 fn all(runs: &Runs) -> Result<(), AnyError> {
-    for name in ["book", "ring", "codec", "rtt", "journal", "limit", "replay", "scale", "idle"] {
+    for name in
+        ["book", "ring", "codec", "rtt", "journal", "limit", "replay", "scale", "auction", "idle"]
+    {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.arg(name).arg("--runs").arg(runs.runs.to_string());
         command.args(runs.json.then_some("--json"));

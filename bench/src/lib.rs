@@ -2,7 +2,7 @@
 //!
 //! The book, in this order: [`flow`] (the orders every engine is run on), [`oracle`] (what must come
 //! out), [`generate`] (where the flows come from), [`floor`] (the bare ladder), [`ours`] (the real
-//! book), [`run`] (how it is measured), [`report`] (how it is shown), [`scale`] (at other sizes),
+//! book), [`run`] (how it is measured), [`report`] (how it is shown), [`scale`] (at other sizes), [`auction`] (all at once),
 //! [`instructions`] (what CI gates on). Parts of the daemon: [`ring`], [`codec`], [`journal`],
 //! [`replay`], beside the bare device ([`stable`]). The whole ([`daemon`]): [`rtt`] beside an
 //! [`echo`], [`limit`], [`idle`]. What capacity is worth as it is shared: [`quality`]. [`pin`] gives
@@ -12,6 +12,7 @@
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("latencies are read from the x86-64 time stamp counter; port `run` before building");
 
+pub mod auction;
 pub mod codec;
 pub mod daemon;
 pub mod echo;

@@ -9,10 +9,10 @@ use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, Op
 use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
 use vendue_engine::machine::slab::PAGE_SLOTS;
 use vendue_engine::pipeline::execute::AHEAD;
-use vendue_wire::code::{Resource, Role, Side};
+use vendue_wire::code::{Phase, Resource, Role, Side};
 use vendue_wire::message::{
-    ANY, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, NewOrder,
-    U32, U64, field_cut,
+    ANY, ANY_BOOK, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits,
+    MassCancel, NewOrder, SetPhase, U32, U64, field_cut,
 };
 use zerocopy::IntoBytes;
 
@@ -23,6 +23,8 @@ use crate::run::Matcher;
 pub(crate) const ACCOUNTS: u32 = 8;
 /// Books of one tier: one a resource.
 const PER_TIER: usize = Resource::ALL.len();
+/// Highest price, ticks.
+pub const PRICE_MAX: usize = 1000;
 /// Milli-credits granted to each seller in each book.
 const GRANT_MILLICREDITS: u64 = 1 << 50;
 /// Micro-units deposited for each account.
@@ -61,6 +63,35 @@ impl Ours {
         ours.tell(ANY, &operator(1));
         ours.populate(books, tiers);
         ours
+    }
+
+    /// Cancels every order and calls the first book to an auction.
+    pub fn clear_and_call(&mut self) {
+        let (instance, book) = (ANY.into(), ANY_BOOK.into());
+        let all = MassCancel { instance, book, side: 2, reserved: 0 };
+        self.apply(MassCancel::KIND, all.as_bytes());
+        self.outbox.clear();
+        self.phase(Phase::Call);
+    }
+
+    /// Holds the auction of the first book; returns its trades and credits.
+    pub fn uncross(&mut self) -> (u64, u64) {
+        let counts = |ours: &Ours| (ours.machine.trades(), ours.machine.books()[0].volume);
+        let before = counts(self);
+        self.phase(Phase::Continuous);
+        let after = counts(self);
+        (after.0 - before.0, after.1 - before.1)
+    }
+
+    fn phase(&mut self, phase: Phase) {
+        let message = SetPhase { phase: phase as u8, ..SetPhase::zeroed() };
+        // The set-up's session: orders number their own ids.
+        self.sequence += 1;
+        let message = SetPhase { client_id: self.sequence.into(), ..message };
+        let env = Envelope { session: 0, ..self.envelope() };
+        let command = Command::parse(SetPhase::KIND, message.as_bytes()).expect("well-formed");
+        self.machine.apply(&env, &command, &mut self.outbox).expect("a command in order");
+        self.outbox.clear();
     }
 
     fn define(&mut self, book: usize) {
@@ -190,9 +221,11 @@ pub(crate) fn definition(tier: u16, resource: u8) -> DefineBook {
         vru_size: 10.into(),
         capacity_vru: 1_000_000.into(),
         tick_micro: 1.into(),
-        price_ticks_max: 1000.into(),
+        price_ticks_max: (PRICE_MAX as u32).into(),
         quantity_max: u32::MAX.into(),
         burst_percent: 400.into(),
+        auction_every_ms: 0.into(),
+        call_ms: 0.into(),
         tier: tier.into(),
         resource,
         reserved: 0,

@@ -255,6 +255,9 @@ pub struct BookKeys {
     pub reserve_milli: Option<u32>,
     pub wealth_percent: Option<u32>,
     pub spent_percent: Option<u32>,
+    #[serde(default)]
+    pub auction_every_ms: u32,
+    pub call_ms: Option<u32>,
 }
 
 fn burst_percent() -> u32 {
@@ -523,6 +526,8 @@ impl Config {
                     price_ticks_max: book.price_ticks_max.into(),
                     quantity_max: book.quantity_max.into(),
                     burst_percent: book.burst_percent.into(),
+                    auction_every_ms: book.auction_every_ms.into(),
+                    call_ms: book.call_ms.unwrap_or(book.auction_every_ms).into(),
                     tier: (tier as u16).into(),
                     resource: resource as u8,
                     reserved: 0,

@@ -5,7 +5,7 @@
 
 use crate::machine::Machine;
 use crate::machine::command::DefineBook;
-use crate::machine::event::{Event, Fill, Moved};
+use crate::machine::event::{AuctionTrade, Event, Fill, Moved};
 use crate::machine::ladder::Ladder;
 use vendue_wire::code::Side;
 use vendue_wire::message::{Accepted, Cancelled};
@@ -94,6 +94,12 @@ impl Depth {
             let quantity = m.quantity.get();
             self.books[book][taker.opposite() as usize].take(m.price_ticks.get(), quantity);
             self.books[book][taker as usize].take(m.limit_ticks.get(), quantity);
+            Some(book)
+        } else if let Some(m) = event.read::<AuctionTrade>() {
+            let (book, quantity) = (usize::from(m.book.get()), m.quantity.get());
+            let [bids, asks] = &mut self.books[book];
+            bids.take(m.buyer_limit_ticks.get(), quantity);
+            asks.take(m.seller_limit_ticks.get(), quantity);
             Some(book)
         } else if let Some(m) = event.read::<Cancelled>() {
             if m.handle.get() == self.cancelled {

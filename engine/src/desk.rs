@@ -5,13 +5,17 @@
 //! Like the machine it is a pure function of the commands, so start-up rebuilds it the same way:
 //! from a snapshot and the log's tail. It runs behind the machine, in the publish stage.
 
-use crate::machine::event::{Asked, Event, Fill, SessionOpened, SessionRefused};
+use crate::machine::event::{Asked, AuctionTrade, Event, Fill, SessionOpened, SessionRefused};
 use crate::market::Market;
 use crate::pipeline::record::{OPENED, Outcome, REFUSED, TO_CONNECTION, TO_SESSION};
 use std::collections::VecDeque;
+use vendue_wire::code::Side;
 use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::*;
 use zerocopy::IntoBytes;
+
+/// Neither party of an auction's trade took: `maker` and `taker_side` say so.
+pub(crate) const IN_AUCTION: u8 = 2;
 
 /// A frame on its way, and to whom.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +88,8 @@ impl Desk {
     ) {
         if let Some(fill) = event.read::<Fill>() {
             self.fill(outcome, fill, tell);
+        } else if let Some(trade) = event.read::<AuctionTrade>() {
+            self.auction_trade(outcome, trade, tell);
         } else if let Some(opened) = event.read::<SessionOpened>() {
             self.opened(outcome, event.target, opened, tell);
         } else if let Some(refused) = event.read::<SessionRefused>() {
@@ -145,6 +151,42 @@ impl Desk {
         };
         self.report(fill.maker_session.get().into(), Filled::KIND, maker.as_bytes(), tell);
         self.report(fill.taker_session.get().into(), Filled::KIND, taker.as_bytes(), tell);
+    }
+
+    /// An auction's trade: both parties rested.
+    fn auction_trade(
+        &mut self,
+        outcome: &Outcome,
+        trade: &AuctionTrade,
+        tell: &mut impl FnMut(Told<'_>),
+    ) {
+        let buyer = Filled {
+            trade: trade.trade,
+            client_id: trade.buyer_client_id,
+            handle: trade.buyer_handle,
+            time_ns: outcome.time_ns,
+            instance: trade.buyer.into(),
+            price_ticks: trade.price_ticks.into(),
+            quantity: trade.quantity,
+            remaining: trade.buyer_remaining,
+            counterparty: trade.seller_account.into(),
+            fee_micro: trade.buyer_fee_micro,
+            book: trade.book,
+            side: Side::Buy as u8,
+            maker: IN_AUCTION,
+        };
+        let seller = Filled {
+            client_id: trade.seller_client_id,
+            handle: trade.seller_handle,
+            instance: trade.seller.into(),
+            remaining: trade.seller_remaining,
+            counterparty: trade.buyer_account.into(),
+            fee_micro: trade.seller_fee_micro,
+            side: Side::Sell as u8,
+            ..buyer
+        };
+        self.report(trade.seller_session.get().into(), Filled::KIND, seller.as_bytes(), tell);
+        self.report(trade.buyer_session.get().into(), Filled::KIND, buyer.as_bytes(), tell);
     }
 
     fn opened(

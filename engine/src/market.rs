@@ -6,10 +6,10 @@
 //! never stopped. It stands beside the [`desk`](crate::desk), behind the core.
 
 use crate::depth::Depth;
-use crate::desk::{DeskError, Told, row, take, word};
+use crate::desk::{DeskError, IN_AUCTION, Told, row, take, word};
 use crate::machine::Machine;
 use crate::machine::command::DefineBook;
-use crate::machine::event::{Asked, Event, Fill};
+use crate::machine::event::{Asked, AuctionTrade, Event, Fill, Indicative, PhaseChanged};
 use crate::pipeline::record::{Outcome, TO_CONNECTION};
 use std::collections::VecDeque;
 use vendue_wire::board::{BookView, Level};
@@ -129,25 +129,37 @@ impl Market {
     /// Takes in what the machine said.
     pub fn absorb(&mut self, outcome: &Outcome, event: &Event<'_>) {
         if let Some(fill) = event.read::<Fill>() {
-            self.trade(outcome, fill);
+            self.fill(outcome, fill);
+        } else if let Some(trade) = event.read::<AuctionTrade>() {
+            self.auction_trade(outcome, trade);
+        } else if let Some(changed) = event.read::<PhaseChanged>() {
+            self.change(outcome, changed.book.get().into(), |view| view.phase = changed.phase);
+        } else if let Some(m) = event.read::<Indicative>() {
+            self.change(outcome, m.book.get().into(), |view| {
+                view.indicative_ticks = m.price_ticks.get();
+                view.indicative_volume = m.volume.get();
+                view.indicative_imbalance = m.imbalance.get() as i64;
+            });
         }
         if let Some(book) = self.depth.absorb(event) {
-            let Shown { view, dirty, .. } = &mut self.books[book];
-            (view.sequence, view.time_ns) = (outcome.sequence.get(), outcome.time_ns.get());
-            *dirty = true;
+            self.change(outcome, book, |_| {});
         }
     }
 
-    fn trade(&mut self, outcome: &Outcome, fill: &Fill) {
+    fn change(&mut self, outcome: &Outcome, book: usize, change: impl FnOnce(&mut BookView)) {
+        let Shown { view, dirty, .. } = &mut self.books[book];
+        change(view);
+        (view.sequence, view.time_ns) = (outcome.sequence.get(), outcome.time_ns.get());
+        *dirty = true;
+    }
+
+    fn fill(&mut self, outcome: &Outcome, fill: &Fill) {
         let taker_side = fill.taker_side();
         let (seller, buyer) = match taker_side {
             Side::Buy => (fill.maker, fill.taker),
             Side::Sell => (fill.taker, fill.maker),
         };
-        if self.tape.len() == TAPE_TRADES {
-            self.tape.pop_front();
-        }
-        self.tape.push_back(TradeRow {
+        self.trade(TradeRow {
             trade: fill.trade,
             sequence: outcome.sequence,
             time_ns: outcome.time_ns,
@@ -159,8 +171,32 @@ impl Market {
             taker_side: taker_side as u8,
             reserved: [0; 5],
         });
-        if let Some(book) = self.books.get_mut(usize::from(fill.book())) {
-            book.trade(outcome.time_ns.get(), fill.price_ticks.get(), fill.quantity.get());
+    }
+
+    fn auction_trade(&mut self, outcome: &Outcome, trade: &AuctionTrade) {
+        self.trade(TradeRow {
+            trade: trade.trade,
+            sequence: outcome.sequence,
+            time_ns: outcome.time_ns,
+            price_ticks: trade.price_ticks.into(),
+            quantity: trade.quantity,
+            seller: trade.seller.into(),
+            buyer: trade.buyer.into(),
+            book: trade.book,
+            taker_side: IN_AUCTION,
+            reserved: [0; 5],
+        });
+    }
+
+    /// Puts a trade on the tape and counts it in its book.
+    fn trade(&mut self, trade: TradeRow) {
+        if self.tape.len() == TAPE_TRADES {
+            self.tape.pop_front();
+        }
+        self.tape.push_back(trade);
+        if let Some(book) = self.books.get_mut(usize::from(trade.book.get())) {
+            let price = trade.price_ticks.get() as u16;
+            book.trade(trade.time_ns.get(), price, trade.quantity.get());
         }
     }
 
@@ -314,7 +350,8 @@ impl Market {
         }
     }
 
-    /// Restores what [`Market::encode`] wrote; `machine` gives the depth of the books.
+    /// Restores what [`Market::encode`] wrote; `machine` gives the depth and the phases of the
+    /// books.
     ///
     /// # Errors
     /// The bytes end early, or hold other books, more than is kept, or bars out of order.
@@ -327,8 +364,12 @@ impl Market {
         if word(bytes)? != machine.books().len() as u64 {
             return Err(DeskError);
         }
-        for _ in machine.books() {
+        for book in machine.books() {
             let mut shown = Shown::new();
+            shown.view.phase = book.phase as u8;
+            shown.view.indicative_ticks = book.indicative.price.into();
+            shown.view.indicative_volume = book.indicative.volume;
+            shown.view.indicative_imbalance = book.indicative.imbalance;
             shown.decode(bytes)?;
             market.books.push(shown);
         }

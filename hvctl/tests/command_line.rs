@@ -35,6 +35,7 @@ const ASKING: &[&[&str]] = &[
     &["orders", "web"],
     &["book"],
     &["book", "1", "--watch", "--once"],
+    &["phase", "1", "halted"],
     &["market"],
     &["market", "1", "--bars", "1m", "--since", "2026-01-31T12:00:00Z"],
     &["market", "1", "--watch"],

@@ -16,10 +16,10 @@ use vendue_engine::machine::command::{
     CloseSession, Command, DefineBook, Genesis, OpenSession, Tick, Usage,
 };
 use vendue_engine::machine::event::{
-    Entitled, Fill, InstanceCreated, InstanceRemoved, Moved, Outbox, SessionOpened, SessionRefused,
-    Weighted,
+    AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated, InstanceRemoved,
+    Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, Uncrossed, Weighted,
 };
-use vendue_wire::code::{CancelReason, Reject, Resource, Role, Side};
+use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
 
 // ---- operations --------------------------------------------------------------------------
@@ -108,6 +108,7 @@ pub enum Op {
     Usage { instance: u8, resource: u8, amount: Size },
     Open { number: u8, role: u8, account: u8, instance: u8, cancel_on_disconnect: bool },
     Close { slot: u8 },
+    Phase { session: u8, book: u8, phase: u8, id: Id },
     Snapshot,
 }
 
@@ -130,6 +131,8 @@ pub struct World {
     pub quantity_max: u32,
     pub capacity_vru: u64,
     pub burst_percent: u32,
+    /// Of each book, milliseconds from auction to auction and of the call before each.
+    pub auctions: [(u32, u32); 3],
     /// Largest price and quantity that generated orders ask for.
     pub asks: (u32, u32),
     /// Accounts and instances made before the operations begin.
@@ -153,6 +156,7 @@ pub const NARROW: World = World {
     quantity_max: 12,
     capacity_vru: 40,
     burst_percent: 250,
+    auctions: [(0, 0), (1500, 1500), (3000, 1000)],
     asks: (10, 13),
     made: (4, 5),
     funds: 120_000,
@@ -174,6 +178,7 @@ pub const WIDE: World = World {
     quantity_max: 100,
     capacity_vru: 1000,
     burst_percent: 200,
+    auctions: [(0, 0), (4000, 4000), (9000, 3000)],
     asks: (200, 60),
     made: (20, 36),
     funds: 10_000_000_000,
@@ -195,6 +200,7 @@ pub const EDGE: World = World {
     quantity_max: u32::MAX,
     capacity_vru: u32::MAX as u64,
     burst_percent: 100_000,
+    auctions: [(0, 0), (86_400_000, 86_399_999), (700, 1)],
     asks: (65_535, u32::MAX),
     made: (3, 4),
     funds: 1 << 58,
@@ -226,19 +232,22 @@ impl World {
 
     /// The machine's books.
     pub fn definitions(&self) -> Vec<DefineBook> {
-        let define = |(tier, resource): (u16, Resource)| DefineBook {
-            vru_size: 10.into(),
-            capacity_vru: self.capacity_vru.into(),
-            tick_micro: self.tick_micro.into(),
-            price_ticks_max: self.price_max.into(),
-            quantity_max: self.quantity_max.into(),
-            burst_percent: self.burst_percent.into(),
-            tier: tier.into(),
-            resource: resource as u8,
-            reserved: 0,
-            name: field_cut("tier"),
-        };
-        BOOKS.map(define).to_vec()
+        let define =
+            |((tier, resource), (every, call)): ((u16, Resource), (u32, u32))| DefineBook {
+                auction_every_ms: every.into(),
+                call_ms: call.into(),
+                vru_size: 10.into(),
+                capacity_vru: self.capacity_vru.into(),
+                tick_micro: self.tick_micro.into(),
+                price_ticks_max: self.price_max.into(),
+                quantity_max: self.quantity_max.into(),
+                burst_percent: self.burst_percent.into(),
+                tier: tier.into(),
+                resource: resource as u8,
+                reserved: 0,
+                name: field_cut("tier"),
+            };
+        BOOKS.into_iter().zip(self.auctions).map(define).collect()
     }
 
     fn market(&self) -> Market {
@@ -253,7 +262,12 @@ impl World {
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
         };
-        let book = |(tier, resource): (u16, Resource)| Book {
+        let book = |((tier, resource), (every, call)): ((u16, Resource), (u32, u32))| Book {
+            phase: Phase::Continuous,
+            auctions: (every.into(), call.into()),
+            scheduled: true,
+            indicative: (0, 0, 0),
+            looked_ms: None,
             tier,
             resource: resource as usize,
             capacity_vru: self.capacity_vru.into(),
@@ -269,7 +283,7 @@ impl World {
             reported: false,
             ended_ms: [0; 2],
         };
-        Market::new(rules, BOOKS.map(book).to_vec())
+        Market::new(rules, BOOKS.into_iter().zip(self.auctions).map(book).collect())
     }
 }
 
@@ -281,6 +295,8 @@ impl World {
 pub struct Met {
     pub commands: u64,
     pub trades: u64,
+    /// Trades of auctions.
+    pub auctioned: u64,
     pub accepted: u64,
     pub rejects: BTreeMap<u8, u64>,
     pub cancels: BTreeSet<u8>,
@@ -618,6 +634,13 @@ impl Pair {
                 m.resource = resource;
                 (Request::SetBid(m), wire(session.into(), &m))
             }
+            Op::Phase { session, book, phase, id } => {
+                let mut m = SetPhase::zeroed();
+                m.client_id = self.id(session, id);
+                m.book = u16::from(book).into();
+                m.phase = phase;
+                (Request::SetPhase(m), wire(session.into(), &m))
+            }
             _ => unreachable!("resolved before"),
         }
     }
@@ -668,6 +691,7 @@ impl Pair {
                     met.cancels.insert(*reason as u8);
                 }
                 Said::Traded(_) => met.trades += 1,
+                Said::Auctioned(_) => met.auctioned += 1,
                 Said::Accepted { .. } => met.accepted += 1,
                 _ => {}
             }
@@ -711,7 +735,7 @@ impl Pair {
     fn hear(&mut self) -> Result<Vec<Said>, TestCaseError> {
         let events = self.room.out.bytes().to_vec();
         let mut said = Vec::new();
-        for event in vendue_engine::machine::event::Events::new(&events) {
+        for event in Events::new(&events) {
             let to = event.target;
             self.depth.absorb(&event);
             if event.read::<Moved>().is_some() {
@@ -724,6 +748,9 @@ impl Pair {
             } else if let Some(m) = event.read::<Fill>() {
                 prop_assert_eq!(to, ANY);
                 said.push(Said::Traded(self.hear_fill(m)?));
+            } else if let Some(m) = event.read::<AuctionTrade>() {
+                prop_assert_eq!(to, ANY);
+                said.push(Said::Auctioned(self.hear_auction_trade(m)?));
             } else if let Some(m) = event.read::<Accepted>() {
                 said.push(Said::Accepted {
                     to,
@@ -802,11 +829,57 @@ impl Pair {
         })
     }
 
-    fn hear_rest(
-        &mut self,
-        to: u32,
-        event: &vendue_engine::machine::event::Event<'_>,
-    ) -> Result<Said, TestCaseError> {
+    fn hear_auction_trade(&mut self, m: &AuctionTrade) -> Result<Trade, TestCaseError> {
+        let seller = Party {
+            order: self.order(m.seller_handle, false)?,
+            client_id: m.seller_client_id.get(),
+            session: m.seller_session.get().into(),
+            instance: m.seller.get().into(),
+            account: m.seller_account.get().into(),
+            fee: m.seller_fee_micro.get().into(),
+            remaining: m.seller_remaining.get().into(),
+        };
+        let buyer = Party {
+            order: self.order(m.buyer_handle, false)?,
+            client_id: m.buyer_client_id.get(),
+            session: m.buyer_session.get().into(),
+            instance: m.buyer.get().into(),
+            account: m.buyer_account.get().into(),
+            fee: m.buyer_fee_micro.get().into(),
+            remaining: m.buyer_remaining.get().into(),
+        };
+        Ok(Trade {
+            trade: m.trade.get(),
+            book: m.book.get().into(),
+            price: m.price_ticks.get().into(),
+            quantity: m.quantity.get().into(),
+            taker_side: Side::Buy,
+            maker: seller,
+            taker: buyer,
+        })
+    }
+
+    /// What is said of a whole book.
+    fn hear_book(event: &Event<'_>) -> Result<Said, TestCaseError> {
+        let imbalance = |word: U64| i128::from(word.get() as i64);
+        if let Some(m) = event.read::<PhaseChanged>() {
+            let phase = Phase::from_u8(m.phase).ok_or_else(|| unknown("phase"))?;
+            Ok(Said::Phase { book: m.book.get().into(), phase })
+        } else if let Some(m) = event.read::<Indicative>() {
+            let (price, volume) = (m.price_ticks.get().into(), m.volume.get().into());
+            let auction = (price, volume, imbalance(m.imbalance));
+            Ok(Said::Indicative { book: m.book.get().into(), auction })
+        } else if let Some(m) = event.read::<Uncrossed>() {
+            let (price, volume) = (m.price_ticks.get().into(), m.volume.get().into());
+            let auction = (price, volume, imbalance(m.imbalance));
+            let trades = m.trades.get().into();
+            Ok(Said::Uncrossed { book: m.book.get().into(), auction, trades })
+        } else {
+            Err(TestCaseError::fail(format!("unexpected event of kind {:#x}", event.kind)))
+        }
+    }
+
+    fn hear_rest(&mut self, to: u32, event: &Event<'_>) -> Result<Said, TestCaseError> {
         let code = |code: u8| Reject::from_u8(code).ok_or_else(|| unknown("code"));
         if let Some(m) = event.read::<Rejected>() {
             let (request, client_id) = (m.request.get(), m.client_id.get());
@@ -832,7 +905,7 @@ impl Pair {
         } else if let Some(m) = event.read::<SessionRefused>() {
             Ok(Said::Refused { code: code(m.code)? })
         } else {
-            Err(TestCaseError::fail(format!("unexpected event of kind {:#x}", event.kind)))
+            Pair::hear_book(event)
         }
     }
 
@@ -894,6 +967,13 @@ impl Pair {
                 i128::from(ours.reserved_vru),
                 self.market.reserved(book.tier, book.resource)
             );
+            self.room.apply(ANY, &QueryBooks { from: (at as u32).into() });
+            let row = self.room.said::<BookRow>()[0].1;
+            let told = (row.phase, row.scheduled == 1, row.indicative_ticks.get().into());
+            prop_assert_eq!(told, (book.phase as u8, book.scheduled, book.indicative.0));
+            let told = (row.indicative_volume.get(), row.indicative_imbalance.get() as i64);
+            let (volume, imbalance) = (book.indicative.1 as u64, book.indicative.2 as i64);
+            prop_assert_eq!(told, (volume, imbalance));
             let of = |side: Side| {
                 let own =
                     levels.iter().filter(move |(key, _)| (key.0, key.1) == (at as u16, side as u8));
@@ -943,6 +1023,9 @@ impl Pair {
     fn sweep(&mut self, met: &RefCell<Met>) -> Result<(), TestCaseError> {
         self.snapshot()?;
         for (at, book) in (0_u16..).zip(self.market.books.clone()) {
+            let mut m = SetPhase::zeroed();
+            (m.client_id, m.book) = (self.id(0, Id::Next), at.into());
+            self.step(Request::SetPhase(m), &wire(0, &m), met)?;
             for side in [Side::Sell, Side::Buy] {
                 for number in self.market.instances.keys().copied().collect::<Vec<_>>() {
                     let mut m = NewOrder::zeroed();

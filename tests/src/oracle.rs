@@ -8,10 +8,12 @@
 //! handle stands for which order ([`Market::learn`]).
 
 use std::collections::BTreeMap;
-use vendue_wire::code::{CancelReason, OrderType, RESOURCES, Reject, Role, Side, TimeInForce};
+use vendue_wire::code::{
+    CancelReason, OrderType, Phase, RESOURCES, Reject, Role, Side, TimeInForce,
+};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
-    NewOrder, RemoveInstance, Replace, SetBid, Withdraw,
+    NewOrder, RemoveInstance, Replace, SetBid, SetPhase, Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -58,7 +60,19 @@ pub struct Book {
     pub reported: bool,
     /// When the last two rounds of reports ended, the older one first, milliseconds.
     pub ended_ms: [i128; 2],
+    pub phase: Phase,
+    /// Milliseconds from auction to auction, 0 for none, and of the call before each.
+    pub auctions: (u64, u64),
+    /// False while an operator's phase stands.
+    pub scheduled: bool,
+    /// What was last said of its auction.
+    pub indicative: Auction,
+    /// Millisecond in which the schedule was looked at last.
+    pub looked_ms: Option<u64>,
 }
+
+/// What an auction would do: price, volume, imbalance; zeros if nothing crosses.
+pub type Auction = (i128, i128, i128);
 
 /// A tenant.
 #[derive(Clone, Copy, Debug)]
@@ -162,6 +176,7 @@ pub enum Request {
     RemoveInstance(RemoveInstance),
     GrantCredits(GrantCredits),
     SetBid(SetBid),
+    SetPhase(SetPhase),
     Tick,
     Usage { instance: u32, resource: usize, used: u64 },
     Open { number: u64, account: u32, instance: u32, role: Role, cancel_on_disconnect: bool },
@@ -185,6 +200,21 @@ pub enum Said {
         side: Side,
     },
     Traded(Trade),
+    /// A trade of an auction; the seller stands as maker, the buyer as taker.
+    Auctioned(Trade),
+    Uncrossed {
+        book: usize,
+        auction: Auction,
+        trades: u64,
+    },
+    Phase {
+        book: usize,
+        phase: Phase,
+    },
+    Indicative {
+        book: usize,
+        auction: Auction,
+    },
     Cancelled {
         to: u32,
         request: u64,
@@ -411,6 +441,7 @@ impl Market {
             Request::CreateInstance(m) => (CreateInstance::KIND, m.client_id.get()),
             Request::RemoveInstance(m) => (RemoveInstance::KIND, m.client_id.get()),
             Request::GrantCredits(m) => (GrantCredits::KIND, m.client_id.get()),
+            Request::SetPhase(m) => (SetPhase::KIND, m.client_id.get()),
             _ => unreachable!("not a session's request"),
         };
         if self.sessions[who.session as usize].role != Role::Operator {
@@ -426,6 +457,7 @@ impl Market {
             Request::CreateInstance(m) => self.create_instance(who, m),
             Request::RemoveInstance(m) => self.remove_instance(who, m.instance.get()),
             Request::GrantCredits(m) => self.grant(m),
+            Request::SetPhase(m) => self.set_phase(who, m),
             _ => unreachable!("matched above"),
         };
         let result = result.map(|value| {
@@ -612,6 +644,7 @@ impl Market {
         self.cancel_all(who, CancelReason::Expired, |order| {
             order.expires_at_ms.is_some_and(|at| at <= now_ms)
         });
+        (0..self.books.len()).for_each(|book| self.look_at_schedule(book, now_ms));
     }
 
     fn usage(&mut self, number: u32, resource: usize, used: u64) {
@@ -801,6 +834,13 @@ impl Market {
         if self.instances[&order.instance].tier != self.books[order.book].tier {
             return Err(Reject::WrongTier);
         }
+        let phase = self.books[order.book].phase;
+        let rests = !market && (dated || m.time_in_force == TimeInForce::Gtc as u8);
+        match phase {
+            Phase::Halted => return Err(Reject::BookHalted),
+            Phase::Call if !rests => return Err(Reject::BookInCall),
+            _ => {}
+        }
         if order.expires_at_ms.is_some_and(|at| at <= who.time_ns / 1_000_000) {
             return Err(Reject::BadExpiry);
         }
@@ -812,7 +852,7 @@ impl Market {
             return Err(Reject::InstanceOrdersFull);
         }
         self.check_cover(&order, 0)?;
-        if m.post_only == 1 && self.would_trade(&order) {
+        if m.post_only == 1 && phase == Phase::Continuous && self.would_trade(&order) {
             return Err(Reject::WouldCross);
         }
         self.use_id(who, order.client_id);
@@ -835,7 +875,6 @@ impl Market {
             self.say_cancelled(who, &order, CancelReason::Unmatched);
             return Ok(());
         }
-        let rests = !market && (dated || m.time_in_force == TimeInForce::Gtc as u8);
         self.enter(who, order, cancels_resting, rests);
         Ok(())
     }
@@ -892,7 +931,8 @@ impl Market {
     fn enter(&mut self, who: &Caller, mut order: Order, cancels_resting: bool, rests: bool) {
         let mut traded = 0;
         let mut gone = if rests { None } else { Some(CancelReason::Unmatched) };
-        for open in self.crossed(&order) {
+        let waits = self.books[order.book].phase == Phase::Call;
+        for open in if waits { Vec::new() } else { self.crossed(&order) } {
             if order.quantity == 0 {
                 break;
             }
@@ -976,23 +1016,15 @@ impl Market {
         book.trades += 1;
         book.volume += quantity;
         book.last = maker.price;
-        let party = |order: &Order, fee| Party {
-            order: order.number,
-            client_id: order.client_id,
-            session: order.session,
-            instance: order.instance,
-            account: self.account_of(order),
-            fee,
-            remaining: order.quantity,
-        };
+        let (making, taking) = (self.party(maker, fees.0), self.party(taker, fees.1));
         self.said.push(Said::Traded(Trade {
             trade: self.trades,
             book: taker.book,
             price: maker.price,
             quantity,
             taker_side: taker.side,
-            maker: party(maker, fees.0),
-            taker: party(taker, fees.1),
+            maker: making,
+            taker: taking,
         }));
         let at = self.orders.iter().position(|order| order.number == maker.number);
         let Some(at) = at else { panic!("maker {} is not open", maker.number) };
@@ -1073,6 +1105,9 @@ impl Market {
         (new.client_id, new.session) = (m.client_id.get(), who.session);
         (new.price, new.quantity) = (m.price_ticks.get().into(), m.quantity.get().into());
         self.check_terms(old.book, new.price, new.quantity)?;
+        if self.books[old.book].phase == Phase::Halted {
+            return Err(Reject::BookHalted);
+        }
         let keeps_place = new.price == old.price && new.quantity <= old.quantity;
         if !keeps_place {
             let released = match old.side {
@@ -1128,6 +1163,195 @@ impl Market {
         });
         self.done(who, MassCancel::KIND, 0, count);
         Ok(())
+    }
+}
+
+/// Phases and auctions.
+impl Market {
+    fn set_phase(&mut self, who: &Caller, m: &SetPhase) -> Result<i128, Reject> {
+        let (number, now_ms) = (usize::from(m.book.get()), who.time_ns / 1_000_000);
+        let book = self.books.get_mut(number).ok_or(Reject::UnknownBook)?;
+        if let Some(phase) = Phase::from_u8(m.phase) {
+            book.scheduled = false;
+            self.turn(number, phase, phase == Phase::Continuous);
+        } else if !book.scheduled {
+            book.scheduled = true;
+            book.looked_ms = Some(now_ms);
+            let phase = book.wanted(now_ms);
+            self.turn(number, phase, phase == Phase::Continuous);
+        }
+        self.say_indicative(number);
+        Ok(self.books[number].phase as i128)
+    }
+
+    fn look_at_schedule(&mut self, number: usize, now_ms: u64) {
+        let book = &mut self.books[number];
+        if book.scheduled && book.auctions.0 > 0 {
+            let period = |ms: u64| ms / book.auctions.0;
+            let over = book.looked_ms.is_some_and(|looked| period(looked) != period(now_ms));
+            book.looked_ms = Some(now_ms);
+            // A call lasts to the end of its period.
+            if book.phase != Phase::Call || over {
+                let phase = book.wanted(now_ms);
+                self.turn(number, phase, over);
+            }
+        }
+        self.say_indicative(number);
+    }
+
+    /// Gives a book a phase, after its auction if one is due and it is not continuous.
+    fn turn(&mut self, number: usize, phase: Phase, auction: bool) {
+        let before = self.books[number].phase;
+        if auction && before != Phase::Continuous {
+            self.uncross(number);
+        }
+        if before != phase {
+            self.books[number].phase = phase;
+            self.said.push(Said::Phase { book: number, phase });
+        }
+    }
+
+    fn say_indicative(&mut self, number: usize) {
+        let call = self.books[number].phase == Phase::Call;
+        let auction = if call { self.auction(number) } else { (0, 0, 0) };
+        if self.books[number].indicative != auction {
+            self.books[number].indicative = auction;
+            self.said.push(Said::Indicative { book: number, auction });
+        }
+    }
+
+    /// Tries every price that can matter: where supply or demand changes, and beside it.
+    fn auction(&self, number: usize) -> Auction {
+        let book = &self.books[number];
+        let orders: Vec<&Order> = self.orders.iter().filter(|open| open.book == number).collect();
+        let prices: Vec<i128> = if book.price_max <= 16 {
+            (1..=book.price_max).collect()
+        } else {
+            let near = orders.iter().flat_map(|open| open.price - 1..=open.price + 1);
+            near.filter(|price| (1..=book.price_max).contains(price)).collect()
+        };
+        let at = |price: i128| {
+            let sum = |side| {
+                let of_side = orders.iter().filter(|open| open.side == side);
+                let willing = of_side.filter(|open| crosses(side, open.price, price));
+                willing.map(|open| open.quantity).sum::<i128>()
+            };
+            (sum(Side::Buy), sum(Side::Sell))
+        };
+        let merit = |price: i128| {
+            let (wanted, offered) = at(price);
+            (wanted.min(offered), -(wanted - offered).abs())
+        };
+        let Some(best) = prices.iter().map(|&price| merit(price)).max() else { return (0, 0, 0) };
+        if best.0 == 0 {
+            return (0, 0, 0);
+        }
+        let equal: Vec<i128> = prices.into_iter().filter(|&price| merit(price) == best).collect();
+        let (low, high) = (equal.iter().copied().min(), equal.iter().copied().max());
+        let (Some(low), Some(high)) = (low, high) else { unreachable!("one is the best") };
+        let price = match book.last {
+            0 => (low + high) / 2,
+            last if last < low => low,
+            last if last > high => high,
+            last => last,
+        };
+        let (wanted, offered) = at(price);
+        (price, wanted.min(offered), wanted - offered)
+    }
+
+    fn uncross(&mut self, number: usize) {
+        let auction = self.auction(number);
+        let (price, _, imbalance) = auction;
+        if price == 0 {
+            return;
+        }
+        let willing = |side: Side| {
+            let own = self.orders.iter().filter(|open| open.book == number && open.side == side);
+            let mut all: Vec<Order> =
+                own.filter(|open| crosses(side, open.price, price)).copied().collect();
+            all.sort_by_key(|open| if side == Side::Buy { -open.price } else { open.price });
+            all
+        };
+        let (buyers, mut sellers) = (willing(Side::Buy), willing(Side::Sell));
+        let (mut volume, before) = (0, self.trades);
+        for mut buyer in buyers {
+            for seller in &mut sellers {
+                let meet = self.account_of(&buyer) != self.account_of(seller)
+                    && self.allowed(&buyer, seller);
+                let quantity = buyer.quantity.min(seller.quantity);
+                if meet && quantity > 0 {
+                    volume += quantity;
+                    self.auction_trade(&mut buyer, seller, (price, quantity));
+                }
+            }
+        }
+        let trades = self.trades - before;
+        let auction = (price, volume, imbalance);
+        self.said.push(Said::Uncrossed { book: number, auction, trades });
+    }
+
+    fn auction_trade(
+        &mut self,
+        buyer: &mut Order,
+        seller: &mut Order,
+        (price, quantity): (i128, i128),
+    ) {
+        let (book, bps) = (buyer.book, self.rules.maker_fee_bps);
+        let unit = price * self.books[book].tick_micro;
+        let part = |open: i128| fee(unit * open, bps) - fee(unit * (open - quantity), bps);
+        let (buyer_fee, seller_fee) = (part(buyer.quantity), part(seller.quantity));
+        let held = self.hold_of_buy(buyer);
+        buyer.quantity -= quantity;
+        seller.quantity -= quantity;
+        let freed = held - self.hold_of_buy(buyer);
+        let (paying, paid) = (self.account_of(buyer), self.account_of(seller));
+        self.accounts[paying].free += freed - unit * quantity - buyer_fee;
+        assert!(freed >= unit * quantity + buyer_fee, "what {paying} held does not cover it");
+        self.accounts[paid].free += unit * quantity - seller_fee;
+        self.fees += buyer_fee + seller_fee;
+        let resource = self.books[book].resource;
+        self.move_credits(buyer.instance, resource, quantity * 1000);
+        for order in [&*buyer, &*seller] {
+            let at = self.orders.iter().position(|open| open.number == order.number);
+            let Some(at) = at else { panic!("order {} is not open", order.number) };
+            self.orders[at].quantity = order.quantity;
+            if order.quantity == 0 {
+                self.orders.remove(at);
+            }
+        }
+        self.trades += 1;
+        let row = &mut self.books[book];
+        (row.trades, row.volume, row.last) = (row.trades + 1, row.volume + quantity, price);
+        let trade = Trade {
+            trade: self.trades,
+            book,
+            price,
+            quantity,
+            taker_side: Side::Buy,
+            maker: self.party(seller, seller_fee),
+            taker: self.party(buyer, buyer_fee),
+        };
+        self.said.push(Said::Auctioned(trade));
+    }
+
+    fn party(&self, order: &Order, fee: i128) -> Party {
+        Party {
+            order: order.number,
+            client_id: order.client_id,
+            session: order.session,
+            instance: order.instance,
+            account: self.account_of(order),
+            fee,
+            remaining: order.quantity,
+        }
+    }
+}
+
+impl Book {
+    /// What its schedule wants now.
+    fn wanted(&self, now_ms: u64) -> Phase {
+        let (every, call) = self.auctions;
+        if every > 0 && now_ms % every >= every - call { Phase::Call } else { Phase::Continuous }
     }
 }
 

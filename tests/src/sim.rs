@@ -921,6 +921,11 @@ pub fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config
     config.tier[0].memory = None;
     config.tier[0].block_io = None;
     config.tier[0].network = None;
+    if let Some(cpu) = &mut config.tier[0].cpu {
+        let (every_ms, call_ms) = [(0, 0), (100, 100), (200, 60)][chance.below(3) as usize];
+        cpu.get_mut().auction_every_ms = every_ms;
+        cpu.get_mut().call_ms = Some(call_ms);
+    }
     let machine = &mut config.machine;
     machine.accounts_max = spanned(4);
     machine.instances_max = spanned(6);

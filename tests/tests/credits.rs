@@ -36,6 +36,8 @@ fn host(change: impl FnOnce(&mut DefineCredits)) -> Host {
         price_ticks_max: 100.into(),
         quantity_max: 1000.into(),
         burst_percent: 400.into(),
+        auction_every_ms: 0.into(),
+        call_ms: 0.into(),
         tier: 0.into(),
         resource: CPU as u8,
         reserved: 0,

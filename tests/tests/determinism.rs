@@ -55,6 +55,8 @@ fn books() -> Vec<DefineBook> {
         price_ticks_max: 1023.into(),
         quantity_max: 10_000.into(),
         burst_percent: 400.into(),
+        auction_every_ms: if resource == Resource::Memory { 1000 } else { 0 }.into(),
+        call_ms: if resource == Resource::Memory { 1000 } else { 0 }.into(),
         tier: tier.into(),
         resource: resource as u8,
         reserved: 0,
@@ -219,7 +221,13 @@ impl Recorder {
         let instance: U32 = (self.chance.below(u64::from(INSTANCES)) as u32).into();
         let amount: U64 = (1 + self.chance.below(1 << 30)).into();
         let reserved = 0.into();
-        match self.chance.below(8) {
+        match self.chance.below(9) {
+            8 => {
+                let mut phase = SetPhase::zeroed();
+                (phase.client_id, phase.book) = (client_id, 2.into());
+                phase.phase = [3, 0, 1, 2][self.chance.below(4) as usize];
+                self.apply(0, &phase);
+            }
             0..3 => self.apply(0, &Deposit { client_id, amount_micro: amount, account, reserved }),
             3 => self.apply(0, &Withdraw { client_id, amount_micro: amount, account, reserved }),
             4 => {

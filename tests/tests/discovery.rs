@@ -39,6 +39,8 @@ fn room() -> Room {
         price_ticks_max: 60.into(),
         quantity_max: 1000.into(),
         burst_percent: 400.into(),
+        auction_every_ms: 0.into(),
+        call_ms: 0.into(),
         tier: 0.into(),
         resource: resource as u8,
         reserved: 0,

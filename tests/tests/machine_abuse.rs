@@ -43,6 +43,8 @@ fn room() -> Room {
         price_ticks_max: 20.into(),
         quantity_max: 30.into(),
         burst_percent: 200.into(),
+        auction_every_ms: 0.into(),
+        call_ms: 0.into(),
         tier: 0.into(),
         resource: 0,
         reserved: 0,

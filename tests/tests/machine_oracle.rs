@@ -157,6 +157,8 @@ fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
         up_to(world.quantity_max, quantity),
         id(),
     );
+    let phase = prop_oneof![4 => Just(3_u8), 2 => Just(0_u8), 3 => Just(1_u8), 1 => Just(2_u8)];
+    let phase = (prop_oneof![9 => Just(0_u8), 1 => 0..7_u8], 0..4_u8, phase, id());
     let mass = (session(), proptest::option::of(instance), proptest::option::of(0..4_u8), 0..3_u8);
     prop_oneof![
         120 => terms(world).prop_map(Op::Order),
@@ -167,6 +169,7 @@ fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
         2 => mass.prop_map(|(session, instance, book, side)| {
             Op::MassCancel { session, instance, book, side }
         }),
+        2 => phase.prop_map(|(session, book, phase, id)| Op::Phase { session, book, phase, id }),
         14 => admin(world),
         14 => daemon(world),
     ]
@@ -195,6 +198,7 @@ fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
     });
     let met = met.into_inner();
     println!("seed {seed}: {} commands, {} trades", met.commands, met.trades);
+    println!("{} trades of auctions", met.auctioned);
     println!("{:?} {}", met.rejects, met.accepted);
     if let Err(failure) = outcome {
         panic!("seed {seed}: {failure}");
@@ -226,6 +230,8 @@ const REJECTS: &[Reject] = &[
     Reject::OrdersFull,
     Reject::InstanceOrdersFull,
     Reject::SessionsFull,
+    Reject::BookHalted,
+    Reject::BookInCall,
 ];
 
 #[test]
@@ -234,6 +240,7 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
     let missing: Vec<_> =
         REJECTS.iter().filter(|code| !met.rejects.contains_key(&(**code as u8))).collect();
     assert!(missing.is_empty(), "the generator never met {missing:?}");
+    assert!(met.auctioned * 1000 > met.commands, "only {} trades of auctions", met.auctioned);
     let reasons = CancelReason::InstanceRemoved as u8;
     let reasons: Vec<_> = (0..=reasons).filter(|reason| !met.cancels.contains(reason)).collect();
     assert!(reasons.is_empty(), "the generator never met cancels for reasons {reasons:?}");

@@ -42,6 +42,8 @@ fn book() -> DefineBook {
         price_ticks_max: 1000.into(),
         quantity_max: 1000.into(),
         burst_percent: 200.into(),
+        auction_every_ms: 0.into(),
+        call_ms: 0.into(),
         tier: 0.into(),
         resource: 0,
         reserved: 0,

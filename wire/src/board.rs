@@ -13,9 +13,10 @@
 //! version or a later one, and the copy is thrown away.
 //!
 //! **Layout** (little-endian, words of 8 bytes): a header page (magic `VENDBORD`, layout version,
-//! number of books), then 384 bytes a book: version, last price in ticks, last quantity, trades,
+//! number of books), then 512 bytes a book: version, last price in ticks, last quantity, trades,
 //! volume, time in ns, sequence, then bids and asks, each ten pairs of price in ticks and
-//! quantity in credits, best first, zero if unused; the rest is zero.
+//! quantity in credits, best first, zero if unused; then phase, indicative price, volume and
+//! imbalance; the rest is zero.
 //!
 //! The memory is sealed so that only the writer's own mapping can ever be written. A reader tries
 //! a bounded number of times, so that a writer that died amid a write hangs nobody.
@@ -42,11 +43,14 @@ const BOOKS_AT: usize = 2;
 const HEADER_WORDS: usize = 4096 / WORD_BYTES;
 
 /// Words of a [`BookView`].
-const VIEW_WORDS: usize = 6 + 2 * 2 * DEPTH_LEVELS;
+const VIEW_WORDS: usize = LEVELS_AT + 2 * 2 * DEPTH_LEVELS + 4;
+/// Where the levels begin, and what follows them.
+const LEVELS_AT: usize = 6;
+const CALL_AT: usize = LEVELS_AT + 2 * 2 * DEPTH_LEVELS;
 /// Words of a slot: version and view, up to whole lines.
 const SLOT_WORDS: usize = (1 + VIEW_WORDS).next_multiple_of(LINE_WORDS);
 
-const _: () = assert!(cfg!(loom) || SLOT_WORDS * WORD_BYTES == 384);
+const _: () = assert!(cfg!(loom) || SLOT_WORDS * WORD_BYTES == 512);
 
 /// A price level; zero if unused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,15 +78,24 @@ pub struct BookView {
     pub sequence: u64,
     /// Best buy levels, best first.
     pub bids: [Level; DEPTH_LEVELS],
-    /// Best sell levels, best first.
+    /// Best sell levels, best first. In a call, and where orders may not meet, they may be below
+    /// the bids.
     pub asks: [Level; DEPTH_LEVELS],
+    /// A [`crate::code::Phase`].
+    pub phase: u8,
+    /// In a call: the price of an auction now in ticks; 0 if nothing crosses.
+    pub indicative_ticks: u32,
+    /// In a call: credits that the auction would trade if all orders may meet.
+    pub indicative_volume: u64,
+    /// In a call: credits wanted less credits offered at that price.
+    pub indicative_imbalance: i64,
 }
 
 impl BookView {
     #[inline]
     fn to_words(self) -> [u64; VIEW_WORDS] {
         let mut words = [0; VIEW_WORDS];
-        words[..6].copy_from_slice(&[
+        words[..LEVELS_AT].copy_from_slice(&[
             u64::from(self.last_ticks),
             u64::from(self.last_quantity),
             self.trades,
@@ -90,7 +103,13 @@ impl BookView {
             self.time_ns,
             self.sequence,
         ]);
-        let (pairs, _) = words[6..].as_chunks_mut::<2>();
+        words[CALL_AT..].copy_from_slice(&[
+            u64::from(self.phase),
+            u64::from(self.indicative_ticks),
+            self.indicative_volume,
+            self.indicative_imbalance as u64,
+        ]);
+        let (pairs, _) = words[LEVELS_AT..CALL_AT].as_chunks_mut::<2>();
         for (pair, level) in pairs.iter_mut().zip(self.bids.iter().chain(&self.asks)) {
             *pair = [u64::from(level.price_ticks), level.quantity];
         }
@@ -99,7 +118,7 @@ impl BookView {
 
     #[inline]
     fn from_words(words: &[u64; VIEW_WORDS]) -> BookView {
-        let (pairs, _) = words[6..].as_chunks::<2>();
+        let (pairs, _) = words[LEVELS_AT..CALL_AT].as_chunks::<2>();
         let level = |at: usize| Level { price_ticks: pairs[at][0] as u32, quantity: pairs[at][1] };
         BookView {
             last_ticks: words[0] as u32,
@@ -110,6 +129,10 @@ impl BookView {
             sequence: words[5],
             bids: std::array::from_fn(level),
             asks: std::array::from_fn(|at| level(DEPTH_LEVELS + at)),
+            phase: words[CALL_AT] as u8,
+            indicative_ticks: words[CALL_AT + 1] as u32,
+            indicative_volume: words[CALL_AT + 2],
+            indicative_imbalance: words[CALL_AT + 3] as i64,
         }
     }
 }
@@ -286,6 +309,10 @@ mod tests {
             sequence: number,
             bids: std::array::from_fn(level),
             asks: std::array::from_fn(|at| level(100 + at)),
+            phase: number as u8,
+            indicative_ticks: number.wrapping_add(5) as u32,
+            indicative_volume: number.wrapping_add(6),
+            indicative_imbalance: number.wrapping_add(7) as i64,
         }
     }
 
@@ -392,7 +419,7 @@ mod tests {
                 BoardReader::attach(fd)
             };
             let good = [MAGIC, LAYOUT_VERSION, 2];
-            const BYTES: i64 = 4096 + 2 * 384;
+            const BYTES: i64 = 4096 + 2 * 512;
             assert_eq!(attach(good, BYTES, SEALS).unwrap().books(), 2);
             for missing in SEALS {
                 let refused = attach(good, BYTES, SEALS - missing);

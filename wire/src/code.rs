@@ -112,6 +112,18 @@ codes! {
 }
 
 codes! {
+    /// What a book does with orders.
+    Phase {
+        /// Orders that cross trade at once.
+        Continuous = 0 => "continuous",
+        /// Orders gather and rest; the call ends with one auction.
+        Call = 1 => "call",
+        /// Orders can only be cancelled.
+        Halted = 2 => "halted",
+    }
+}
+
+codes! {
     /// Why an order left the book without being filled.
     CancelReason {
         /// Its owner asked.
@@ -208,6 +220,11 @@ codes! {
         SessionsFull = 54 => "session table full",
         /// The account still has instances, orders or funds.
         NotEmpty = 55 => "not empty",
+
+        /// The book is halted: orders can only be cancelled.
+        BookHalted = 60 => "book halted",
+        /// The book is in a call: only limit orders that may rest are taken.
+        BookInCall = 61 => "book in call",
     }
 }
 

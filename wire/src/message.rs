@@ -313,6 +313,18 @@ messages! {
         /// Zero.
         reserved: [u8; 7],
     }
+    /// Puts a book into a phase, or back on its schedule. A book that becomes continuous holds the
+    /// auction of its call first. [`Done`] holds the phase that is in force now.
+    0x28 SetPhase {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Book number.
+        book: U16,
+        /// A [`crate::code::Phase`], in force until the next `SetPhase`; 3: as scheduled.
+        phase: u8,
+        /// Zero.
+        reserved: [u8; 5],
+    }
 
     // ---- queries: rows, then QueryEnd ------------------------------------------------------
     /// How the daemon is: one [`StatusRow`], then a [`FaultRow`] for each standing fault.
@@ -500,7 +512,7 @@ messages! {
         time_ns: U64,
         /// Instance.
         instance: U32,
-        /// Price in ticks: the maker's.
+        /// Price in ticks: the maker's, or the auction's.
         price_ticks: U32,
         /// Credits traded.
         quantity: U32,
@@ -514,7 +526,8 @@ messages! {
         book: U16,
         /// A [`crate::code::Side`].
         side: u8,
-        /// 1 if this order was resting (maker), 0 if it came in (taker).
+        /// 1 if this order was resting (maker), 0 if it came in (taker), 2 in an auction: both
+        /// rested and pay the maker's fee.
         maker: u8,
     }
     /// An order, or the rest of it, left the book unfilled.
@@ -632,7 +645,7 @@ messages! {
         buyer: U32,
         /// Book.
         book: U16,
-        /// Side of the order that came in: a [`crate::code::Side`].
+        /// Side of the order that came in: a [`crate::code::Side`]; 2 for a trade of an auction.
         taker_side: u8,
         /// Zero.
         reserved: u8,
@@ -836,6 +849,13 @@ messages! {
         trades: U64,
         /// Credits traded.
         volume: U64,
+        /// In a call: credits that an auction would trade if all orders may meet. Otherwise 0.
+        indicative_volume: U64,
+        /// In a call: credits wanted less credits offered at the indicative price, two's
+        /// complement. Otherwise 0.
+        indicative_imbalance: U64,
+        /// When the schedule acts next, milliseconds since 1970 UTC; 0 if it does not.
+        next_phase_ms: U64,
         /// Number.
         book: U16,
         /// Tier.
@@ -850,10 +870,20 @@ messages! {
         ask_ticks: U32,
         /// Open orders.
         orders: U32,
+        /// In a call: the price of an auction now; 0 if nothing crosses.
+        indicative_ticks: U32,
+        /// Schedule: an auction so often, milliseconds; 0 for none.
+        auction_every_ms: U32,
+        /// Schedule: the call lasts so long before each auction, milliseconds.
+        call_ms: U32,
         /// A [`crate::code::Resource`].
         resource: u8,
+        /// A [`crate::code::Phase`].
+        phase: u8,
+        /// 1 if the phase follows the schedule, 0 if an operator has set it.
+        scheduled: u8,
         /// Zero.
-        reserved: [u8; 7],
+        reserved: u8,
         /// Tier's name.
         tier_name: [u8; NAME_BYTES],
     }
@@ -894,7 +924,7 @@ messages! {
         buyer: U32,
         /// Book.
         book: U16,
-        /// Side of the order that came in: a [`crate::code::Side`].
+        /// Side of the order that came in: a [`crate::code::Side`]; 2 for a trade of an auction.
         taker_side: u8,
         /// Zero.
         reserved: [u8; 5],

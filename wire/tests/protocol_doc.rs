@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use vendue_wire::board::{BoardWriter, BookView, Level};
 use vendue_wire::code::{
-    CancelReason, Goodbye, OrderType, Reject, Resource, Role, Side, TimeInForce,
+    CancelReason, Goodbye, OrderType, Phase, Reject, Resource, Role, Side, TimeInForce,
 };
 use vendue_wire::frame::{FRAME_BYTES_MAX, encode};
 use vendue_wire::message::{ANY, Header, Logon, NewOrder, SCHEMA};
@@ -120,10 +120,10 @@ fn every_code_is_documented_as_it_is() {
             in_code.extend($name::ALL.iter().map(row));
         )+};
     }
-    add!(Resource Role Side OrderType TimeInForce CancelReason Reject Goodbye);
+    add!(Resource Role Side OrderType TimeInForce Phase CancelReason Reject Goodbye);
     assert_same(&in_doc, &in_code);
     let tables = section(DOC, "## 10. ").filter(|line| line.starts_with("### ")).count();
-    assert_eq!(tables, 8, "tables of codes in PROTOCOL.md");
+    assert_eq!(tables, 9, "tables of codes in PROTOCOL.md");
 }
 
 #[test]
@@ -266,6 +266,10 @@ fn the_board_lies_in_memory_as_documented() {
         volume: 14,
         time_ns: 15,
         sequence: 16,
+        phase: 17,
+        indicative_ticks: 18,
+        indicative_volume: 19,
+        indicative_imbalance: -20,
         bids: std::array::from_fn(|at| level(20 + at)),
         asks: std::array::from_fn(|at| level(40 + at)),
     };
@@ -276,7 +280,7 @@ fn the_board_lies_in_memory_as_documented() {
     assert_word("layout version", seen.word(at("layout version")), memory::LAYOUT_VERSION);
     assert_word("number of books", seen.word(at("number of books")), 3);
 
-    let slot = |meaning| at("slot of book 0") + 2 * 384 + offset("## 12. ", "slot word", meaning);
+    let slot = |meaning| at("slot of book 0") + 2 * 512 + offset("## 12. ", "slot word", meaning);
     for (meaning, expected) in [
         ("version", 2),
         ("price of the last trade", 11),
@@ -285,6 +289,10 @@ fn the_board_lies_in_memory_as_documented() {
         ("credits traded so far", 14),
         ("time of the last change", 15),
         ("journal sequence", 16),
+        ("phase", 17),
+        ("indicative price", 18),
+        ("indicative volume", 19),
+        ("indicative imbalance", -20_i64 as u64),
         ("zero", 0),
     ] {
         assert_word(meaning, seen.word(slot(meaning)), expected);
@@ -299,5 +307,5 @@ fn the_board_lies_in_memory_as_documented() {
             );
         }
     }
-    assert_eq!(slot("zero") + 8, seen.0.metadata().unwrap().len(), "where the last slot ends");
+    assert_eq!(slot("zero") + 13 * 8, seen.0.metadata().unwrap().len(), "where the last slot ends");
 }

@@ -188,6 +188,8 @@ fn book(capacity_vru: u32) -> DefineBook {
         price_ticks_max: 1000.into(),
         quantity_max: 1000.into(),
         burst_percent: BURST_PERCENT.into(),
+        auction_every_ms: 0.into(),
+        call_ms: 0.into(),
         tier: 0.into(),
         resource: Resource::Cpu as u8,
         reserved: 0,

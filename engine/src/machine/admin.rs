@@ -14,7 +14,7 @@ use vendue_wire::message::{
 };
 
 impl Machine {
-    fn operator(&self, env: &Envelope) -> Result<(), Reject> {
+    pub(super) fn operator(&self, env: &Envelope) -> Result<(), Reject> {
         match self.sessions[env.session as usize].role() {
             Role::Operator => Ok(()),
             _ => Err(Reject::NotPermitted),

@@ -3,7 +3,7 @@
 //! Requests of sessions are the protocol's own messages. The daemon's own commands (start-up,
 //! time, measured use, sessions) live here, in the range of kinds the gateway refuses.
 
-use vendue_wire::code::{OrderType, Reject, Resource, Role, Side, TimeInForce};
+use vendue_wire::code::{OrderType, Phase, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::*;
 use vendue_wire::messages;
 
@@ -43,6 +43,11 @@ messages! {
         quantity_max: U32,
         /// Burst ceiling in percent of the baseline.
         burst_percent: U32,
+        /// A call auction so often, at multiples of it since 1970 UTC, milliseconds; 0: none.
+        auction_every_ms: U32,
+        /// The call lasts so long before each auction, milliseconds; as long as
+        /// `auction_every_ms` if the book is never continuous.
+        call_ms: U32,
         /// Tier; tiers are defined in order.
         tier: U16,
         /// A [`Resource`].
@@ -149,6 +154,7 @@ pub enum Command<'a> {
     RemoveInstance(&'a RemoveInstance),
     GrantCredits(&'a GrantCredits, Resource),
     SetBid(&'a SetBid, Resource),
+    SetPhase(&'a SetPhase, Option<Phase>),
     Genesis(&'a Genesis),
     DefineBook(&'a DefineBook, Resource),
     DefineCredits(&'a DefineCredits, Resource),
@@ -279,6 +285,7 @@ impl Command<'_> {
             Command::RemoveInstance(m) => (RemoveInstance::KIND, m.client_id.get()),
             Command::GrantCredits(m, _) => (GrantCredits::KIND, m.client_id.get()),
             Command::SetBid(m, _) => (SetBid::KIND, m.client_id.get()),
+            Command::SetPhase(m, _) => (SetPhase::KIND, m.client_id.get()),
             _ => (0, 0),
         }
     }
@@ -367,6 +374,15 @@ fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             zero(&message.reserved)?;
             let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
             Ok(Command::SetBid(message, resource))
+        }
+        SetPhase::KIND => {
+            let message: &SetPhase = body(bytes)?;
+            zero(&message.reserved)?;
+            let phase = match message.phase {
+                3 => None,
+                phase => Some(Phase::from_u8(phase).ok_or(Reject::BadField)?),
+            };
+            Ok(Command::SetPhase(message, phase))
         }
         _ => Err(Reject::UnknownKind),
     }

@@ -92,6 +92,9 @@ impl DefineBook {
         range("price_ticks_max", self.price_ticks_max.get().into(), 1, 65_535)?;
         range("quantity_max", self.quantity_max.get().into(), 1, u32::MAX.into())?;
         range("burst_percent", self.burst_percent.get().into(), 100, 100_000)?;
+        let every_ms = self.auction_every_ms.get().into();
+        range("auction_every_ms", every_ms, 0, 86_400_000)?;
+        range("call_ms", self.call_ms.get().into(), every_ms.min(1), every_ms)?;
         let notional = u128::from(self.price_ticks_max.get())
             * u128::from(self.tick_micro.get())
             * u128::from(self.quantity_max.get());

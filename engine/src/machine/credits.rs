@@ -15,7 +15,8 @@ use vendue_wire::code::{CancelReason, Resource, Side};
 use vendue_wire::message::ANY;
 
 impl Machine {
-    /// Time passes: every instance earns its baseline, dated orders fall due.
+    /// Time passes: every instance earns its baseline, dated orders fall due, books change
+    /// phase.
     pub(super) fn tick(&mut self, env: &Envelope, out: &mut Outbox) {
         let now_ms = self.time_ns / 1_000_000;
         let elapsed_ms = if self.accrued_ms == 0 { 0 } else { now_ms - self.accrued_ms };
@@ -29,6 +30,7 @@ impl Machine {
         while let Some(slot) = self.expiry.due(now_ms) {
             self.cancel_order(env, slot, CancelReason::Expired, out);
         }
+        self.tick_phases(now_ms, out);
         self.fold(now_ms ^ self.trades);
     }
 

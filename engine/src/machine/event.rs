@@ -4,6 +4,7 @@
 //! need besides (trades, levels, entitlements) has layouts of its own, below.
 
 use super::config::RESOURCES;
+use super::slab::BOOKS_MAX;
 use vendue_wire::code::Side;
 use vendue_wire::message::*;
 use vendue_wire::messages;
@@ -146,6 +147,84 @@ messages! {
         /// Zero.
         reserved: [u8; 7],
     }
+    /// A book has a new phase.
+    0xca PhaseChanged {
+        /// Book.
+        book: U16,
+        /// A [`vendue_wire::code::Phase`].
+        phase: u8,
+        /// Zero.
+        reserved: u8,
+    }
+    /// What an auction would do now with a book in call; zeros once nothing crosses.
+    0xcb Indicative {
+        /// Credits it would trade if all orders may meet.
+        volume: U64,
+        /// Credits wanted less credits offered at its price, two's complement.
+        imbalance: U64,
+        /// Its price in ticks, 0 if nothing crosses.
+        price_ticks: U32,
+        /// Book.
+        book: U16,
+        /// Zero.
+        reserved: U16,
+    }
+    /// A trade of an auction, with all that both parties' reports need.
+    0xcc AuctionTrade {
+        /// Trade's number.
+        trade: U64,
+        /// Seller's id of its order.
+        seller_client_id: U64,
+        /// Buyer's id of its order.
+        buyer_client_id: U64,
+        /// Seller's handle.
+        seller_handle: U64,
+        /// Buyer's handle.
+        buyer_handle: U64,
+        /// Micro-units of funds the seller pays as a fee.
+        seller_fee_micro: U64,
+        /// Micro-units of funds the buyer pays as a fee.
+        buyer_fee_micro: U64,
+        /// Credits.
+        quantity: U32,
+        /// Credits the seller's order still offers.
+        seller_remaining: U32,
+        /// Credits the buyer's order still wants.
+        buyer_remaining: U32,
+        /// Seller's account.
+        seller_account: U16,
+        /// Buyer's account.
+        buyer_account: U16,
+        /// Seller's instance.
+        seller: U16,
+        /// Seller's session slot.
+        seller_session: U16,
+        /// Buyer's instance.
+        buyer: U16,
+        /// Buyer's session slot.
+        buyer_session: U16,
+        /// The auction's price in ticks.
+        price_ticks: U16,
+        /// Book.
+        book: U16,
+        /// Seller's limit in ticks.
+        seller_limit_ticks: U16,
+        /// Buyer's limit in ticks.
+        buyer_limit_ticks: U16,
+    }
+    /// An auction is over; its trades came before.
+    0xcd Uncrossed {
+        /// Credits traded.
+        volume: U64,
+        /// Credits wanted less credits offered at its price before it, two's complement.
+        imbalance: U64,
+        /// Its trades.
+        trades: U32,
+        /// Its price in ticks.
+        price_ticks: U16,
+        /// Book.
+        book: U16,
+    }
     /// A query that a later stage answers; its body follows this one.
     0xc7 Asked {
         /// Request's number.
@@ -232,7 +311,8 @@ impl Outbox {
     }
 
     /// Bytes that the largest answer to one command can take on a machine of these bounds: a
-    /// sweep or a mass cancel of every open order, or what start-up says of every instance.
+    /// sweep, an auction or a mass cancel of every open order, in every book, or what start-up
+    /// says of every instance.
     pub fn capacity_for(orders_max: u32, instances_max: u32) -> usize {
         let per_order = size_of::<Fill>() + size_of::<Cancelled>() + 2 * HEADER_BYTES;
         let per_instance = size_of::<InstanceCreated>()
@@ -240,7 +320,14 @@ impl Outbox {
             + size_of::<Weighted>()
             + HEADER_BYTES
             + RESOURCES * (size_of::<Entitled>() + HEADER_BYTES);
-        64 * 1024 + per_order * orders_max as usize + per_instance * instances_max as usize
+        let per_book = size_of::<PhaseChanged>()
+            + size_of::<Indicative>()
+            + size_of::<Uncrossed>()
+            + 3 * HEADER_BYTES;
+        64 * 1024
+            + per_book * BOOKS_MAX
+            + per_order * orders_max as usize
+            + per_instance * instances_max as usize
     }
 
     /// Appends an event. Inlined, so that its fields are stored straight into the buffer instead of

@@ -6,10 +6,12 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`credits`], [`shares`], [`admin`], [`sessions`], [`query`]) and what they
-//! stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
+//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`admin`], [`sessions`],
+//! [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
+pub mod auction;
 pub mod command;
 pub mod config;
 pub mod credits;
@@ -19,6 +21,7 @@ pub mod ladder;
 pub mod ledger;
 pub mod matching;
 pub mod orders;
+pub mod phase;
 pub mod query;
 pub mod queue;
 pub mod sessions;
@@ -28,17 +31,19 @@ pub mod state;
 pub mod tables;
 pub mod weights;
 
+use auction::Indication;
 use command::{Command, DefineBook, DefineCredits, Envelope, Genesis};
 use config::{BoundsError, RESOURCES, TIERS_MAX};
 use event::Outbox;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
 use orders::Fees;
+use phase::Schedule;
 use shares::{Round, Stake};
 use slab::{Node, Slab};
 use std::hint::select_unpredictable;
 use tables::{Account, Book, Instance, Session};
-use vendue_wire::code::{Reject, Resource, Side};
+use vendue_wire::code::{Phase, Reject, Resource, Side};
 use vendue_wire::message::{ANY, Body, Cancel, NewOrder, Rejected};
 
 const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
@@ -70,6 +75,8 @@ pub struct Machine {
     expiry: expiry::Expiry,
     trades: u64,
     fees: Fees,
+    /// Room for auctions, no part of the state.
+    hall: auction::Hall,
     /// Last sequence applied.
     sequence: u64,
     /// Last time seen, nanoseconds.
@@ -150,6 +157,7 @@ impl Machine {
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
+            hall: auction::Hall::new(orders, accounts),
             fees: Fees::new(genesis.maker_fee_bps.get().into(), genesis.taker_fee_bps.get().into()),
             sequence: 0,
             time_ns: 0,
@@ -344,6 +352,7 @@ impl Machine {
             Command::RemoveInstance(m) => self.remove_instance(env, m, out),
             Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
             Command::SetBid(m, resource) => self.set_bid(env, m, *resource, out),
+            Command::SetPhase(m, phase) => self.set_phase(env, m, *phase, out),
             _ => Err(Reject::NotPermitted),
         }
     }
@@ -419,6 +428,9 @@ impl Machine {
             volume: 0,
             sides,
             queues,
+            phase: Phase::Continuous,
+            schedule: Schedule::new(m.auction_every_ms.get(), m.call_ms.get()),
+            indicative: Indication::NONE,
         });
         self.definitions.push(*m);
         self.ledger.house.push(CreditHouse::default());

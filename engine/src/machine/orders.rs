@@ -14,7 +14,9 @@ use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
 use super::{Machine, fold};
 use std::hint::select_unpredictable;
-use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
+use vendue_wire::code::{
+    CancelReason, OrderType, Phase, Reject, Resource, Role, Side, TimeInForce,
+};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, Cancelled, Done, MassCancel, NewOrder, Replace, Replaced,
 };
@@ -217,6 +219,7 @@ impl Machine {
         if row.tier != book.tier {
             return Err(Reject::WrongTier);
         }
+        let continuous = book.admit(style)?;
         if dated && m.expires_at_ms.get() <= env.time_ns / 1_000_000 {
             return Err(Reject::BadExpiry);
         }
@@ -226,7 +229,7 @@ impl Machine {
         if !cost.is_covered_by(pocket.balance.free) {
             return Err(short_of(side));
         }
-        if would_cross {
+        if would_cross && continuous {
             return Err(Reject::WouldCross);
         }
         session.last_client_id = client_id;
@@ -271,7 +274,10 @@ impl Machine {
 
     /// Matches an order that has its slot; then it rests, or what is left is cancelled.
     fn enter(&mut self, env: &Envelope, mut order: Incoming, expires_at_ms: u64, out: &mut Outbox) {
-        let stopped = if order.whole && !self.fills_whole(&order) {
+        let stopped = if self.books[usize::from(order.book)].phase == Phase::Call {
+            // It waits for the auction: only what rests is let in.
+            None
+        } else if order.whole && !self.fills_whole(&order) {
             Some(CancelReason::Unmatched)
         } else {
             self.match_order(env, &mut order, out)
@@ -364,6 +370,9 @@ impl Machine {
         let (price, quantity, side) = (m.price_ticks.get(), m.quantity.get(), side_of(&node));
         let book = &self.books[node.tag.book()];
         let price = check_terms(book, price, quantity)?;
+        if book.phase == Phase::Halted {
+            return Err(Reject::BookHalted);
+        }
         if price == node.tag.price() && quantity <= node.quantity {
             self.use_client_id(env, client_id);
             self.shrink(env, slot, m, out);

@@ -12,6 +12,7 @@ use super::ledger::{Balance, CreditHouse};
 use super::shares::{Round, Stake};
 use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
+use vendue_wire::code::Phase;
 use vendue_wire::message::Body;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -107,6 +108,12 @@ impl Machine {
             for value in [book.reserved_vru, book.last.into(), book.trades, book.volume] {
                 w.word(value);
             }
+            let (schedule, indicative) = (&book.schedule, &book.indicative);
+            w.word(book.phase as u64 | u64::from(schedule.followed) << 8);
+            w.word(schedule.next_ms);
+            w.word(indicative.price.into());
+            w.word(indicative.volume);
+            w.word(indicative.imbalance as u64);
         }
         w.slice(&self.accounts[..self.accounts_used as usize]);
         w.slice(used(&self.instances, &Instance::FREE));
@@ -192,11 +199,19 @@ impl Machine {
                 return Err(StateError::Contradiction("a book's definition"));
             }
         }
+        let wrong = || StateError::Contradiction("a book's phase");
         for book in &mut self.books {
             book.reserved_vru = r.word("book")?;
             book.last = r.word("book")? as u16;
             book.trades = r.word("book")?;
             book.volume = r.word("book")?;
+            let phase = r.word("phase")?;
+            book.phase = Phase::from_u8(phase as u8).ok_or_else(wrong)?;
+            book.schedule.followed = phase >> 8 & 1 == 1;
+            book.schedule.next_ms = r.word("phase")?;
+            book.indicative.price = r.word("phase")? as u16;
+            book.indicative.volume = r.word("phase")?;
+            book.indicative.imbalance = r.word("phase")? as i64;
         }
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! The machine's tables: accounts, instances, sessions, books. Dense arrays, bounded, indexed by
 //! the numbers the protocol shows.
 
+use super::auction::Indication;
 use super::config::RESOURCES;
 use super::ladder::{Ladder, NONE};
+use super::phase::Schedule;
 use std::hint::select_unpredictable;
-use vendue_wire::code::{Reject, Resource, Role, Side};
+use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -195,6 +197,12 @@ pub struct Book {
     pub sides: [Ladder; 2],
     /// First sentinel of each side's queues, in the order of levels.
     pub queues: [u32; 2],
+    /// What it does with orders.
+    pub phase: Phase,
+    /// When it changes by itself.
+    pub schedule: Schedule,
+    /// What was last said of its auction.
+    pub indicative: Indication,
 }
 
 impl Book {

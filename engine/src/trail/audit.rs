@@ -2,10 +2,12 @@
 
 use crate::machine::Machine;
 use crate::machine::command::{CloseSession, Tick, Usage};
-use crate::machine::event::{Event, Fill, Outbox, SessionOpened};
+use crate::machine::event::{
+    AuctionTrade, Event, Fill, Outbox, PhaseChanged, SessionOpened, Uncrossed,
+};
 use crate::pipeline::record::{Arrival, split};
 use crate::storage::Record;
-use vendue_wire::code::Side;
+use vendue_wire::code::{Phase, Side};
 use vendue_wire::message::*;
 use zerocopy::FromBytes;
 
@@ -92,6 +94,13 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
     if let Some(fill) = event.read::<Fill>() {
         return Some(trade(machine, blank, fill));
     }
+    if let Some(m) = event.read::<AuctionTrade>() {
+        let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
+        return Some(sale(machine, blank, m.book.get(), (m.price_ticks, m.quantity), parties));
+    }
+    if let Some(row) = book_row(blank, event) {
+        return Some(row);
+    }
     if let Some(m) = event.read::<Accepted>() {
         let side = if m.side == Side::Buy as u8 { "order buy" } else { "order sell" };
         return Some(AuditRow {
@@ -140,6 +149,8 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
         CreateInstance::KIND => "instance",
         RemoveInstance::KIND => "remove",
         MassCancel::KIND => "mass cancel",
+        // Also where the phase stays what it was.
+        SetPhase::KIND => "set phase",
         _ => return None,
     };
     Some(AuditRow { amount: m.value, what: field_cut(what), ..*blank })
@@ -147,24 +158,51 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
 
 fn trade(machine: &Machine, blank: &AuditRow, fill: &Fill) -> AuditRow {
     let bought = fill.taker_side() == Side::Buy;
-    let (seller, buyer) = if bought {
-        ((fill.maker_account, fill.maker), (fill.taker_account, fill.taker))
+    let parties = if bought {
+        [fill.maker_account, fill.maker, fill.taker_account, fill.taker]
     } else {
-        ((fill.taker_account, fill.taker), (fill.maker_account, fill.maker))
+        [fill.taker_account, fill.taker, fill.maker_account, fill.maker]
     };
-    let tick_micro =
-        machine.books().get(usize::from(fill.book())).map_or(0, |book| book.tick_micro);
-    let notional = u64::from(fill.price_ticks.get()) * tick_micro * u64::from(fill.quantity.get());
+    sale(machine, blank, fill.book(), (fill.price_ticks, fill.quantity), parties)
+}
+
+/// A trade between a seller's and a buyer's account and instance.
+fn sale(
+    machine: &Machine,
+    blank: &AuditRow,
+    book: u16,
+    (price_ticks, quantity): (U16, U32),
+    [account, instance, other_account, other_instance]: [U16; 4],
+) -> AuditRow {
+    let tick_micro = machine.books().get(usize::from(book)).map_or(0, |book| book.tick_micro);
+    let notional = u64::from(price_ticks.get()) * tick_micro * u64::from(quantity.get());
     AuditRow {
-        amount: u64::from(fill.quantity.get()).into(),
+        amount: u64::from(quantity.get()).into(),
         funds_micro: notional.into(),
-        account: seller.0.into(),
-        instance: seller.1.into(),
-        other_account: buyer.0.into(),
-        other_instance: buyer.1.into(),
-        price_ticks: fill.price_ticks.into(),
-        book: fill.book().into(),
+        account: account.into(),
+        instance: instance.into(),
+        other_account: other_account.into(),
+        other_instance: other_instance.into(),
+        price_ticks: price_ticks.into(),
+        book: book.into(),
         what: field_cut("trade"),
         ..*blank
     }
+}
+
+/// What became of a whole book.
+fn book_row(blank: &AuditRow, event: &Event<'_>) -> Option<AuditRow> {
+    if let Some(m) = event.read::<PhaseChanged>() {
+        let phase = Phase::from_u8(m.phase).map_or("unknown", Phase::text);
+        let what = field_cut(&format!("phase {phase}"));
+        return Some(AuditRow { book: m.book, what, ..*blank });
+    }
+    let m = event.read::<Uncrossed>()?;
+    Some(AuditRow {
+        amount: m.volume,
+        price_ticks: u32::from(m.price_ticks.get()).into(),
+        book: m.book,
+        what: field_cut("auction"),
+        ..*blank
+    })
 }

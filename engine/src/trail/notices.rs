@@ -2,9 +2,10 @@
 //! machine. A pure function of the journal, so that a notice has the same sequence, part and
 //! content whenever and however often it is made.
 
+use crate::desk::IN_AUCTION;
 use crate::machine::Machine;
 use crate::machine::command::Usage;
-use crate::machine::event::{Fill, Outbox};
+use crate::machine::event::{AuctionTrade, Fill, Outbox};
 use crate::storage::Record;
 use vendue_wire::code::{RESOURCES, Resource, Side};
 use vendue_wire::message::*;
@@ -99,8 +100,12 @@ impl Shadow {
         let first = out.len();
         let mut parties = Vec::new();
         for event in outbox.events() {
-            if let Some(fill) = event.read::<Fill>() {
-                let swapped = swapped(machine, record, fill);
+            let fill = event.read::<Fill>().map(|fill| swapped(machine, record, fill));
+            let swapped = fill.or_else(|| {
+                let trade = event.read::<AuctionTrade>()?;
+                Some(swapped_in_auction(machine, record, trade))
+            });
+            if let Some(swapped) = swapped {
                 parties.extend([swapped.seller.get(), swapped.buyer.get()]);
                 out.push(Notice::Swapped(swapped));
             }
@@ -220,25 +225,49 @@ fn swapped(machine: &Machine, record: &Record<'_>, fill: &Fill) -> Swapped {
         Side::Buy => (maker, taker),
         Side::Sell => (taker, maker),
     };
-    let tick_micro =
-        machine.books().get(usize::from(fill.book())).map_or(0, |book| book.tick_micro);
-    let notional = u64::from(fill.price_ticks.get()) * tick_micro * u64::from(fill.quantity.get());
     Swapped {
         sequence: record.sequence.into(),
         time_ns: record.time_ns.into(),
         trade: fill.trade,
-        notional_micro: notional.into(),
+        notional_micro: notional(machine, fill.book(), fill.price_ticks, fill.quantity),
         seller_fee_micro: seller.2,
         buyer_fee_micro: buyer.2,
         part: 0.into(),
         quantity: fill.quantity,
-        price_ticks: u32::from(fill.price_ticks.get()).into(),
-        seller_account: u32::from(seller.0.get()).into(),
-        seller: u32::from(seller.1.get()).into(),
-        buyer_account: u32::from(buyer.0.get()).into(),
-        buyer: u32::from(buyer.1.get()).into(),
+        price_ticks: fill.price_ticks.into(),
+        seller_account: seller.0.into(),
+        seller: seller.1.into(),
+        buyer_account: buyer.0.into(),
+        buyer: buyer.1.into(),
         book: fill.book().into(),
         taker_side: fill.taker_side() as u8,
         reserved: 0,
     }
+}
+
+fn swapped_in_auction(machine: &Machine, record: &Record<'_>, trade: &AuctionTrade) -> Swapped {
+    Swapped {
+        sequence: record.sequence.into(),
+        time_ns: record.time_ns.into(),
+        trade: trade.trade,
+        notional_micro: notional(machine, trade.book.get(), trade.price_ticks, trade.quantity),
+        seller_fee_micro: trade.seller_fee_micro,
+        buyer_fee_micro: trade.buyer_fee_micro,
+        part: 0.into(),
+        quantity: trade.quantity,
+        price_ticks: trade.price_ticks.into(),
+        seller_account: trade.seller_account.into(),
+        seller: trade.seller.into(),
+        buyer_account: trade.buyer_account.into(),
+        buyer: trade.buyer.into(),
+        book: trade.book,
+        taker_side: IN_AUCTION,
+        reserved: 0,
+    }
+}
+
+/// What a trade comes to, micro-units.
+fn notional(machine: &Machine, book: u16, price_ticks: U16, quantity: U32) -> U64 {
+    let tick_micro = machine.books().get(usize::from(book)).map_or(0, |book| book.tick_micro);
+    (u64::from(price_ticks.get()) * tick_micro * u64::from(quantity.get())).into()
 }

@@ -100,7 +100,9 @@ fn durable(door: &mut Door) -> Result<u64, Trouble> {
 fn amount_key(what: &str) -> Option<&'static str> {
     match what {
         "usage" | "grant" => Some("amount_millicredits"),
-        "trade" | "order buy" | "order sell" | "cancelled" | "replaced" => Some("amount_credits"),
+        "trade" | "order buy" | "order sell" | "cancelled" | "replaced" | "auction" => {
+            Some("amount_credits")
+        }
         "account" | "instance" | "remove" => Some("number"),
         "mass cancel" => Some("count"),
         _ => None,

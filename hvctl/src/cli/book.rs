@@ -4,6 +4,7 @@ use super::amount::funds;
 use super::door::{Door, Reach, Trouble};
 use super::names::resource;
 use super::output::Output;
+use super::phase::phase_name;
 use super::table::{Table, left, right};
 use super::time::rfc3339;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 use vendue_wire::board::{BoardReader, BookView, Level};
+use vendue_wire::code::Phase;
 use vendue_wire::message::*;
 
 /// Between two drawings of the live view.
@@ -120,6 +122,10 @@ impl Source {
                 last_ticks: row.last_ticks.get(),
                 trades: row.trades.get(),
                 volume: row.volume.get(),
+                phase: row.phase,
+                indicative_ticks: row.indicative_ticks.get(),
+                indicative_volume: row.indicative_volume.get(),
+                indicative_imbalance: row.indicative_imbalance.get() as i64,
                 bids: side(depth.bid_ticks, depth.bid_quantity),
                 asks: side(depth.ask_ticks, depth.ask_quantity),
                 ..BookView::default()
@@ -159,6 +165,12 @@ fn object((row, view): &Shown, depth: bool) -> Value {
         "last_ticks": view.last_ticks,
         "trades": view.trades,
         "volume_credits": view.volume,
+        "phase": phase_name(view.phase),
+        "indicative_ticks": view.indicative_ticks,
+        "indicative_volume_credits": view.indicative_volume,
+        "indicative_imbalance_credits": view.indicative_imbalance,
+        "auction_every_ms": row.auction_every_ms.get(),
+        "call_ms": row.call_ms.get(),
     });
     if depth {
         object["bids"] = levels(&view.bids).into();
@@ -196,6 +208,7 @@ fn tops(shown: &[Shown]) -> String {
         right("TRADES"),
         right("VOLUME"),
         right("TICK"),
+        left("PHASE"),
     ]);
     for (row, view) in shown {
         table.row(vec![
@@ -208,9 +221,32 @@ fn tops(shown: &[Shown]) -> String {
             view.trades.to_string(),
             view.volume.to_string(),
             funds(row.tick_micro.get()),
+            phase_name(view.phase).to_owned(),
         ]);
     }
     table.take(true)
+}
+
+/// What the book does, if it does not trade continuously.
+fn phase_line(view: &BookView) -> Option<String> {
+    let phase = phase_name(view.phase);
+    if view.phase == Phase::Continuous as u8 {
+        return None;
+    }
+    if view.phase == Phase::Halted as u8 {
+        return Some("halted: orders can only be cancelled".to_owned());
+    }
+    if view.indicative_ticks == 0 {
+        return Some(format!("{phase}: nothing crosses"));
+    }
+    let BookView { indicative_ticks, indicative_volume, indicative_imbalance, .. } = view;
+    let more = indicative_imbalance.unsigned_abs();
+    let imbalance = match indicative_imbalance {
+        1.. => format!("{more} more are wanted"),
+        0 => "all that is wanted is offered".to_owned(),
+        _ => format!("{more} more are offered"),
+    };
+    Some(format!("{phase}: {indicative_volume} credits at {indicative_ticks} now, {imbalance}"))
 }
 
 fn depth_screen((row, view): &Shown) -> String {
@@ -226,6 +262,9 @@ fn depth_screen((row, view): &Shown) -> String {
         view.volume,
         funds(row.tick_micro.get()),
     );
+    if let Some(line) = phase_line(view) {
+        let _ = writeln!(screen, "{line}");
+    }
     if view.time_ns != 0 {
         let _ = writeln!(screen, "changed {} (sequence {})", rfc3339(view.time_ns), view.sequence);
     }
@@ -279,6 +318,24 @@ CREDITS  BID  ASK  CREDITS
                43        1
 ";
         assert_eq!(screen(&[shown()], true), expected);
+    }
+
+    #[test]
+    fn a_call_says_what_its_auction_would_do() {
+        let (row, view) = shown();
+        let call = BookView {
+            phase: Phase::Call as u8,
+            indicative_ticks: 41,
+            indicative_volume: 12,
+            indicative_imbalance: -3,
+            ..view
+        };
+        let screen = screen(&[(row, call)], true);
+        let line = screen.lines().nth(1).unwrap();
+        assert_eq!(line, "call: 12 credits at 41 now, 3 more are offered");
+        assert_eq!(object(&(row, call), false)["indicative_imbalance_credits"], -3);
+        let halted = BookView { phase: Phase::Halted as u8, ..view };
+        assert_eq!(phase_line(&halted).unwrap(), "halted: orders can only be cancelled");
     }
 
     #[test]

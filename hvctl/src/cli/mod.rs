@@ -19,6 +19,7 @@ mod ledger;
 mod limits;
 mod market;
 mod order;
+mod phase;
 mod pki;
 mod status;
 mod subscribe;
@@ -98,6 +99,8 @@ enum Command {
     Orders(order::OrdersCommand),
     /// Show the books, or the depth of one
     Book(book::BookCommand),
+    /// Halt a book, call it to an auction, or let it go on
+    Phase(phase::PhaseCommand),
     /// Show average prices, VWAP and volume of the books, or the bars of one
     Market(market::MarketCommand),
     /// Show the newest trades, or the tape from a trade on
@@ -164,6 +167,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Cancel(command) => order::cancel(command, &reach, &mut out),
         Command::Orders(command) => order::orders(command, &reach, &mut out),
         Command::Book(command) => book::run(command, &reach, &mut out),
+        Command::Phase(command) => phase::run(command, &reach, &mut out),
         Command::Market(command) => market::run(command, &reach, &mut out),
         Command::Trades(command) => trades::run(command, &reach, &mut out),
         Command::Ledger => ledger::run(&reach, &mut out),

@@ -234,7 +234,7 @@ fn report(frame: &Received, names: &Directory, out: &mut Output) -> Result<Outco
             "remaining_credits": filled.remaining.get(),
             "counterparty_account": filled.counterparty.get(),
             "fee_micro": filled.fee_micro.get(),
-            "maker": filled.maker == 1,
+            "maker": filled.maker != 0,
         });
         let Filled { trade, quantity, price_ticks, remaining, fee_micro, .. } = filled;
         let fee = super::amount::funds(fee_micro.get());

@@ -131,7 +131,9 @@ fn cause(kind: u8) -> String {
         Withdraw::KIND => "withdraw".to_owned(),
         RemoveInstance::KIND => "removal".to_owned(),
         GrantCredits::KIND => "grant".to_owned(),
-        0x42 => "earned".to_owned(),
+        SetPhase::KIND => "auction".to_owned(),
+        // Credits that were earned, and auctions that were due.
+        0x42 => "time".to_owned(),
         0x43 => "used".to_owned(),
         other => format!("{other:#04x}"),
     }

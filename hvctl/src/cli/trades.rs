@@ -49,7 +49,7 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
         left("TAKER"),
     ]);
     for row in rows {
-        let taker_side = Side::from_u8(row.taker_side).map_or("?", Side::text);
+        let taker_side = Side::from_u8(row.taker_side).map_or("auction", Side::text);
         list.object(&json!({
             "trade": row.trade.get(),
             "sequence": row.sequence.get(),

@@ -76,7 +76,13 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=5_u8)? {
+    Ok(match bytes.int_in_range(0..=6_u8)? {
+        6 => Op::Phase {
+            session,
+            book: bytes.int_in_range(0..=3)?,
+            phase: bytes.int_in_range(0..=3)?,
+            id,
+        },
         0 => Op::Account {
             session,
             group: bytes.int_in_range(0..=63)?,

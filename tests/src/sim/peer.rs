@@ -298,7 +298,7 @@ impl Peer {
         let asked_for = self.instances + asked(CreateInstance::KIND) as u32;
         let whose = self.chance.below(u64::from(ACCOUNTS)) as u32;
         let amount = 1 + self.chance.below(50_000);
-        match self.chance.below(10) {
+        match self.chance.below(11) {
             _ if asked_for < ACCOUNTS => {
                 let account = asked_for;
                 self.create_instance(id, account);
@@ -312,6 +312,12 @@ impl Peer {
                 let (client_id, amount_micro, account) = (id.into(), amount.into(), whose.into());
                 let deposit = Deposit { client_id, amount_micro, account, reserved: 0.into() };
                 self.wait_for(id, &deposit);
+            }
+            7 => {
+                let mut phase = SetPhase::zeroed();
+                phase.client_id = id.into();
+                phase.phase = [3, 3, 0, 1, 2][self.chance.below(5) as usize];
+                self.wait_for(id, &phase);
             }
             6 => {
                 let (client_id, amount_micro, account) = (id.into(), amount.into(), whose.into());
