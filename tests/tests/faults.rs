@@ -249,7 +249,7 @@ fn a_journal_from_the_future_does_not_stop_time() {
     let cancelled = expect::<Cancelled>(&mut seller);
     let at_ms = cancelled.time_ns.get() / 1_000_000;
     assert!((expires_at_ms..expires_at_ms + 60_000).contains(&at_ms), "{at_ms} {expires_at_ms}");
-    check_ledger(&mut seller);
+    check_ledger(&mut daemon.client(&Identity::observer()));
 }
 
 fn now_ns() -> u64 {

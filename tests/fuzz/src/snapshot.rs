@@ -3,7 +3,9 @@
 
 use arbitrary::{Result, Unstructured};
 use std::sync::OnceLock;
+use vendue_engine::desk::Desk;
 use vendue_engine::machine::Machine;
+use vendue_engine::pipeline::record::Outcome;
 use vendue_engine::storage::Host;
 use vendue_engine::storage::snapshot::{newest_valid, path, write};
 use vendue_engine::trail::{Dirs, State};
@@ -127,16 +129,16 @@ fn change(bytes: &mut Unstructured<'_>, of: &mut Vec<u8>) -> Result<()> {
 fn base() -> &'static (Vec<u8>, Vec<u8>, u64) {
     static BASE: OnceLock<(Vec<u8>, Vec<u8>, u64)> = OnceLock::new();
     BASE.get_or_init(|| {
-        let room = traded();
-        let state = room.machine.encode();
-        let desk = desk(&room);
-        (state, desk, room.machine.sequence())
+        let (room, desk) = traded();
+        (room.machine.encode(), desk.encode(), room.machine.sequence())
     })
 }
 
-/// A market with two accounts, an order of each kind, and a trade.
-fn traded() -> Room {
+/// A market with two accounts, an order of each kind, and a trade; and the desk beside it.
+fn traded() -> (Room, Desk) {
     let mut room = Room::new(&NARROW.genesis(), &NARROW.definitions());
+    let mut desk = Desk::new(NARROW.sessions_max, REPLAY_BYTES);
+    NARROW.definitions().iter().for_each(|book| desk.market.add_book(book));
     let operator = room.open(1, Role::Operator, ANY, false);
     let tenant = room.open(2, Role::Tenant, ANY, true);
     for (group, name) in [(1, "acme"), (2, "bell")] {
@@ -159,38 +161,22 @@ fn traded() -> Room {
             order.expires_at_ms = 900_000_u64.into();
         }
         room.apply(operator, &order);
+        hear(&room, &mut desk);
     }
     room.apply(tenant, &Cancel { handle: 1.into() });
+    hear(&room, &mut desk);
     room.tick(100);
-    room
+    hear(&room, &mut desk);
+    (room, desk)
 }
 
-/// The desk beside it, as a snapshot holds it: streams, tape, books.
-fn desk(room: &Room) -> Vec<u8> {
-    let word = |out: &mut Vec<u8>, value: u64| out.extend(value.to_le_bytes());
-    let mut out = Vec::new();
-    let sessions = u64::from(room.machine.genesis().sessions_max.get());
-    word(&mut out, sessions);
-    for session in 0..sessions {
-        // Two reports of 24 bytes for the first session, none for others.
-        let frames = if session == 0 { 2 } else { 0 };
-        word(&mut out, frames);
-        word(&mut out, frames);
-        word(&mut out, frames * 24);
-        for at in 0..frames {
-            out.extend([24, 0, 1, 0x95, 0, 0, 0, 0]);
-            word(&mut out, 1 + at);
-            word(&mut out, 0);
-        }
+/// Tells the desk what the market said last.
+fn hear(room: &Room, desk: &mut Desk) {
+    let outcome =
+        Outcome { sequence: room.machine.sequence().into(), time_ns: room.time_ns.into() };
+    for event in room.out.events() {
+        desk.absorb(&outcome, &event, &mut |_| {});
     }
-    word(&mut out, 0);
-    word(&mut out, room.machine.books().len() as u64);
-    for book in room.machine.books() {
-        for value in [u64::from(book.last), 2, book.trades, book.volume] {
-            word(&mut out, value);
-        }
-    }
-    out
 }
 
 #[test]
