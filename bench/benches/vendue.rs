@@ -8,7 +8,9 @@ use vendue_bench::flow::{FLOW_A, FLOW_B, Flow};
 use vendue_bench::pin::Processors;
 use vendue_bench::report::Pair;
 use vendue_bench::run::{self, RUNS_MAX};
-use vendue_bench::{auction, codec, idle, instructions, journal, limit, replay, ring, rtt, scale};
+use vendue_bench::{
+    auction, codec, idle, instructions, journal, limit, quality, replay, ring, rtt, scale,
+};
 use vendue_wire::idle::Wait;
 
 /// Vendue's benchmarks, each beside a floor measured in the same run.
@@ -54,6 +56,8 @@ enum Command {
         /// Its name.
         name: String,
     },
+    /// Allocation quality: a trace of demand replayed through allocators.
+    Quality(Quality),
     /// All of them, with their defaults.
     All(Runs),
     /// Order to acknowledgement over each transport, beside an echo.
@@ -80,6 +84,20 @@ impl Runs {
         let json = self.json;
         move |pair| if json { println!("{}", pair.to_json()) } else { println!("{pair}") }
     }
+}
+
+#[derive(Args)]
+struct Quality {
+    /// Demand, one column a VM and one row five minutes; or rows of `date,vm,s0,s1,...`, a day of a
+    /// VM each. May be gzipped.
+    #[arg(long, value_name = "FILE.csv[.gz]")]
+    trace: PathBuf,
+    /// What each VM was sold, `vm,capacity` in the trace's unit [default: its 99.9th percentile].
+    #[arg(long, value_name = "FILE.csv[.gz]")]
+    capacities: Option<PathBuf>,
+    /// Prints one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -120,6 +138,7 @@ fn main() -> ExitCode {
         Some(Command::Book(arguments)) => book(&arguments),
         Some(Command::Instructions { refresh }) => instructions(refresh),
         Some(Command::Work { name }) => instructions::work(&name),
+        Some(Command::Quality(arguments)) => quality(&arguments),
         Some(command) => pairs(&command),
         // Not an error: `cargo test --all-targets` starts benches without arguments.
         None => Arguments::command().print_help().map_err(AnyError::from),
@@ -160,11 +179,19 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
         }
         Command::Idle(runs) => idle::measure(runs.count(), directory, &mut runs.show())?,
         Command::All(runs) => return all(runs),
-        Command::Book(_) | Command::Instructions { .. } | Command::Work { .. } => {
-            unreachable!("their rows are no pairs")
-        }
+        Command::Book(_)
+        | Command::Quality(_)
+        | Command::Instructions { .. }
+        | Command::Work { .. } => unreachable!("their rows are no pairs"),
     }
     Ok(())
+}
+
+fn quality(arguments: &Quality) -> Result<(), AnyError> {
+    let Quality { trace, capacities, json } = arguments;
+    quality::measure(trace, capacities.as_deref(), &mut |row| {
+        if *json { println!("{}", row.to_json()) } else { println!("{row}") }
+    })
 }
 
 fn instructions(refresh: bool) -> Result<(), AnyError> {

@@ -5,7 +5,8 @@
 //! book), [`run`] (how it is measured), [`report`] (how it is shown), [`scale`] (at other sizes), [`auction`] (all at once),
 //! [`instructions`] (what CI gates on). Parts of the daemon: [`ring`], [`codec`], [`journal`],
 //! [`replay`], beside the bare device ([`stable`]). The whole ([`daemon`]): [`rtt`] beside an
-//! [`echo`], [`limit`], [`idle`]. [`pin`] gives out processors.
+//! [`echo`], [`limit`], [`idle`]. What capacity is worth as it is shared: [`quality`]. [`pin`] gives
+//! out processors.
 //! `cargo bench -p vendue-bench -- --help` says how to start one.
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -22,6 +23,7 @@ pub mod journal;
 pub mod limit;
 pub mod ours;
 pub mod pin;
+pub mod quality;
 pub mod replay;
 pub mod report;
 pub mod ring;

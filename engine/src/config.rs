@@ -3,7 +3,7 @@
 //! A wrong value is refused with its line and the reason; an unknown key is an error. The file
 //! embedded here is the default, and the commented example in one.
 
-use crate::machine::command::{DefineBook, Genesis};
+use crate::machine::command::{DefineBook, DefineCredits, Genesis};
 use crate::machine::config::BoundsError;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -250,6 +250,11 @@ pub struct BookKeys {
     pub tick_micro: u64,
     #[serde(default = "quantity_max")]
     pub quantity_max: u32,
+    pub launch_s: Option<u32>,
+    pub expiry_s: Option<u32>,
+    pub reserve_milli: Option<u32>,
+    pub wealth_percent: Option<u32>,
+    pub spent_percent: Option<u32>,
     #[serde(default)]
     pub auction_every_ms: u32,
     pub call_ms: Option<u32>,
@@ -462,6 +467,9 @@ impl Config {
         for (span, book) in self.spanned_books() {
             book.check().map_err(|error| source.wrong(&span, error.to_string()))?;
         }
+        for ((span, _), credits) in self.spanned_books().iter().zip(self.credits()) {
+            credits.check().map_err(|error| source.wrong(span, error.to_string()))?;
+        }
         Ok(())
     }
 
@@ -484,6 +492,25 @@ impl Config {
     /// The books, as the journal's next records hold them.
     pub fn books(&self) -> Vec<DefineBook> {
         self.spanned_books().into_iter().map(|(_, book)| book).collect()
+    }
+
+    /// What each book's credits are worth.
+    pub fn credits(&self) -> Vec<DefineCredits> {
+        let tier = |(tier, keys): (usize, &TierKeys)| {
+            let rules = |(resource, book): (Resource, &Spanned<BookKeys>)| {
+                book.get_ref().credits(tier as u16, resource as u8)
+            };
+            keys.resources().map(rules).collect::<Vec<_>>()
+        };
+        self.tier.iter().enumerate().flat_map(tier).collect()
+    }
+
+    /// Those of [`Config::credits`] that a journal has to say, because they are not the usual.
+    pub fn unusual_credits(&self) -> Vec<DefineCredits> {
+        let usual = |rules: &DefineCredits| {
+            *rules == DefineCredits::usual(rules.tier.get(), rules.resource)
+        };
+        self.credits().into_iter().filter(|rules| !usual(rules)).collect()
     }
 
     fn spanned_books(&self) -> Vec<(Range<usize>, DefineBook)> {
@@ -510,6 +537,25 @@ impl Config {
             }
         }
         books
+    }
+}
+
+impl BookKeys {
+    fn credits(&self, tier: u16, resource: u8) -> DefineCredits {
+        let mut rules = DefineCredits::usual(tier, resource);
+        let keys = [
+            (&mut rules.launch_s, self.launch_s),
+            (&mut rules.expiry_s, self.expiry_s),
+            (&mut rules.reserve_milli, self.reserve_milli),
+            (&mut rules.wealth_percent, self.wealth_percent),
+            (&mut rules.spent_percent, self.spent_percent),
+        ];
+        for (rule, value) in keys {
+            if let Some(value) = value {
+                *rule = value.into();
+            }
+        }
+        rules
     }
 }
 

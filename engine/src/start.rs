@@ -135,7 +135,7 @@ pub fn recover_state<M: Medium>(
     let through = recovered.last.sequence;
     let mut log = Log::open(log_config(config), recovered)?;
     // A crash may have come before the last of the start-up records.
-    let start = start_records(&config.genesis(), &config.books());
+    let start = start_records(&config.genesis(), &config.books(), &config.unusual_credits());
     check_unchanged(config, &state, through < start.len() as u64)?;
     for (kind, body) in start.iter().skip(through as usize) {
         record(&mut state, &mut log, clock, *kind, body)?;
@@ -252,6 +252,9 @@ fn check_unchanged(config: &Config, state: &State, begun: bool) -> Result<(), St
     let (defined, books) = (machine.definitions(), config.books());
     if !books.starts_with(defined) || (!begun && defined.len() < books.len()) {
         return Err(changed("[[tier]] list"));
+    }
+    if !begun && machine.credit_rules() != config.credits() {
+        return Err(changed("[[tier]] list (launch_s, expiry_s, reserve_milli, ...)"));
     }
     Ok(())
 }

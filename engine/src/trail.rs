@@ -4,7 +4,7 @@
 //! there is one way to rebuild a state and it is exercised all the time.
 
 use crate::desk::{Desk, DeskError};
-use crate::machine::command::{Command, DefineBook, Envelope, Genesis};
+use crate::machine::command::{Command, DefineBook, DefineCredits, Envelope, Genesis};
 use crate::machine::event::Outbox;
 use crate::machine::state::StateError;
 use crate::machine::{Broken, Machine};
@@ -248,10 +248,15 @@ fn decode(payload: &[u8], replay_bytes: usize) -> Result<(Machine, Desk), String
     Ok((machine, desk))
 }
 
-/// The start-up records of a new journal.
-pub fn start_records(genesis: &Genesis, books: &[DefineBook]) -> Vec<(u8, Vec<u8>)> {
+/// The start-up records of a new journal: `credits` only of books that do not have the usual.
+pub fn start_records(
+    genesis: &Genesis,
+    books: &[DefineBook],
+    credits: &[DefineCredits],
+) -> Vec<(u8, Vec<u8>)> {
     use zerocopy::IntoBytes;
     std::iter::once((Genesis::KIND, genesis.as_bytes().to_vec()))
         .chain(books.iter().map(|book| (DefineBook::KIND, book.as_bytes().to_vec())))
+        .chain(credits.iter().map(|rules| (DefineCredits::KIND, rules.as_bytes().to_vec())))
         .collect()
 }

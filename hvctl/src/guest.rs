@@ -45,7 +45,7 @@ impl Guest {
         let cpu_us = u128::from(used) * u128::from(MICROS_PER_SECOND);
         let cpu_us = cpu_us / u128::from(self.ticks_per_second);
         let cpu_us = u64::try_from(cpu_us).map_err(|_| MeterError::Garbled)?;
-        Ok(Usage { cpu_us, memory_bytes, io_bytes: 0 })
+        Ok(Usage { cpu_us, memory_bytes, io_bytes: 0, network_bytes: 0 })
     }
 }
 

@@ -424,8 +424,38 @@ impl Host {
         vru_size: u64,
         now_ns: u64,
     ) -> Result<(), HostError> {
+        self.set(instance, (vrus, vru_size), now_ns, |knob| {
+            knob.resource() == resource && knob != Knob::CpuWeight
+        })
+    }
+
+    /// Sets how much `instance` weighs beside others where `resource` is contended: as much as
+    /// `vrus` do. The rest is as with [`Host::want`].
+    ///
+    /// # Errors
+    /// [`HostError::UnknownInstance`].
+    pub fn weigh(
+        &mut self,
+        instance: u32,
+        resource: Resource,
+        vrus: u64,
+        vru_size: u64,
+        now_ns: u64,
+    ) -> Result<(), HostError> {
+        self.set(instance, (vrus, vru_size), now_ns, |knob| {
+            knob.resource() == resource && knob == Knob::CpuWeight
+        })
+    }
+
+    fn set(
+        &mut self,
+        instance: u32,
+        (vrus, vru_size): (u64, u64),
+        now_ns: u64,
+        is_meant: impl Fn(Knob) -> bool,
+    ) -> Result<(), HostError> {
         let held = self.instances.get_mut(&instance).ok_or(HostError::UnknownInstance(instance))?;
-        for lever in held.levers.iter_mut().filter(|lever| lever.knob().resource() == resource) {
+        for lever in held.levers.iter_mut().filter(|lever| is_meant(lever.knob())) {
             let setting = lever.knob().setting(vrus, vru_size, self.page_bytes);
             self.counters.spared += lever.want(setting, vrus);
         }

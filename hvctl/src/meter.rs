@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use vendue_wire::code::Resource;
 
@@ -29,6 +29,9 @@ pub struct Usage {
     /// Read from and written to block devices since the last sample, bytes; 0 where the io
     /// controller is off.
     pub io_bytes: u64,
+    /// Received and sent by the network namespace of its own since the last sample, bytes,
+    /// loopback aside; 0 where it shares the host's.
+    pub network_bytes: u64,
 }
 
 /// Why there is no sample.
@@ -66,6 +69,7 @@ pub struct Meter {
     source: Source,
     cpu_us: u64,
     io_bytes: u64,
+    network: Network,
 }
 
 #[derive(Debug)]
@@ -74,14 +78,11 @@ enum Source {
         cpu_stat: File,
         memory_current: Option<File>,
         io_stat: Option<File>,
+        processes: Option<File>,
     },
     /// `/proc/N/stat`. The descriptor belongs to this very process: when it has ended, reads
     /// fail even if its number is used again.
-    Process {
-        stat: File,
-        ticks_per_second: u64,
-        page_bytes: u64,
-    },
+    Process { pid: u32, stat: File, ticks_per_second: u64, page_bytes: u64 },
 }
 
 impl Meter {
@@ -94,6 +95,7 @@ impl Meter {
             cpu_stat: File::open(dir.join("cpu.stat"))?,
             memory_current: File::open(dir.join(memory_current)).ok(),
             io_stat: File::open(dir.join("io.stat")).ok(),
+            processes: File::open(dir.join("cgroup.procs")).ok(),
         };
         Meter::start(source)
     }
@@ -102,6 +104,7 @@ impl Meter {
     /// Kept by the kernel in clock ticks of 10 ms. Block I/O is not counted.
     pub fn process(pid: u32) -> Result<Meter, MeterError> {
         let source = Source::Process {
+            pid,
             stat: File::open(format!("/proc/{pid}/stat"))?,
             ticks_per_second: system_number(SysconfVar::CLK_TCK)?,
             page_bytes: system_number(SysconfVar::PAGE_SIZE)?,
@@ -111,7 +114,7 @@ impl Meter {
 
     fn start(source: Source) -> Result<Meter, MeterError> {
         let (cpu_us, _, io_bytes) = source.read()?;
-        Ok(Meter { source, cpu_us, io_bytes })
+        Ok(Meter { source, cpu_us, io_bytes, network: Network::default() })
     }
 
     /// What was used since the last sample.
@@ -121,6 +124,7 @@ impl Meter {
             cpu_us: cpu_us.saturating_sub(self.cpu_us),
             memory_bytes,
             io_bytes: io_bytes.saturating_sub(self.io_bytes),
+            network_bytes: self.network.sample(self.source.process()),
         };
         (self.cpu_us, self.io_bytes) = (cpu_us, io_bytes);
         Ok(usage)
@@ -147,11 +151,55 @@ impl Meter {
     }
 }
 
+/// The counters of a network namespace, once a process that has one of its own was seen.
+#[derive(Debug, Default)]
+struct Network {
+    /// `/proc/N/net/dev`: it belongs to the namespace and outlives the process.
+    devices: Option<File>,
+    bytes: u64,
+}
+
+impl Network {
+    /// Bytes since the last sample; the first finds the place to count from.
+    fn sample(&mut self, process: Option<u32>) -> u64 {
+        if self.devices.is_none() {
+            self.devices = process.and_then(own_devices);
+            self.bytes = self.read().unwrap_or(0);
+            return 0;
+        }
+        let Some(bytes) = self.read() else { return 0 };
+        let used = bytes.saturating_sub(self.bytes);
+        self.bytes = bytes;
+        used
+    }
+
+    fn read(&self) -> Option<u64> {
+        with_text(self.devices.as_ref()?, parse_devices).ok()
+    }
+}
+
+/// The counters of a process's network namespace, unless that is ours: then they are the host's.
+fn own_devices(pid: u32) -> Option<File> {
+    let namespace = |whose: &str| {
+        std::fs::metadata(format!("/proc/{whose}/ns/net")).ok().map(|at| (at.dev(), at.ino()))
+    };
+    let (theirs, ours) = (namespace(&pid.to_string())?, namespace("self")?);
+    if theirs == ours { None } else { File::open(format!("/proc/{pid}/net/dev")).ok() }
+}
+
 impl Source {
+    /// A process of it, to find its network by.
+    fn process(&self) -> Option<u32> {
+        match self {
+            Source::Cgroup { processes, .. } => with_text(processes.as_ref()?, first_process).ok(),
+            Source::Process { pid, .. } => Some(*pid),
+        }
+    }
+
     /// Cumulative processor microseconds, memory bytes now, cumulative block bytes.
     fn read(&self) -> Result<(u64, u64, u64), MeterError> {
         match self {
-            Source::Cgroup { cpu_stat, memory_current, io_stat } => {
+            Source::Cgroup { cpu_stat, memory_current, io_stat, .. } => {
                 let cpu_us = with_text(cpu_stat, parse_cpu_stat)?;
                 let memory_bytes = match memory_current {
                     Some(file) => with_text(file, parse_number)?,
@@ -163,7 +211,7 @@ impl Source {
                 };
                 Ok((cpu_us, memory_bytes, io_bytes))
             }
-            Source::Process { stat, ticks_per_second, page_bytes } => {
+            Source::Process { stat, ticks_per_second, page_bytes, .. } => {
                 let (ticks, pages) = with_text(stat, parse_process_stat)?;
                 let cpu_us = u128::from(ticks) * u128::from(MICROS_PER_SECOND)
                     / u128::from(*ticks_per_second);
@@ -194,6 +242,28 @@ pub(crate) fn with_text<T>(
         return Err(MeterError::Garbled);
     }
     std::str::from_utf8(&bytes[..length]).ok().and_then(parse).ok_or(MeterError::Garbled)
+}
+
+/// The first of a list of processes; 0 stands for one that is not in our own list of them.
+fn first_process(text: &str) -> Option<u32> {
+    text.lines().next()?.trim().parse().ok().filter(|&pid| pid > 0)
+}
+
+/// Bytes received and sent by every device but loopback.
+fn parse_devices(text: &str) -> Option<u64> {
+    let mut bytes = 0u64;
+    for line in text.lines().skip(2) {
+        let (name, counters) = line.split_once(':')?;
+        // Eight counters of what was received stand before those of what was sent.
+        let mut counters = counters.split_ascii_whitespace().step_by(8);
+        for _ in 0..2 {
+            let counter: u64 = counters.next()?.parse().ok()?;
+            if name.trim() != "lo" {
+                bytes = bytes.checked_add(counter)?;
+            }
+        }
+    }
+    Some(bytes)
 }
 
 fn parse_number(text: &str) -> Option<u64> {
@@ -242,6 +312,16 @@ mod tests {
         assert_eq!(parse_io_stat(io), Some(33));
         assert_eq!(parse_io_stat(""), Some(0));
         assert_eq!(parse_io_stat("8:0 rbytes=x"), None);
+        let devices = "Inter-| Receive | Transmit\n face |bytes packets\n\
+            \x20   lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n\
+            \x20 eth0: 100 2 0 0 0 0 0 0 30 1 0 0 0 0 0 0\n\
+            \x20 eth1:4 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n";
+        assert_eq!(parse_devices(devices), Some(139));
+        assert_eq!(parse_devices("a\nb\neth0: 1 2\n"), None);
+        assert_eq!(
+            (first_process("12\n13\n"), first_process("0\n"), first_process("")),
+            (Some(12), None, None)
+        );
         let stat = "7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 100 20 3 4 20 0 1 0 555 9999 77 1844 1";
         assert_eq!(parse_process_stat(stat), Some((127, 77)));
         assert_eq!(parse_process_stat("7 (a) S 1 2 3"), None);
@@ -289,6 +369,13 @@ mod tests {
         let held = std::hint::black_box(vec![1u8; 64 << 20]);
         let usage = Meter::process(std::process::id()).unwrap().sample().unwrap();
         assert!(usage.memory_bytes > 32 << 20, "{usage:?} while holding {} bytes", held.len());
+    }
+
+    #[test]
+    fn what_goes_through_the_hosts_own_network_is_nobodys() {
+        let child = Running::shell("read x");
+        assert!(own_devices(child.0.id()).is_none());
+        assert_eq!(Meter::process(child.0.id()).unwrap().sample().unwrap().network_bytes, 0);
     }
 
     #[test]

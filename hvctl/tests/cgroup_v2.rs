@@ -122,6 +122,7 @@ fn cpu_limits_are_written_and_read_back() {
     for (turn, millicores) in [10u64, 250, 990, 1_000, 7_770, 64_000, 5].into_iter().enumerate() {
         let now_ns = turn as u64 * QUANTUM_NS;
         room.host.want(1, Resource::Cpu, millicores, 1, now_ns).unwrap();
+        room.host.weigh(1, Resource::Cpu, millicores, 1, now_ns).unwrap();
         assert_eq!(room.host.turn(now_ns), None);
         let quota_us = (millicores * 100).max(1_000);
         assert_eq!(room.read("cpu.max"), format!("{quota_us} 100000"));
@@ -143,7 +144,7 @@ fn every_weight_reads_back_as_written() {
     let Some(mut room) = Room::open() else { return };
     for (turn, weight) in (1..=10_000u64).step_by(37).chain([10_000]).enumerate() {
         let now_ns = turn as u64 * QUANTUM_NS;
-        room.host.want(1, Resource::Cpu, weight, 10, now_ns).unwrap();
+        room.host.weigh(1, Resource::Cpu, weight, 10, now_ns).unwrap();
         room.host.turn(now_ns);
         assert_eq!(room.read("cpu.weight"), weight.to_string());
     }

@@ -17,7 +17,7 @@ use vendue_engine::machine::command::{
 };
 use vendue_engine::machine::event::{
     AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated, InstanceRemoved,
-    Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, Uncrossed,
+    Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, Uncrossed, Weighted,
 };
 use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -103,6 +103,7 @@ pub enum Op {
     Instance { session: u8, account: u8, tier: u8, vru: [u16; 3], name: u8, id: Id },
     Remove { session: u8, instance: u8, id: Id },
     Grant { session: u8, instance: u8, resource: u8, amount: Size, id: Id },
+    Bid { session: u8, instance: u8, resource: u8, bid_milli: u32, id: Id },
     Tick { milliseconds: u64 },
     Usage { instance: u8, resource: u8, amount: Size },
     Open { number: u8, role: u8, account: u8, instance: u8, cancel_on_disconnect: bool },
@@ -279,6 +280,8 @@ impl World {
             trades: 0,
             volume: 0,
             last: 0,
+            reported: false,
+            ended_ms: [0; 2],
         };
         Market::new(rules, BOOKS.into_iter().zip(self.auctions).map(book).collect())
     }
@@ -309,6 +312,8 @@ struct Pair {
     depth: Depth,
     /// Cap of each instance and resource, from the entitlement events.
     caps: BTreeMap<(u32, u8), u64>,
+    /// Weights told by the command at hand.
+    weights: Vec<(u32, u64)>,
     orders_seen: u64,
 }
 
@@ -359,6 +364,7 @@ impl Pair {
             twin,
             depth,
             caps: BTreeMap::new(),
+            weights: Vec::new(),
             orders_seen: 0,
         }
     }
@@ -620,6 +626,14 @@ impl Pair {
                 m.resource = resource;
                 (Request::GrantCredits(m), wire(session.into(), &m))
             }
+            Op::Bid { session, instance, resource, bid_milli, id } => {
+                let mut m = SetBid::zeroed();
+                m.client_id = self.id(session, id);
+                m.bid_milli = bid_milli.into();
+                m.instance = u32::from(instance).into();
+                m.resource = resource;
+                (Request::SetBid(m), wire(session.into(), &m))
+            }
             Op::Phase { session, book, phase, id } => {
                 let mut m = SetPhase::zeroed();
                 m.client_id = self.id(session, id);
@@ -662,6 +676,10 @@ impl Pair {
             sort_cancels(&mut expected);
         }
         prop_assert_eq!(&said, &expected);
+        for (instance, weight) in std::mem::take(&mut self.weights) {
+            let right = self.market.weigh(instance, weight);
+            prop_assert!(right, "instance {} weighs {}: {:?}", instance, weight, self.market);
+        }
         let mut met = met.borrow_mut();
         met.commands += 1;
         for row in &said {
@@ -724,6 +742,9 @@ impl Pair {
                 // Nothing anyone is told.
             } else if let Some(m) = event.read::<Entitled>() {
                 self.caps.insert((m.instance.get(), m.resource), m.vru.get());
+            } else if let Some(m) = event.read::<Weighted>() {
+                prop_assert_eq!((to, m.resource), (ANY, 0));
+                self.weights.push((m.instance.get(), m.weight_vru.get().into()));
             } else if let Some(m) = event.read::<Fill>() {
                 prop_assert_eq!(to, ANY);
                 said.push(Said::Traded(self.hear_fill(m)?));

@@ -13,7 +13,7 @@ use vendue_wire::code::{
 };
 use vendue_wire::message::{
     ANY, ANY_BOOK, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
-    NewOrder, RemoveInstance, Replace, SetPhase, Withdraw,
+    NewOrder, RemoveInstance, Replace, SetBid, SetPhase, Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -56,6 +56,10 @@ pub struct Book {
     pub trades: u64,
     pub volume: i128,
     pub last: i128,
+    /// True if use was reported since the last tick.
+    pub reported: bool,
+    /// When the last two rounds of reports ended, the older one first, milliseconds.
+    pub ended_ms: [i128; 2],
     pub phase: Phase,
     /// Milliseconds from auction to auction, 0 for none, and of the call before each.
     pub auctions: (u64, u64),
@@ -93,6 +97,14 @@ pub struct Instance {
     /// Milli-credits not held for orders.
     pub free: [i128; RESOURCES],
     pub bursting: [bool; RESOURCES],
+    /// Milli-credits of use reported since the last tick.
+    pub used: [i128; RESOURCES],
+    /// End of the last round it reported in, or its beginning, milliseconds.
+    pub measured_ms: [i128; RESOURCES],
+    /// Milli-credits it bids for each VRU-second above its baseline.
+    pub bid: [i128; RESOURCES],
+    /// Its weight among processors, as it was told last; VRUs.
+    pub weight: i128,
 }
 
 /// A session's row; number 0 is unused.
@@ -163,6 +175,7 @@ pub enum Request {
     CreateInstance(CreateInstance),
     RemoveInstance(RemoveInstance),
     GrantCredits(GrantCredits),
+    SetBid(SetBid),
     SetPhase(SetPhase),
     Tick,
     Usage { instance: u32, resource: usize, used: u64 },
@@ -407,6 +420,7 @@ impl Market {
             Request::Cancel(m) => (Cancel::KIND, m.handle.get(), self.cancel(who, m)),
             Request::Replace(m) => (Replace::KIND, m.client_id.get(), self.replace(who, m)),
             Request::MassCancel(m) => (MassCancel::KIND, 0, self.mass_cancel(who, m)),
+            Request::SetBid(m) => (SetBid::KIND, m.client_id.get(), self.set_bid(who, m)),
             _ => self.operator_request(who, request),
         };
         if let Err(code) = result {
@@ -440,7 +454,7 @@ impl Market {
             Request::CreateAccount(m) => self.create_account(m),
             Request::Deposit(m) => self.deposit(m.account.get(), m.amount_micro.get().into()),
             Request::Withdraw(m) => self.withdraw(m.account.get(), m.amount_micro.get().into()),
-            Request::CreateInstance(m) => self.create_instance(m),
+            Request::CreateInstance(m) => self.create_instance(who, m),
             Request::RemoveInstance(m) => self.remove_instance(who, m.instance.get()),
             Request::GrantCredits(m) => self.grant(m),
             Request::SetPhase(m) => self.set_phase(who, m),
@@ -532,7 +546,7 @@ impl Market {
         of_tier.map(|row| row.baseline[resource]).sum()
     }
 
-    fn create_instance(&mut self, m: &CreateInstance) -> Result<i128, Reject> {
+    fn create_instance(&mut self, who: &Caller, m: &CreateInstance) -> Result<i128, Reject> {
         let account = m.account.get() as usize;
         if account >= self.accounts.len() {
             return Err(Reject::UnknownAccount);
@@ -552,11 +566,24 @@ impl Market {
                 return Err(Reject::InsufficientCapacity);
             }
         }
+        let measured_ms = [i128::from(who.time_ns / 1_000_000); RESOURCES];
         let number = (0..self.rules.instances_max as u32)
             .find(|number| !self.instances.contains_key(number))
             .ok_or(Reject::InstancesFull)?;
         let (free, bursting) = ([0; RESOURCES], [false; RESOURCES]);
-        let row = Instance { account, tier, name: m.name, baseline, free, bursting };
+        let (used, bid) = ([0; RESOURCES], [1000; RESOURCES]);
+        let row = Instance {
+            account,
+            tier,
+            name: m.name,
+            baseline,
+            free,
+            bursting,
+            used,
+            measured_ms,
+            bid,
+            weight: 0,
+        };
         self.instances.insert(number, row);
         self.said.push(Said::Created { instance: number, tier });
         Ok(number.into())
@@ -613,6 +640,7 @@ impl Market {
                 self.move_credits(number, resource, earned);
             }
         }
+        (0..self.books.len()).for_each(|book| self.settle(book, now_ms.into()));
         self.cancel_all(who, CancelReason::Expired, |order| {
             order.expires_at_ms.is_some_and(|at| at <= now_ms)
         });
@@ -624,7 +652,79 @@ impl Market {
         let paid = i128::from(used).min(row.free[resource]);
         let Some(book) = self.book_of(row.tier, resource) else { return };
         self.books[book].burned += paid;
+        self.books[book].reported = true;
         self.move_credits(number, resource, -paid);
+        let Some(row) = self.instances.get_mut(&number) else { return };
+        row.used[resource] = (row.used[resource] + i128::from(used)).min(u64::MAX.into());
+    }
+
+    fn set_bid(&mut self, who: &Caller, m: &SetBid) -> Result<(), Reject> {
+        let (number, resource) = (m.instance.get(), usize::from(m.resource));
+        let client_id = m.client_id.get();
+        self.fresh(who, client_id)?;
+        self.may_act(who, number)?;
+        let tier = self.instances[&number].tier;
+        self.book_of(tier, resource).ok_or(Reject::UnknownBook)?;
+        let bid = i128::from(m.bid_milli.get());
+        if !(100..=100_000).contains(&bid) {
+            return Err(Reject::BadPrice);
+        }
+        self.use_id(who, client_id);
+        if let Some(row) = self.instances.get_mut(&number) {
+            row.bid[resource] = bid;
+        }
+        self.done(who, SetBid::KIND, client_id, bid);
+        Ok(())
+    }
+
+    /// The end of a round: what was used above a baseline costs the clearing price, but nobody
+    /// more than it bids; one credit a VRU-second of it is paid already.
+    fn settle(&mut self, book: usize, now_ms: i128) {
+        let Book { tier, resource, capacity_vru, reported, ended_ms, .. } = self.books[book];
+        if !reported {
+            return;
+        }
+        let span = |row: &Instance| (now_ms - row.measured_ms[resource].max(ended_ms[0])).max(1);
+        let of_tier = |row: &&Instance| row.tier == tier && row.baseline[resource] > 0;
+        let users = self.instances.values().filter(of_tier).filter(|row| row.used[resource] > 0);
+        let rate: i128 = users.clone().map(|row| row.used[resource] * 1000 / span(row)).sum();
+        let levels = users.map(|row| row.weight * 1000 * span(row) / row.used[resource]);
+        let level = levels.min().unwrap_or(0);
+        // 95% of the capacity in use is contention; only processors are shared by weight.
+        let contended = resource == 0 && rate * 100 >= capacity_vru * 1000 * 95;
+        let price = if contended { level.clamp(1000, 100_000) } else { 1000 };
+        for row in self.instances.values_mut() {
+            if row.tier != tier || row.baseline[resource] == 0 || row.used[resource] == 0 {
+                continue;
+            }
+            let over = (row.used[resource] - row.baseline[resource] * span(row)).max(0);
+            let price = price.min(row.bid[resource]).max(1000);
+            let extra = (over * (price - 1000) / 1000).min(row.free[resource]);
+            row.free[resource] -= extra;
+            self.books[book].burned += extra;
+            row.used[resource] = 0;
+            row.measured_ms[resource] = now_ms;
+        }
+        self.books[book].ended_ms = [ended_ms[1], now_ms];
+        self.books[book].reported = false;
+    }
+
+    /// Takes in that an instance's weight among processors is `weight` now. False if that is far
+    /// from baseline x bid x (balance / fair balance)^2.5.
+    pub fn weigh(&mut self, number: u32, weight: u64) -> bool {
+        let Some(row) = self.instances.get(&number) else { return false };
+        let Some(book) = self.book_of(row.tier, 0) else { return false };
+        let balance = row.free[0] + self.held_credits(number, 0);
+        let issued = self.books[book].issued - self.books[book].burned;
+        let fair = issued as f64 * row.baseline[0] as f64 / self.reserved(row.tier, 0) as f64;
+        let wealth = if issued == 0 { 1.0 } else { (balance as f64 / fair).powf(2.5) };
+        let baseline = row.baseline[0] as f64;
+        let factor = wealth.clamp(0.3, 16.0) * row.bid[0] as f64 / 1000.0;
+        let exact = (baseline * factor).min(100.0 * baseline);
+        let Some(row) = self.instances.get_mut(&number) else { return false };
+        row.weight = weight.into();
+        // Rounded to eighths of an octave, kept for half a step and a quarter, and whole.
+        weight as f64 >= exact * 0.88 - 1.0 && weight as f64 <= (exact * 1.12).max(1.0)
     }
 
     /// Adds to an instance's free credits, or takes from them.

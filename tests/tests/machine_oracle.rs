@@ -110,11 +110,21 @@ fn admin(world: &World) -> impl Strategy<Value = Op> + use<> {
         }),
         1 => (session(), instance.clone(), id())
             .prop_map(|(session, instance, id)| Op::Remove { session, instance, id }),
+        4 => (session(), instance.clone(), 0..4_u8, bid(), id()).prop_map(
+            |(session, instance, resource, bid_milli, id)| {
+                Op::Bid { session, instance, resource, bid_milli, id }
+            },
+        ),
         6 => (session(), instance, 0..4_u8, size(), id())
             .prop_map(|(session, instance, resource, amount, id)| {
                 Op::Grant { session, instance, resource, amount, id }
             }),
     ]
+}
+
+/// Mostly usual bids.
+fn bid() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 100..20_000_u32, 1 => any::<u32>()]
 }
 
 fn daemon(world: &World) -> impl Strategy<Value = Op> + use<> {

@@ -77,15 +77,20 @@ fn config() -> String {
            memory = { capacity_vru = 64 }\n"
 }
 
-/// Boots a guest with the daemon, its configuration and the scenario behind the prelude.
+/// Boots a guest of two processors with the daemon and the scenario behind the prelude.
 fn run(scenario: &str) -> Outcome {
+    run_on(2, scenario)
+}
+
+/// Boots a guest with the daemon, its configuration and the scenario behind the prelude.
+fn run_on(cpus: u32, scenario: &str) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vendued.toml");
     std::fs::write(&path, config()).unwrap();
     let mut files = binaries(&["vendued", "hvctl", "vm-burn", "vm-sell", "vm-shares"]).unwrap();
     files.push((path, "/etc/vendued.toml".to_owned()));
     let scenario = format!("{PRELUDE}\n{scenario}");
-    let vm = Vm { memory_mib: 512, cpus: 2, files, scenario: &scenario, timeout: PATIENCE };
+    let vm = Vm { memory_mib: 512, cpus, files, scenario: &scenario, timeout: PATIENCE };
     let outcome = boot(&vm).unwrap();
     assert_eq!(outcome.status, 0, "{}", outcome.console);
     outcome
@@ -175,6 +180,71 @@ const TRADE: &str = r#"
         kill -TERM $vendued
         wait $vendued
     "#;
+
+/// Two instances that each want the only processor, and a bid of three for one of them.
+const BID: &str = r#"
+        sed -i 's/burst_percent = 300/burst_percent = 1000/' /etc/vendued.toml
+        weight_is() { [ "$(cat "$cg/$1/cpu.weight")" = "$2" ]; }
+        start_vendued
+        account alice
+        account bob
+        for name in plain keen; do
+            burning $name
+        done
+        hvctl instance adopt plain --account alice --tier bronze --cpu 20 --cgroup $cg/plain
+        hvctl instance adopt keen --account bob --tier bronze --cpu 20 --cgroup $cg/keen
+        for name in plain keen; do
+            hvctl instance grant $name cpu 100000
+            wait_for 10 cap_is $name "200000 100000"
+        done
+        wait_for 10 weight_is plain 20
+        wait_for 10 weight_is keen 20
+        vm-shares 12 $cg/plain $cg/keen >/tmp/shares &
+        shares=$!
+        sleep 1
+        mark before
+        sleep 3
+        tell limits-before hvctl --json limits
+        mark bid
+        hvctl instance bid keen cpu 3
+        wait_for 10 weight_is keen 60
+        mark weighed
+        sleep 4
+        mark after
+        tell limits-after hvctl --json limits
+        wait $shares
+        cat /tmp/shares
+        kill -TERM $vendued
+        wait $vendued
+    "#;
+
+#[test]
+fn a_bid_moves_the_weight_in_the_kernel_and_the_measured_shares() {
+    let outcome = run_on(1, BID);
+    let console = &outcome.console;
+    let at = |name| outcome.mark_ms(name).unwrap_or_else(|| panic!("no mark {name}: {console}"));
+    let samples = outcome.samples();
+    let mean = |group, from, to| mean_percent(&samples, group, from, to).expect(console);
+    // Both are under the same ceiling, more than there is: only weights tell them apart.
+    let [plain, keen] = [0, 1].map(|group| mean(group, at("before"), at("bid")));
+    assert!(plain.abs_diff(keen) <= 40, "before the bid {plain}% and {keen}%: {console}");
+    let [plain, keen] = [0, 1].map(|group| mean(group, at("weighed") + 500, at("after")));
+    println!("after the bid: {plain}% and {keen}%");
+    assert!(keen >= 2 * plain, "weights of 60 to 20 gave {keen}% to {plain}%: {console}");
+    let before = objects(&outcome, "limits-before");
+    let after = objects(&outcome, "limits-after");
+    // What does not change is not written again.
+    for (instance, weight, writes) in [(0, "20", 0), (1, "60", 1)] {
+        let [before, row] = [&before, &after].map(|limits| limit(limits, instance, "cpu.weight"));
+        assert_eq!(
+            (&row["read_back"], &row["state"]),
+            (&weight.into(), &"in force".into()),
+            "{row}"
+        );
+        let more = row["writes"].as_u64().unwrap() - before["writes"].as_u64().unwrap();
+        assert_eq!(more, writes, "{before} {row}");
+    }
+}
 
 #[test]
 fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {

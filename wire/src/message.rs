@@ -20,6 +20,10 @@ pub const NAME_BYTES: usize = 32;
 pub const PLACE_BYTES: usize = 192;
 /// Price levels a side that a depth row or the board holds.
 pub const DEPTH_LEVELS: usize = 10;
+/// Least bid of an instance, milli-credits a VRU-second.
+pub const BID_MILLI_MIN: u32 = 100;
+/// Greatest bid of an instance, milli-credits a VRU-second.
+pub const BID_MILLI_MAX: u32 = 100_000;
 /// Seconds that a bar can be wide.
 pub const BAR_WIDTHS_S: [u32; 3] = [1, 60, 3600];
 /// Bit of [`Subscribe::what`]: trades.
@@ -294,6 +298,21 @@ messages! {
         reserved: [u8; 3],
     }
 
+    /// Sets what an instance bids for capacity that is contended: it weighs in proportion, and pays
+    /// at most so much for what it uses above its baseline. [`Done`] holds the bid. For the
+    /// instance's own agent, its tenant and operators.
+    0x26 SetBid {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Milli-credits a VRU-second, 100 to 100,000; 1,000 until set.
+        bid_milli: U32,
+        /// Instance number.
+        instance: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
     /// Puts a book into a phase, or back on its schedule. A book that becomes continuous holds the
     /// auction of its call first. [`Done`] holds the phase that is in force now.
     0x28 SetPhase {

@@ -4,6 +4,8 @@ use super::Machine;
 use super::command::Envelope;
 use super::config::RESOURCES;
 use super::event::{InstanceCreated, InstanceRemoved, Outbox};
+use super::ledger::pocket;
+use super::shares::Stake;
 use super::tables::{Account, Instance};
 use vendue_wire::code::{CancelReason, Reject, Resource, Role};
 use vendue_wire::message::{
@@ -115,9 +117,12 @@ impl Machine {
             }
         }
         self.use_client_id(env, client_id);
+        self.launch(slot as u16);
         self.announce_created(slot as u16, out);
         for &resource in Resource::ALL {
             self.announce(slot as u16, resource, out);
+            self.reassess(slot as u16, resource, out);
+            self.weigh(slot as u16, resource, out);
         }
         self.report_done(env, CreateInstance::KIND, client_id, slot as u64, out);
         Ok(())
@@ -173,6 +178,9 @@ impl Machine {
         }
         self.accounts[usize::from(row.account)].instances -= 1;
         self.instances[usize::from(instance)] = Instance::FREE;
+        for &resource in Resource::ALL {
+            self.stakes[pocket(instance, resource)] = Stake::default();
+        }
         self.find_edges(instance);
         // Its number may be given out again: its agents must not act for the next one.
         for session in self.sessions.iter_mut().filter(|s| s.instance == m.instance.get()) {

@@ -100,6 +100,26 @@ messages! {
         /// Slot of the session.
         slot: U32,
     }
+    /// What a book's credits are worth. Follows the books; a book without one has
+    /// [`DefineCredits::usual`].
+    0x47 DefineCredits {
+        /// Seconds of baseline that an instance is launched with.
+        launch_s: U32,
+        /// Seconds after which credits that lay idle all the while burn; 0: never.
+        expiry_s: U32,
+        /// Reserve price of use above the baseline, milli-credits a VRU-second.
+        reserve_milli: U32,
+        /// Power of wealth in a weight, hundredths.
+        wealth_percent: U32,
+        /// Cap of an instance without credits, in hundredths of its baseline.
+        spent_percent: U32,
+        /// Tier.
+        tier: U16,
+        /// A [`Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: u8,
+    }
     /// The daemon starts again. While it was down nothing was measured, so nothing is earned.
     0x46 Restart {}
 }
@@ -133,9 +153,11 @@ pub enum Command<'a> {
     CreateInstance(&'a CreateInstance),
     RemoveInstance(&'a RemoveInstance),
     GrantCredits(&'a GrantCredits, Resource),
+    SetBid(&'a SetBid, Resource),
     SetPhase(&'a SetPhase, Option<Phase>),
     Genesis(&'a Genesis),
     DefineBook(&'a DefineBook, Resource),
+    DefineCredits(&'a DefineCredits, Resource),
     Tick(&'a Tick),
     Usage(&'a Usage, Resource),
     OpenSession(&'a OpenSession, Role),
@@ -262,6 +284,7 @@ impl Command<'_> {
             Command::CreateInstance(m) => (CreateInstance::KIND, m.client_id.get()),
             Command::RemoveInstance(m) => (RemoveInstance::KIND, m.client_id.get()),
             Command::GrantCredits(m, _) => (GrantCredits::KIND, m.client_id.get()),
+            Command::SetBid(m, _) => (SetBid::KIND, m.client_id.get()),
             Command::SetPhase(m, _) => (SetPhase::KIND, m.client_id.get()),
             _ => (0, 0),
         }
@@ -346,6 +369,12 @@ fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
             Ok(Command::GrantCredits(message, resource))
         }
+        SetBid::KIND => {
+            let message: &SetBid = body(bytes)?;
+            zero(&message.reserved)?;
+            let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
+            Ok(Command::SetBid(message, resource))
+        }
         SetPhase::KIND => {
             let message: &SetPhase = body(bytes)?;
             zero(&message.reserved)?;
@@ -366,6 +395,11 @@ fn parse_internal(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             let message: &DefineBook = body(bytes)?;
             let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
             Ok(Command::DefineBook(message, resource))
+        }
+        DefineCredits::KIND => {
+            let message: &DefineCredits = body(bytes)?;
+            let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
+            Ok(Command::DefineCredits(message, resource))
         }
         Tick::KIND => Ok(Command::Tick(body(bytes)?)),
         Usage::KIND => {

@@ -1,6 +1,6 @@
 //! The machine's bounds, as compile-time relations and as checked start-up commands.
 
-use super::command::{DefineBook, Genesis};
+use super::command::{DefineBook, DefineCredits, Genesis};
 use super::slab::BOOKS_MAX;
 
 /// Number of resources.
@@ -102,5 +102,34 @@ impl DefineBook {
             return Err(BoundsError::Notional);
         }
         Ok(())
+    }
+}
+
+impl DefineCredits {
+    /// What holds for a book of which nothing else was said: nothing at launch, no expiry, a
+    /// reserve price of one credit, wealth to the power of 2.5, and the baseline for who has none.
+    pub fn usual(tier: u16, resource: u8) -> DefineCredits {
+        DefineCredits {
+            launch_s: 0.into(),
+            expiry_s: 0.into(),
+            reserve_milli: 1000.into(),
+            wealth_percent: 250.into(),
+            spent_percent: 100.into(),
+            tier: tier.into(),
+            resource,
+            reserved: 0,
+        }
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// The first bound outside its range.
+    pub fn check(&self) -> Result<(), BoundsError> {
+        range("launch_s", self.launch_s.get().into(), 0, 31 * 86_400)?;
+        range("expiry_s", self.expiry_s.get().into(), 0, 31 * 86_400)?;
+        range("reserve_milli", self.reserve_milli.get().into(), 1000, 100_000)?;
+        range("wealth_percent", self.wealth_percent.get().into(), 0, 1000)?;
+        range("spent_percent", self.spent_percent.get().into(), 100, 100_000)
     }
 }

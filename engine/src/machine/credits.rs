@@ -26,6 +26,7 @@ impl Machine {
                 self.accrue(instance as u16, elapsed_ms, out);
             }
         }
+        self.settle(out);
         while let Some(slot) = self.expiry.due(now_ms) {
             self.cancel_order(env, slot, CancelReason::Expired, out);
         }
@@ -49,7 +50,16 @@ impl Machine {
             if earned > 0 {
                 self.ledger.issue(usize::from(book), instance, resource, earned);
             }
+            self.expire_credits(instance, resource, book);
             self.reassess(instance, resource, out);
+        }
+    }
+
+    /// The daemon starts again: what happened while it was down was not measured.
+    pub(super) fn restart(&mut self) {
+        self.accrued_ms = self.time_ns / 1_000_000;
+        for round in &mut self.rounds {
+            round.ended_ms = [self.accrued_ms; 2];
         }
     }
 
@@ -64,6 +74,7 @@ impl Machine {
         let used = m.used_millicredits.get();
         let paid = self.ledger.burn(usize::from(book), instance, resource, used);
         self.fold(paid ^ u64::from(instance) << 48);
+        self.note_use(instance, resource, book, used);
         self.reassess(instance, resource, out);
     }
 
@@ -100,11 +111,15 @@ impl Machine {
     /// VRUs an instance may use of a resource now, and the size of one, if its tier has it.
     pub fn entitlement(&self, instance: u16, resource: Resource) -> Option<(u64, u64)> {
         let row = self.instance(instance.into())?;
-        let book = self.book_of.get(usize::from(row.tier))?[resource as usize];
-        let book = self.books.get(usize::from(book))?;
+        let at = usize::from(self.book_of.get(usize::from(row.tier))?[resource as usize]);
+        let book = self.books.get(at)?;
         let baseline = row.baseline_vru[resource as usize];
-        let vru =
-            if row.is_bursting(resource) { book.ceiling_vru(baseline) } else { baseline.into() };
+        let ceiling = book.ceiling_vru(baseline);
+        if row.is_bursting(resource) {
+            return Some((ceiling, book.vru_size));
+        }
+        let spent = u64::from(self.rules[at].spent_percent.get());
+        let vru = (u64::from(baseline) * spent / 100).min(ceiling);
         Some((vru, book.vru_size))
     }
 
@@ -134,6 +149,7 @@ impl Machine {
                 self.announce_created(instance, out);
                 for &resource in Resource::ALL {
                     self.announce(instance, resource, out);
+                    self.announce_weight(instance, resource, out);
                 }
             }
         }

@@ -134,6 +134,19 @@ messages! {
         /// Zero.
         reserved: [u8; 3],
     }
+    /// How much an instance weighs where a resource is contended.
+    0xc8 Weighted {
+        /// Size of a VRU in the resource's unit.
+        vru_size: U64,
+        /// VRUs it counts as, beside the others' weights.
+        weight_vru: U32,
+        /// Instance.
+        instance: U32,
+        /// A [`vendue_wire::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
     /// A book has a new phase.
     0xca PhaseChanged {
         /// Book.
@@ -303,6 +316,8 @@ impl Outbox {
     pub fn capacity_for(orders_max: u32, instances_max: u32) -> usize {
         let per_order = size_of::<Fill>() + size_of::<Cancelled>() + 2 * HEADER_BYTES;
         let per_instance = size_of::<InstanceCreated>()
+            + HEADER_BYTES
+            + size_of::<Weighted>()
             + HEADER_BYTES
             + RESOURCES * (size_of::<Entitled>() + HEADER_BYTES);
         let per_book = size_of::<PhaseChanged>()

@@ -6,8 +6,9 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`admin`], [`sessions`], [`query`]) and what they stand on
-//! ([`tables`], [`ladder`], [`slab`], [`queue`], [`ledger`], [`expiry`]), the state as bytes ([`state`]).
+//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`admin`], [`sessions`],
+//! [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
 pub mod auction;
@@ -24,18 +25,21 @@ pub mod phase;
 pub mod query;
 pub mod queue;
 pub mod sessions;
+pub mod shares;
 pub mod slab;
 pub mod state;
 pub mod tables;
+pub mod weights;
 
 use auction::Indication;
-use command::{Command, DefineBook, Envelope, Genesis};
+use command::{Command, DefineBook, DefineCredits, Envelope, Genesis};
 use config::{BoundsError, RESOURCES, TIERS_MAX};
 use event::Outbox;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
 use orders::Fees;
 use phase::Schedule;
+use shares::{Round, Stake};
 use slab::{Node, Slab};
 use std::hint::select_unpredictable;
 use tables::{Account, Book, Instance, Session};
@@ -62,6 +66,11 @@ pub struct Machine {
     owner: Box<[u16]>,
     sessions: Box<[Session]>,
     ledger: Ledger,
+    /// What each book's credits are worth, and its rounds of measured use.
+    rules: Vec<DefineCredits>,
+    rounds: Vec<Round>,
+    /// As the ledger's credits: `instance * RESOURCES + resource`.
+    stakes: Box<[Stake]>,
     slab: Slab,
     expiry: expiry::Expiry,
     trades: u64,
@@ -142,6 +151,9 @@ impl Machine {
             owner: vec![0; instances as usize].into_boxed_slice(),
             sessions: vec![Session::FREE; genesis.sessions_max.get() as usize].into_boxed_slice(),
             ledger: Ledger::new(accounts, instances),
+            rules: Vec::new(),
+            rounds: Vec::new(),
+            stakes: vec![Stake::default(); instances as usize * RESOURCES].into_boxed_slice(),
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
@@ -169,6 +181,11 @@ impl Machine {
     /// The books it was given, in order.
     pub fn definitions(&self) -> &[DefineBook] {
         &self.definitions
+    }
+
+    /// What each book's credits are worth.
+    pub fn credit_rules(&self) -> &[DefineCredits] {
+        &self.rules
     }
 
     /// The books.
@@ -334,6 +351,7 @@ impl Machine {
             Command::CreateInstance(m) => self.create_instance(env, m, out),
             Command::RemoveInstance(m) => self.remove_instance(env, m, out),
             Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
+            Command::SetBid(m, resource) => self.set_bid(env, m, *resource, out),
             Command::SetPhase(m, phase) => self.set_phase(env, m, *phase, out),
             _ => Err(Reject::NotPermitted),
         }
@@ -356,8 +374,9 @@ impl Machine {
             Command::Usage(usage, resource) => self.usage(usage, *resource, out),
             Command::OpenSession(m, role) => self.open_session(env, m, *role, out),
             Command::CloseSession(m) => self.close_session(env, m.slot.get(), out),
-            Command::Restart => self.accrued_ms = self.time_ns / 1_000_000,
+            Command::Restart => self.restart(),
             Command::DefineBook(m, resource) => self.define_book(m, *resource)?,
+            Command::DefineCredits(m, resource) => self.define_credits(m, *resource)?,
             Command::Genesis(_) if env.sequence == 1 => {}
             _ => {
                 let why = Reject::UnknownKind;
@@ -415,6 +434,8 @@ impl Machine {
         });
         self.definitions.push(*m);
         self.ledger.house.push(CreditHouse::default());
+        self.rules.push(DefineCredits::usual(m.tier.get(), m.resource));
+        self.rounds.push(Round::default());
         Ok(())
     }
 

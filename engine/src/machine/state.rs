@@ -5,10 +5,11 @@
 //! it was restored from, and start-up checks that.
 
 use super::Machine;
-use super::command::{Command, DefineBook, Genesis};
+use super::command::{Command, DefineBook, DefineCredits, Genesis};
 use super::config::BoundsError;
 use super::expiry::Dated;
 use super::ledger::{Balance, CreditHouse};
+use super::shares::{Round, Stake};
 use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
 use vendue_wire::code::Phase;
@@ -122,6 +123,9 @@ impl Machine {
             w.slice(used(&balances, &Balance::default()));
         }
         w.slice(&self.ledger.house);
+        w.slice(&self.rules);
+        w.slice(&self.rounds);
+        w.slice(used(&self.stakes, &Stake::default()));
         let (nodes, owners, shares) = self.slab.parts();
         w.slice(nodes);
         w.slice(owners);
@@ -178,6 +182,7 @@ impl Machine {
             }
         }
         r.fill::<CreditHouse>(&mut machine.ledger.house, "house")?;
+        machine.decode_shares(&mut r)?;
         machine.decode_orders(&mut r)?;
         machine.check_references()?;
         if r.0.is_empty() { Ok(machine) } else { Err(StateError::Length("end")) }
@@ -209,6 +214,24 @@ impl Machine {
             book.indicative.imbalance = r.word("phase")? as i64;
         }
         Ok(())
+    }
+
+    fn decode_shares(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        r.fill::<DefineCredits>(&mut self.rules, "rules")?;
+        for (rules, book) in self.rules.iter().zip(&self.books) {
+            rules.check()?;
+            if (rules.tier.get(), rules.resource) != (book.tier, book.resource as u8) {
+                return Err(StateError::Contradiction("a book's credits"));
+            }
+        }
+        r.fill::<Round>(&mut self.rounds, "rounds")?;
+        r.fill::<Stake>(&mut self.stakes, "stakes")?;
+        let steps = super::weights::STEP_MIN..=super::weights::STEP_MAX;
+        if self.stakes.iter().all(|stake| steps.contains(&stake.step)) {
+            Ok(())
+        } else {
+            Err(StateError::Contradiction("a step of wealth"))
+        }
     }
 
     fn decode_orders(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {

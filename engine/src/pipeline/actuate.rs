@@ -5,7 +5,7 @@ use super::record::{Arrival, Delivery, TO_CONNECTION, take};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::machine::command;
-use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved};
+use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved, Weighted};
 use hvctl::host::Host;
 use hvctl::limit::Device;
 use hvctl::meter::Usage;
@@ -37,7 +37,8 @@ struct Metered {
 impl Metered {
     /// Adds what was used up to `now_ns`, in parts of which a milli-credit has as many as a VRU's
     /// size says. It is a VRU for a millisecond: of m millicores, m microseconds of processor
-    /// time; of m bytes, those held for a millisecond; of m bytes/s, m thousandths of a byte.
+    /// time; of m bytes, those held for a millisecond; of m bytes/s, m thousandths of a byte, and of
+    /// m bits/s, of a bit.
     fn add(&mut self, used: &Usage, now_ns: u64) {
         let held_ms = now_ns.saturating_sub(self.at_ns) / 1_000_000;
         // What is less than a millisecond counts with the next measurement.
@@ -46,6 +47,8 @@ impl Metered {
             (Resource::Cpu, used.cpu_us),
             (Resource::Memory, used.memory_bytes.saturating_mul(held_ms)),
             (Resource::BlockIo, used.io_bytes.saturating_mul(1000)),
+            // A VRU's size is bits a second there.
+            (Resource::Network, used.network_bytes.saturating_mul(8 * 1000)),
         ];
         for (resource, parts) in parts {
             // What an instance reserved nothing of is not paid.
@@ -164,6 +167,11 @@ impl Actuate {
                     self.want(entitled);
                 }
             }
+            Weighted::KIND => {
+                if let Ok(weighted) = Weighted::ref_from_bytes(body) {
+                    self.weigh(weighted);
+                }
+            }
             Asked::KIND => {
                 if let Ok(asked) = Asked::ref_from_bytes(body) {
                     self.answer(asked);
@@ -204,6 +212,14 @@ impl Actuate {
         // An instance that could not be adopted is reported already.
         let now = self.clock.now_ns();
         let _ = self.host.want(instance, resource, entitled.vru.get(), size, now);
+    }
+
+    fn weigh(&mut self, weighted: &Weighted) {
+        let Some(resource) = Resource::from_u8(weighted.resource) else { return };
+        let (instance, size) = (weighted.instance.get(), weighted.vru_size.get());
+        let (vrus, now) = (weighted.weight_vru.get().into(), self.clock.now_ns());
+        // An instance that could not be adopted is reported already.
+        let _ = self.host.weigh(instance, resource, vrus, size, now);
     }
 
     /// Measures every instance and tells the sequencer what each used.
@@ -290,21 +306,28 @@ mod tests {
     #[test]
     fn a_milli_credit_is_a_vru_for_a_millisecond_of_every_resource() {
         let mut metered = Metered { at_ns: 5_000_000, ..Metered::default() };
-        metered.vru_size = [10, 16 << 20, 1 << 20, 0, 0];
+        metered.vru_size = [10, 16 << 20, 1 << 20, 1_000_000, 0];
         // 20% of a processor, 24 MiB and 3 MiB in half a second, told in two measurements.
         for now_ns in [255_600_000, 505_000_000] {
-            let used = Usage { cpu_us: 50_000, memory_bytes: 24 << 20, io_bytes: 3 << 19 };
+            let used = Usage {
+                cpu_us: 50_000,
+                memory_bytes: 24 << 20,
+                io_bytes: 3 << 19,
+                network_bytes: 250_000,
+            };
             metered.add(&used, now_ns);
         }
         let milli = |resource| metered.rest[resource] / metered.vru_size[resource];
-        assert_eq!([0, 1, 2].map(milli), [10_000, 750, 3_000]);
+        assert_eq!([0, 1, 2, 3].map(milli), [10_000, 750, 3_000, 4_000]);
     }
 
     #[test]
     fn what_was_not_reserved_is_not_paid() {
         let mut metered = Metered::default();
         metered.vru_size[Resource::Cpu as usize] = 10;
-        metered.add(&Usage { cpu_us: 7, memory_bytes: 1 << 30, io_bytes: 1 << 30 }, 1_000_000_000);
+        let used =
+            Usage { cpu_us: 7, memory_bytes: 1 << 30, io_bytes: 1 << 30, network_bytes: 1 << 30 };
+        metered.add(&used, 1_000_000_000);
         assert_eq!(metered.rest, [7, 0, 0, 0, 0]);
     }
 }

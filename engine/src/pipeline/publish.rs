@@ -4,10 +4,11 @@
 use super::record::{Delivery, Outcome, split, take};
 use crate::desk::{Desk, Told};
 use crate::machine::event::{
-    Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox,
+    Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox, Weighted,
 };
 use std::collections::{BTreeMap, VecDeque};
 use vendue_wire::board::BoardWriter;
+use vendue_wire::code::RESOURCES;
 use vendue_wire::message::{Body, QueryAudit, QueryLimits, U64};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
@@ -126,7 +127,9 @@ impl Publish {
 
     fn release(&mut self, outcome: &Outcome, event: &Event<'_>) {
         match event.kind {
-            Entitled::KIND | InstanceCreated::KIND | InstanceRemoved::KIND => self.intend(event),
+            Entitled::KIND | Weighted::KIND | InstanceCreated::KIND | InstanceRemoved::KIND => {
+                self.intend(event);
+            }
             Asked::KIND => self.pass_on(event),
             _ => {}
         }
@@ -151,13 +154,16 @@ impl Publish {
         {
             return;
         }
-        // The actuator is slow or stuck; trading is not. In key order: removed, created, caps.
+        // The actuator is slow or stuck; trading is not. In key order: removed, created, caps,
+        // weights.
         let (instance, rank) = if let Some(removed) = event.read::<InstanceRemoved>() {
             (removed.instance.get(), 0)
         } else if let Some(created) = event.read::<InstanceCreated>() {
             (created.instance.get(), 1)
         } else if let Some(entitled) = event.read::<Entitled>() {
             (entitled.instance.get(), 2 + entitled.resource)
+        } else if let Some(weighted) = event.read::<Weighted>() {
+            (weighted.instance.get(), 2 + RESOURCES as u8 + weighted.resource)
         } else {
             return;
         };

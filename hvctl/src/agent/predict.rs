@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn use_becomes_milli_vrus() {
-        let used = Usage { cpu_us: 500_000, memory_bytes: 40 << 20, io_bytes: 3 << 20 };
+        let used =
+            Usage { cpu_us: 500_000, memory_bytes: 40 << 20, io_bytes: 3 << 20, network_bytes: 0 };
         let demand = |resource, size| demand_milli_vru(resource, &used, 2_000_000, size);
         // A quarter of a processor is 250 millicores: 25 VRUs of 10.
         assert_eq!(demand(Resource::Cpu, 10), Some(25_000));

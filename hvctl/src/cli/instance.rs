@@ -44,6 +44,17 @@ pub enum InstanceCommand {
         #[arg(value_parser = parse_credits)]
         credits: u64,
     },
+    /// Bid for what is contended: an instance weighs in proportion, and pays no more than it bids
+    Bid {
+        /// Instance, by name or number
+        instance: String,
+        /// Resource: cpu, memory, block-io, network or accelerator
+        #[arg(value_parser = parse_resource)]
+        resource: Resource,
+        /// Credits for each VRU and second above the baseline, 0.1 to 100; 1 until set
+        #[arg(value_parser = parse_credits)]
+        bid: u64,
+    },
 }
 
 /// What an instance is called and what is reserved for it.
@@ -123,6 +134,9 @@ pub fn run(command: &InstanceCommand, reach: &Reach, out: &mut Output) -> Result
         InstanceCommand::Grant { instance, resource, credits } => {
             grant(instance, *resource, *credits, &mut reach.acting(Who::OPERATOR)?, out)
         }
+        InstanceCommand::Bid { instance, resource, bid: amount } => {
+            bid(instance, *resource, *amount, &mut reach.acting(Who::OPERATOR)?, out)
+        }
     }
 }
 
@@ -163,6 +177,28 @@ fn grant(
         "free_millicredits": free,
     });
     let text = format!("instance {instance} has {} credits of {resource} free", credits(free));
+    Ok(out.say(&object, &text)?)
+}
+
+fn bid(
+    instance: &str,
+    resource: Resource,
+    milli: u64,
+    door: &mut Door,
+    out: &mut Output,
+) -> Result<(), Trouble> {
+    let number = find_instance(instance, &instances(door)?)?;
+    let message = SetBid {
+        client_id: door.next_client_id().into(),
+        // Beyond what a bid may be anyway, and refused as such.
+        bid_milli: u32::try_from(milli).unwrap_or(u32::MAX).into(),
+        instance: number.into(),
+        resource: resource as u8,
+        reserved: [0; 7],
+    };
+    let set = door.call(&message)?.value.get();
+    let object = json!({ "instance": number, "resource": resource.text(), "bid_milli": set });
+    let text = format!("instance {instance} bids {} for {resource}", credits(set));
     Ok(out.say(&object, &text)?)
 }
 

@@ -150,6 +150,12 @@ fn want_memory(host: &mut Host, vrus: u64, now_ns: u64) {
     host.want(1, Resource::Memory, vrus, 16 * MIB, now_ns).unwrap();
 }
 
+/// A cap and a weight of so many VRUs of 10 millicores.
+fn want_cpu(host: &mut Host, instance: u32, vrus: u64, now_ns: u64) {
+    host.want(instance, Resource::Cpu, vrus, 10, now_ns).unwrap();
+    host.weigh(instance, Resource::Cpu, vrus, 10, now_ns).unwrap();
+}
+
 #[test]
 fn a_limit_is_written_once_read_back_and_never_repeated() {
     let Some(kernel) = Kernel::open() else { return };
@@ -298,13 +304,13 @@ fn what_cannot_be_written_is_refused_with_its_reason() {
     let mut host = kernel.host(&[Resource::Cpu]);
     host.adopt(1, leaf.to_str().unwrap(), &[]).unwrap();
     // The kernel's hugetlb file does not take "100000 100000", and there is no cpu.weight.
-    host.want(1, Resource::Cpu, 100, 10, 0).unwrap();
+    want_cpu(&mut host, 1, 100, 0);
     assert_eq!(host.turn(0), None);
     let failures: Vec<Failure> = host.faults().iter().map(|fault| fault.failure).collect();
     assert_eq!(failures, [Failure::OutOfRange(Errno::EINVAL), Failure::Missing]);
     assert_eq!(standing(&host, "cpu.max"), (State::Refused as u8, 0));
     assert_eq!(host.counters(), Counters { failed: 2, ..Counters::default() });
-    host.want(1, Resource::Cpu, 200, 10, QUANTUM / 2).unwrap();
+    want_cpu(&mut host, 1, 200, QUANTUM / 2);
     assert_eq!(host.turn(QUANTUM / 2), Some(QUANTUM), "failed tries keep the pace too");
     host.turn(QUANTUM);
     assert_eq!(host.counters().failed, 4);
@@ -471,7 +477,7 @@ fn a_dry_run_says_so_and_measures_processes() {
     host.adopt(1, &format!("pid:{}", std::process::id()), &[]).unwrap();
     host.adopt(2, "", &[]).unwrap();
     host.adopt(3, "", &[]).unwrap();
-    host.want(1, Resource::Cpu, 50, 10, 0).unwrap();
+    want_cpu(&mut host, 1, 50, 0);
     host.want(1, Resource::Network, 50, 1, 0).unwrap();
     host.want(1, Resource::Memory, 50, 1, 0).unwrap();
     assert_eq!(host.limits(1).len(), 2, "memory is not limited here, network has no file");
@@ -511,7 +517,7 @@ fn a_turn_is_bounded_and_everybody_is_served() {
     let mut host = dry(&[Resource::Cpu], options);
     for instance in 0..10 {
         host.adopt(instance, "", &[]).unwrap();
-        host.want(instance, Resource::Cpu, 7, 10, 5).unwrap();
+        want_cpu(&mut host, instance, 7, 5);
     }
     for turn in 1..=6 {
         assert_eq!(host.turn(5), Some(5));
@@ -596,6 +602,7 @@ proptest! {
             match step {
                 Step::Want { instance, resource, vrus } => {
                     host.want(instance, resource, vrus, 10 * MIB, now_ns).unwrap();
+                    host.weigh(instance, resource, vrus, 10 * MIB, now_ns).unwrap();
                     for knob in Knob::of(resource, &DISKS) {
                         let setting = knob.setting(vrus, 10 * MIB, host.page_bytes).to_string();
                         let (name, wanted) = match knob {

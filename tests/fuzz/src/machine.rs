@@ -76,8 +76,8 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=5_u8)? {
-        5 => Op::Phase {
+    Ok(match bytes.int_in_range(0..=6_u8)? {
+        6 => Op::Phase {
             session,
             book: bytes.int_in_range(0..=3)?,
             phase: bytes.int_in_range(0..=3)?,
@@ -101,6 +101,13 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
             id,
         },
         3 => Op::Remove { session, instance, id },
+        4 => Op::Bid {
+            session,
+            instance,
+            resource: bytes.int_in_range(0..=4)?,
+            bid_milli: bytes.int_in_range(90..=110_000)?,
+            id,
+        },
         _ => Op::Grant {
             session,
             instance,

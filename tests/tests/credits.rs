@@ -1,0 +1,250 @@
+//! What credits are worth: launch credits, expiry, weights and the price of what is contended.
+
+use vendue_engine::machine::Machine;
+use vendue_engine::machine::command::{DefineBook, DefineCredits, Genesis, Restart};
+use vendue_engine::machine::event::{Entitled, Weighted};
+use vendue_tests::room::Room;
+use vendue_wire::code::{Reject, Resource, Role};
+use vendue_wire::message::{ANY, Done, Rejected, SetBid, field_cut};
+
+const CPU: Resource = Resource::Cpu;
+/// Whole credits as the machine keeps them.
+const CREDIT: u64 = 1000;
+
+/// A host of 100 VRUs with three instances of 20 VRUs, of two accounts.
+struct Host {
+    room: Room,
+    operator: u32,
+}
+
+fn host(change: impl FnOnce(&mut DefineCredits)) -> Host {
+    let genesis = Genesis {
+        accounts_max: 4.into(),
+        instances_max: 8.into(),
+        orders_max: 64.into(),
+        orders_per_instance_max: 16.into(),
+        sessions_max: 8.into(),
+        credit_cap_s: 3600.into(),
+        burst_resume_ms: 1000.into(),
+        maker_fee_bps: 0.into(),
+        taker_fee_bps: 0.into(),
+    };
+    let book = DefineBook {
+        vru_size: 10.into(),
+        capacity_vru: 100.into(),
+        tick_micro: 1.into(),
+        price_ticks_max: 100.into(),
+        quantity_max: 1000.into(),
+        burst_percent: 400.into(),
+        auction_every_ms: 0.into(),
+        call_ms: 0.into(),
+        tier: 0.into(),
+        resource: CPU as u8,
+        reserved: 0,
+        name: field_cut("tier"),
+    };
+    let mut room = Room::new(&genesis, &[book]);
+    let mut rules = DefineCredits::usual(0, CPU as u8);
+    change(&mut rules);
+    room.daemon(&rules);
+    let operator = room.open(1, Role::Operator, ANY, false);
+    for name in ["ada", "bob"] {
+        room.account(operator, name, 0, (1, 1));
+    }
+    room.tick(1000);
+    for (name, account) in [("a", 0), ("b", 1), ("c", 1)] {
+        room.instance(operator, account, name, [20, 0, 0, 0, 0]);
+    }
+    Host { room, operator }
+}
+
+impl Host {
+    fn free(&self, instance: u16) -> u64 {
+        self.room.machine.ledger().credit(instance, CPU).free
+    }
+
+    /// A second in which each used so many VRUs; returns the weights that were told.
+    fn second(&mut self, used: [u64; 3]) -> Vec<(u32, u32)> {
+        self.room.tick(1000);
+        for (instance, vrus) in (0..).zip(used) {
+            if vrus > 0 {
+                self.room.use_credits(instance, CPU as u8, vrus * 1000);
+            }
+        }
+        self.room.tick(0);
+        self.room.machine.check_conservation();
+        self.weights()
+    }
+
+    fn weights(&self) -> Vec<(u32, u32)> {
+        let told = self.room.said::<Weighted>().into_iter();
+        told.map(|(_, m)| (m.instance.get(), m.weight_vru.get())).collect()
+    }
+
+    fn bid(&mut self, session: u32, instance: u32, milli: u32) {
+        let mut m = SetBid::zeroed();
+        m.client_id = self.room.next_id();
+        (m.instance, m.bid_milli) = (instance.into(), milli.into());
+        self.room.apply(session, &m);
+    }
+
+    fn refused(&self) -> u8 {
+        self.room.one::<Rejected>().code
+    }
+}
+
+#[test]
+fn launch_credits_are_there_at_once_and_let_it_burst() {
+    let host = host(|rules| rules.launch_s = 60.into());
+    assert_eq!(host.free(2), 60 * 20 * CREDIT);
+    let last = host.room.said::<Entitled>().pop().expect("a cap").1;
+    assert_eq!((last.instance.get(), last.vru.get()), (2, 80), "the burst ceiling");
+    host.room.machine.check_conservation();
+}
+
+#[test]
+fn credits_that_lay_idle_for_their_time_burn_and_those_in_use_do_not() {
+    let mut host = host(|rules| rules.expiry_s = 10.into());
+    // a saves all; b uses what it earns.
+    for _ in 0..9 {
+        host.second([0, 20, 0]);
+    }
+    host.room.grant(host.operator, 1, 5 * CREDIT);
+    assert_eq!(host.free(0), 9 * 20 * CREDIT);
+    for _ in 0..3 {
+        host.second([0, 20, 0]);
+    }
+    // The time began with the first tick, before a had anything, so nothing was idle throughout.
+    assert_eq!((host.free(0), host.free(1)), (12 * 20 * CREDIT, 5 * CREDIT));
+    let saved = host.free(0);
+    let mut burned = 0;
+    for second in 13..=22 {
+        host.second([0, 20, 0]);
+        burned = (second * 20 * CREDIT) - host.free(0);
+    }
+    assert!((saved - 40 * CREDIT..=saved).contains(&burned), "{burned} of {saved} burned");
+    assert_eq!(host.free(1), 0, "what was granted lay idle as well");
+}
+
+#[test]
+fn use_costs_one_credit_and_only_contended_use_above_the_baseline_more() {
+    let mut host = host(|_| {});
+    for instance in 0..3 {
+        host.room.grant(host.operator, instance, 10_000 * CREDIT);
+    }
+    // Two thirds of the host, a above its baseline by 20: a credit a VRU-second.
+    host.second([40, 20, 7]);
+    let spent = |host: &Host, from: u64, instance| from - host.free(instance);
+    let granted = 10_000 * CREDIT;
+    assert_eq!(spent(&host, granted + 20 * CREDIT, 0), 40 * CREDIT);
+    // Full, and a fills up to twice its weight: the price is 20 VRUs of weight / 40 of use, below
+    // the reserve price.
+    let before = host.free(0);
+    host.second([40, 40, 20]);
+    assert_eq!(spent(&host, before + 20 * CREDIT, 0), 40 * CREDIT);
+    // a and b bid four, and so they weigh: both get 40 of the full host for a weight of some 80,
+    // c 20 for 20: c is at the level all are filled to, and the price is the reserve price.
+    for instance in 0..2 {
+        host.bid(host.operator, instance, 4000);
+    }
+    let before = host.free(0);
+    host.second([40, 40, 20]);
+    assert_eq!(spent(&host, before + 20 * CREDIT, 0), 40 * CREDIT);
+    // Without c the level is 80 / 50 = 1.6: 30 above the baseline cost 1.6 credits each.
+    let before = [host.free(0), host.free(1)];
+    host.second([50, 50, 0]);
+    for instance in 0..2 {
+        let paid = spent(&host, before[usize::from(instance)] + 20 * CREDIT, instance);
+        assert_eq!(paid, 20 * CREDIT + 30 * 1600);
+    }
+    // b takes its bid back: it pays no more than that, whatever a bids.
+    host.bid(host.operator, 1, 1000);
+    host.bid(host.operator, 0, 100_000);
+    let before = host.free(1);
+    host.second([50, 50, 0]);
+    assert_eq!(spent(&host, before + 20 * CREDIT, 1), 50 * CREDIT);
+}
+
+#[test]
+fn the_reserve_price_is_the_least_for_use_above_the_baseline() {
+    let mut host = host(|rules| rules.reserve_milli = 1500.into());
+    host.room.grant(host.operator, 0, 1000 * CREDIT);
+    host.second([30, 0, 0]);
+    assert_eq!(host.free(0), (1000 + 20 - 20 - 15) * CREDIT);
+}
+
+#[test]
+fn weights_follow_wealth_and_are_told_only_when_they_change() {
+    let mut host = host(|_| {});
+    assert_eq!(host.weights(), [(2, 20)], "all are equal while nobody has anything");
+    // a saves, b and c use all they earn: a has everything.
+    let told = host.second([0, 20, 20]);
+    // Three times the fair balance: 3^2.5 = 15.6, in eighths of an octave 16. The others have
+    // nothing, and the least weight.
+    assert_eq!(told, [(0, 20 * 16), (1, 5), (2, 5)]);
+    assert_eq!(host.second([0, 20, 20]), [], "told already");
+    // Equal balances again.
+    let rich = host.free(0);
+    host.room.grant(host.operator, 1, rich);
+    host.room.grant(host.operator, 2, rich);
+    assert_eq!(host.second([20, 20, 20]), [(0, 20), (1, 20), (2, 20)]);
+    assert_eq!(host.second([20, 20, 20]), []);
+}
+
+#[test]
+fn only_its_own_may_bid_for_an_instance_and_only_within_bounds() {
+    let mut host = host(|_| {});
+    let tenant = host.room.open(2, Role::Tenant, 1, false);
+    let observer = host.room.open(3, Role::Observer, ANY, false);
+    host.bid(tenant, 1, 2000);
+    assert_eq!(host.room.one::<Done>().value.get(), 2000);
+    assert_eq!(host.weights(), [(1, 40)]);
+    host.bid(tenant, 0, 2000);
+    assert_eq!(host.refused(), Reject::NotPermitted as u8);
+    host.bid(observer, 1, 2000);
+    assert_eq!(host.refused(), Reject::NotPermitted as u8);
+    host.bid(tenant, 7, 2000);
+    assert_eq!(host.refused(), Reject::UnknownInstance as u8);
+    for milli in [0, 99, 100_001] {
+        host.bid(tenant, 1, milli);
+        assert_eq!(host.refused(), Reject::BadPrice as u8);
+    }
+    let mut m = SetBid::zeroed();
+    m.client_id = host.room.next_id();
+    (m.instance, m.bid_milli, m.resource) = (1.into(), 1000.into(), Resource::Network as u8);
+    host.room.apply(tenant, &m);
+    assert_eq!(host.refused(), Reject::UnknownBook as u8);
+}
+
+#[test]
+fn who_has_no_credits_may_use_what_the_rules_say() {
+    let mut host = host(|rules| rules.spent_percent = 150.into());
+    let last = host.room.said::<Entitled>().pop().expect("a cap").1;
+    assert_eq!(last.vru.get(), 30, "one and a half baselines");
+    host.room.grant(host.operator, 2, 100 * CREDIT);
+    assert_eq!(host.room.one::<Entitled>().vru.get(), 80);
+    host.room.use_credits(2, CPU as u8, 100 * CREDIT);
+    assert_eq!(host.room.one::<Entitled>().vru.get(), 30);
+}
+
+#[test]
+fn bids_weights_and_rounds_survive_a_snapshot_and_a_restart() {
+    let mut host = host(|rules| (rules.launch_s, rules.expiry_s) = (60.into(), 100.into()));
+    host.bid(host.operator, 1, 3000);
+    host.second([50, 50, 0]);
+    host.room.use_credits(0, CPU as u8, 1234);
+    let bytes = host.room.machine.encode();
+    let restored = Machine::decode(&bytes).expect("a state");
+    assert!(restored.encode() == bytes);
+    host.room.machine = restored;
+    let mut out = host.room.machine.outbox();
+    host.room.machine.announce_all(&mut out);
+    let told: Vec<u32> =
+        out.events().filter_map(|event| Some(event.read::<Weighted>()?.weight_vru.get())).collect();
+    assert_eq!(told.len(), 3);
+    assert!(told[1] >= 2 * told[0], "b bids more: {told:?}");
+    // What happened while the daemon was down was not measured and is nobody's baseline.
+    host.room.time_ns += 3600 * 1_000_000_000;
+    host.room.daemon(&Restart {});
+    host.second([50, 50, 0]);
+}
