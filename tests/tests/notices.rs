@@ -438,6 +438,15 @@ fn who_does_not_take_is_told_and_resumes() {
     assert!(stage.herald.runs.is_empty());
 }
 
+fn set_phase(operator: &mut Client, phase: Phase) {
+    let client_id = operator.next_client_id().into();
+    let book = vendue_tests::market::BOOK.into();
+    let message = SetPhase { client_id, book, phase: phase as u8, reserved: [0; 5] };
+    operator.send(&message).expect("a connection");
+    // The reports of its trades come first.
+    while vendue_tests::market::next(operator).message::<Done>().is_none() {}
+}
+
 /// Trades of an auction are told as others are, without a taker; each balance that they changed is
 /// told with the request that held the auction, and the tape and the averages count them.
 #[test]
@@ -446,22 +455,14 @@ fn an_auction_is_told_with_all_that_it_changes() {
     let mut daemon = Daemon::start(&Setup::small().key("maker_fee_bps", "500"));
     let mut market = Market::open(&daemon);
     let (seller, buyer) = (market.seller, market.buyer);
-    let set = |operator: &mut Client, phase: Phase| {
-        let client_id = operator.next_client_id().into();
-        let book = vendue_tests::market::BOOK.into();
-        let message = SetPhase { client_id, book, phase: phase as u8, reserved: [0; 5] };
-        operator.send(&message).expect("a connection");
-        // The reports of its trades come first.
-        while vendue_tests::market::next(operator).message::<Done>().is_none() {}
-    };
-    set(&mut market.operator, Phase::Call);
+    set_phase(&mut market.operator, Phase::Call);
     // From 8 to 11 all of it trades: the middle, rounded down.
     for (party, side, price, quantity) in
         [(seller, Side::Sell, 8, 10), (buyer, Side::Buy, 12, 6), (buyer, Side::Buy, 11, 4)]
     {
         vendue_tests::market::enter(&mut market.operator, party, side, price, quantity);
     }
-    set(&mut market.operator, Phase::Continuous);
+    set_phase(&mut market.operator, Phase::Continuous);
     let observe = |daemon: &Daemon| daemon.client(&Identity::observer());
     let notices = read(observe(&daemon), START, ALL);
     let swaps: Vec<_> = notices
