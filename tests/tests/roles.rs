@@ -45,7 +45,8 @@ impl Who {
 
     /// What it may ask for at all. Who is not named here may do nothing.
     fn may(self, kind: u8) -> bool {
-        const TRADES: [u8; 4] = [NewOrder::KIND, Cancel::KIND, Replace::KIND, MassCancel::KIND];
+        const TRADES: [u8; 5] =
+            [NewOrder::KIND, Cancel::KIND, Replace::KIND, MassCancel::KIND, SetBid::KIND];
         const SHOWN_TO_ALL: [u8; 12] = [
             QueryStatus::KIND,
             QueryAccounts::KIND,
@@ -183,6 +184,9 @@ impl Message {
             }
             Withdraw::KIND => {
                 Withdraw { amount_micro: 1.into(), ..Withdraw::zeroed() }.as_bytes().to_vec()
+            }
+            SetBid::KIND => {
+                SetBid { bid_milli: 1000.into(), ..SetBid::zeroed() }.as_bytes().to_vec()
             }
             QueryTrades::KIND => {
                 QueryTrades { limit: 64.into(), book: ANY_BOOK.into(), ..QueryTrades::zeroed() }
