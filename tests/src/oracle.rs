@@ -320,6 +320,9 @@ pub struct Market {
     owners: Vec<(u32, bool)>,
     trades: u64,
     accrued_ms: u64,
+    /// Processor credits of each instance at the end of a tick's rounds, when it is weighed: its
+    /// auctions come later. Empty after other requests.
+    weighed: BTreeMap<u32, i128>,
     said: Vec<Said>,
 }
 
@@ -348,6 +351,7 @@ impl Market {
             owners: Vec::new(),
             trades: 0,
             accrued_ms: 0,
+            weighed: BTreeMap::new(),
             said: Vec::new(),
         }
     }
@@ -401,6 +405,7 @@ impl Market {
                 self.take_back_pages(instance);
             }
         }
+        self.weighed.clear();
         match request {
             Request::Tick => self.tick(who),
             Request::Usage { instance, resource, used } => self.usage(*instance, *resource, *used),
@@ -641,6 +646,8 @@ impl Market {
             }
         }
         (0..self.books.len()).for_each(|book| self.settle(book, now_ms.into()));
+        self.weighed =
+            self.instances.keys().map(|&number| (number, self.processor_credits(number))).collect();
         self.cancel_all(who, CancelReason::Expired, |order| {
             order.expires_at_ms.is_some_and(|at| at <= now_ms)
         });
@@ -714,7 +721,8 @@ impl Market {
     pub fn weigh(&mut self, number: u32, weight: u64) -> bool {
         let Some(row) = self.instances.get(&number) else { return false };
         let Some(book) = self.book_of(row.tier, 0) else { return false };
-        let balance = row.free[0] + self.held_credits(number, 0);
+        let now = || self.processor_credits(number);
+        let balance = self.weighed.get(&number).copied().unwrap_or_else(now);
         let issued = self.books[book].issued - self.books[book].burned;
         let fair = issued as f64 * row.baseline[0] as f64 / self.reserved(row.tier, 0) as f64;
         let wealth = if issued == 0 { 1.0 } else { (balance as f64 / fair).powf(2.5) };
@@ -725,6 +733,10 @@ impl Market {
         row.weight = weight.into();
         // Rounded to eighths of an octave, kept for half a step and a quarter, and whole.
         weight as f64 >= exact * 0.88 - 1.0 && weight as f64 <= (exact * 1.12).max(1.0)
+    }
+
+    fn processor_credits(&self, number: u32) -> i128 {
+        self.instances[&number].free[0] + self.held_credits(number, 0)
     }
 
     /// Adds to an instance's free credits, or takes from them.

@@ -200,7 +200,7 @@ fn only_its_own_may_bid_for_an_instance_and_only_within_bounds() {
     assert_eq!(host.room.one::<Done>().value.get(), 2000);
     assert_eq!(host.weights(), [(1, 40)]);
     host.bid(tenant, 0, 2000);
-    assert_eq!(host.refused(), Reject::NotPermitted as u8);
+    assert_eq!(host.refused(), Reject::UnknownInstance as u8, "another's is none");
     host.bid(observer, 1, 2000);
     assert_eq!(host.refused(), Reject::NotPermitted as u8);
     host.bid(tenant, 7, 2000);

@@ -19,7 +19,7 @@ use vendue_tests::daemon::{Daemon, Setup, eventually};
 use vendue_tests::market::{Market, account_row, audit, deposit, instance_row, limit};
 use vendue_tests::vm::binaries;
 use vendue_wire::client::{Client, ClientError, Identity, Notice, Place, Subscription};
-use vendue_wire::code::{RESOURCES, Reject, Resource, Role, Side};
+use vendue_wire::code::{Phase, RESOURCES, Reject, Resource, Role, Side};
 use vendue_wire::frame::Frame;
 use vendue_wire::message::*;
 use vendue_wire::ring;
@@ -436,4 +436,86 @@ fn who_does_not_take_is_told_and_resumes() {
     stage.say(2, &Unsubscribe {});
     stage.turn();
     assert!(stage.herald.runs.is_empty());
+}
+
+fn set_phase(operator: &mut Client, phase: Phase) {
+    let client_id = operator.next_client_id().into();
+    let book = vendue_tests::market::BOOK.into();
+    let message = SetPhase { client_id, book, phase: phase as u8, reserved: [0; 5] };
+    operator.send(&message).expect("a connection");
+    // The reports of its trades come first.
+    while vendue_tests::market::next(operator).message::<Done>().is_none() {}
+}
+
+/// Trades of an auction are told as others are, without a taker; each balance that they changed is
+/// told with the request that held the auction, and the tape and the averages count them.
+#[test]
+fn an_auction_is_told_with_all_that_it_changes() {
+    // 5%: both pay something for each trade.
+    let mut daemon = Daemon::start(&Setup::small().key("maker_fee_bps", "500"));
+    let mut market = Market::open(&daemon);
+    let (seller, buyer) = (market.seller, market.buyer);
+    set_phase(&mut market.operator, Phase::Call);
+    // From 8 to 11 all of it trades: the middle, rounded down.
+    for (party, side, price, quantity) in
+        [(seller, Side::Sell, 8, 10), (buyer, Side::Buy, 12, 6), (buyer, Side::Buy, 11, 4)]
+    {
+        vendue_tests::market::enter(&mut market.operator, party, side, price, quantity);
+    }
+    set_phase(&mut market.operator, Phase::Continuous);
+    let observe = |daemon: &Daemon| daemon.client(&Identity::observer());
+    let notices = read(observe(&daemon), START, ALL);
+    let swaps: Vec<_> = notices
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::Swapped(m) => Some(*m),
+            _ => None,
+        })
+        .collect();
+    let shown = |m: &Swapped| (m.price_ticks.get(), m.quantity.get(), m.taker_side, m.part.get());
+    assert_eq!(swaps.iter().map(shown).collect::<Vec<_>>(), [(9, 6, 2, 0), (9, 4, 2, 1)]);
+    for m in &swaps {
+        assert_eq!((m.seller.get(), m.buyer.get()), (seller.instance, buyer.instance));
+        assert!(m.seller_fee_micro.get() > 0 && m.buyer_fee_micro.get() > 0);
+    }
+    let sequence = swaps[0].sequence;
+    let sum = |of: fn(&Swapped) -> u64| swaps.iter().map(of).sum::<u64>() as i64;
+    let earned = sum(|m| m.notional_micro.get() - m.seller_fee_micro.get());
+    let paid = sum(|m| m.notional_micro.get() + m.buyer_fee_micro.get());
+    let changes: Vec<_> = notices
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::Funds(m) if m.sequence == sequence => {
+                Some((m.cause, m.account.get(), m.change_micro.get() as i64))
+            }
+            Notice::Credits(m) if m.sequence == sequence => {
+                Some((m.cause, m.instance.get(), m.change_millicredits.get() as i64))
+            }
+            _ => None,
+        })
+        .collect();
+    let mut expected = [
+        (SetPhase::KIND, seller.account, earned),
+        (SetPhase::KIND, buyer.account, -paid),
+        (SetPhase::KIND, seller.instance, -10_000),
+        (SetPhase::KIND, buyer.instance, 10_000),
+    ];
+    // By account, by instance.
+    expected[..2].sort_by_key(|change| change.1);
+    expected[2..].sort_by_key(|change| change.1);
+    assert_eq!(changes, expected);
+    let told = |client: &mut Client| {
+        let row = client.ask::<MarketRow, _>(&QueryMarket { from: 0.into() }).expect("rows")[0];
+        let (book, reserved) = (ANY_BOOK.into(), [0; 6]);
+        let tape = client.ask::<TradeRow, _>(&QueryTape { from: 0.into(), book, reserved });
+        let tape: Vec<_> = tape.expect("the tape").iter().map(|row| row.taker_side).collect();
+        (row.trades.get(), row.volume.get(), row.vwap_milliticks.get(), tape)
+    };
+    let before = told(&mut observe(&daemon));
+    assert_eq!(before, (2, 10, 9000, vec![2, 2]));
+    daemon.kill_9();
+    daemon.launch();
+    assert_eq!(told(&mut observe(&daemon)), before);
+    let lines: Vec<Line> = notices.iter().filter_map(line).collect();
+    check_balances(&daemon, lines);
 }

@@ -45,8 +45,9 @@ impl Who {
 
     /// What it may ask for at all. Who is not named here may do nothing.
     fn may(self, kind: u8) -> bool {
-        const TRADES: [u8; 4] = [NewOrder::KIND, Cancel::KIND, Replace::KIND, MassCancel::KIND];
-        const SHOWN_TO_ALL: [u8; 9] = [
+        const TRADES: [u8; 5] =
+            [NewOrder::KIND, Cancel::KIND, Replace::KIND, MassCancel::KIND, SetBid::KIND];
+        const SHOWN_TO_ALL: [u8; 12] = [
             QueryStatus::KIND,
             QueryAccounts::KIND,
             QueryInstances::KIND,
@@ -56,6 +57,9 @@ impl Who {
             QueryTrades::KIND,
             QueryLimits::KIND,
             QueryDepth::KIND,
+            QueryMarket::KIND,
+            QueryBars::KIND,
+            QueryTape::KIND,
         ];
         const OF_THE_HOUSE: [u8; 2] = [QueryLedger::KIND, QueryAudit::KIND];
         match self {
@@ -86,9 +90,18 @@ struct Message {
     fields: &'static [(&'static str, usize, usize)],
 }
 
-/// Every request and question that a session may send, but for those about the connection itself.
+/// Every request and question that a session may send, but for those about the connection itself or
+/// its subscription: whom that tells what has tests of its own.
 fn requests() -> impl Iterator<Item = Message> {
-    let of_the_connection = [Logon::KIND, Heartbeat::KIND, Logout::KIND, Attach::KIND];
+    let of_the_connection = [
+        Logon::KIND,
+        Heartbeat::KIND,
+        Logout::KIND,
+        Attach::KIND,
+        Subscribe::KIND,
+        Take::KIND,
+        Unsubscribe::KIND,
+    ];
     SCHEMA
         .iter()
         .map(|&(kind, name, bytes, fields)| Message { kind, name, bytes, fields })
@@ -172,10 +185,21 @@ impl Message {
             Withdraw::KIND => {
                 Withdraw { amount_micro: 1.into(), ..Withdraw::zeroed() }.as_bytes().to_vec()
             }
+            SetBid::KIND => {
+                SetBid { bid_milli: 1000.into(), ..SetBid::zeroed() }.as_bytes().to_vec()
+            }
             QueryTrades::KIND => {
                 QueryTrades { limit: 64.into(), book: ANY_BOOK.into(), ..QueryTrades::zeroed() }
                     .as_bytes()
                     .to_vec()
+            }
+            QueryBars::KIND => {
+                QueryBars { width_s: 60.into(), book: BOOK.into(), ..QueryBars::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            QueryTape::KIND => {
+                QueryTape { book: ANY_BOOK.into(), ..QueryTape::zeroed() }.as_bytes().to_vec()
             }
             Replay::KIND => Replay { from: 1.into() }.as_bytes().to_vec(),
             _ => vec![0; self.bytes],
