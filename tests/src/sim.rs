@@ -627,11 +627,12 @@ impl World {
         let lied = self.disk.lied();
         let mirrored = self.config.journal.mirror.is_some();
         let durable = self.durable;
-        // Power may leave this of a flush on a device that writes out of order; anywhere, of what
+        // Power may leave this of a flush on a device that writes out of order; on any, of what
         // nobody had synced.
         let power = |error: &RecoverError| {
-            let unsynced = !self.syncs() && matches!(error, RecoverError::LostWrite { .. });
-            self.scattered && (unsynced || may_be_power(error, durable))
+            let lost = matches!(error, RecoverError::LostWrite { .. });
+            let powerless = self.powerless || self.scattered;
+            (!self.syncs() && powerless && lost) || (self.scattered && may_be_power(error, durable))
         };
         let allowed = match error {
             _ if lied == [true; 2] || (lied[0] && !mirrored) => true,
