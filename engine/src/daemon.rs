@@ -9,7 +9,7 @@ use crate::pipeline::ingress::Reload;
 use crate::pipeline::{self, Stage};
 use crate::start::{ReloadEnds, Stages, StartError, make_stages, open_host, recover_state, system};
 use crate::storage::Host;
-use crate::trail::{Clerk, Dirs};
+use crate::trail::{Clerk, Dirs, Herald};
 use crossbeam::channel::{Receiver, Sender};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -32,7 +32,8 @@ pub struct Daemon {
     /// `None` where the gateway's thread runs it.
     journal: Option<std::thread::JoinHandle<Vec<Stage>>>,
     clerk: std::thread::JoinHandle<Clerk>,
-    herald: std::thread::JoinHandle<()>,
+    /// Handed back, so that its ends of rings go where the gateway's do.
+    herald: std::thread::JoinHandle<Herald>,
     socket: PathBuf,
     reload: Sender<Reload>,
     /// Takes back a reload that the gateway has not taken.
@@ -211,7 +212,10 @@ fn start_threads(
             .map_err(started("clerk"))?,
         herald: std::thread::Builder::new()
             .name("herald".to_owned())
-            .spawn(move || herald.run(|| herald_halted.load(Ordering::Acquire)))
+            .spawn(move || {
+                herald.run(|| herald_halted.load(Ordering::Acquire));
+                herald
+            })
             .map_err(started("herald"))?,
         halted,
         halted_last,
