@@ -8,7 +8,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
 use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
 use vendue_engine::machine::slab::PAGE_SLOTS;
-use vendue_engine::pipeline::execute::AHEAD;
+use vendue_engine::pipeline::execute::{AHEAD, BESIDE};
 use vendue_wire::code::{Phase, Resource, Role, Side};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits,
@@ -291,7 +291,7 @@ impl Matcher for Ours {
         // As the daemon does with what waits in its ring.
         if let Some(later) = messages.get(at + AHEAD) {
             self.foreseen[(at + AHEAD) % AHEAD] = self.machine.foresee(later.kind, &later.body);
-            self.machine.foresee_beside(self.foreseen[(at + 1) % AHEAD]);
+            self.machine.foresee_beside(self.foreseen[(at + BESIDE) % AHEAD]);
         }
     }
 

@@ -298,7 +298,7 @@ impl Machine {
     /// Has the processor fetch the node that a command which is a few ahead begins with: where orders
     /// are many, each is far away. Changes nothing, whatever `body` is: a new order, or anything else
     /// filled up with zeros. No branch depends on what is ahead, which nothing predicts. Returns what
-    /// [`Machine::foresee_beside`] wants once the command is next.
+    /// [`Machine::foresee_beside`] wants when the command is nearer.
     #[inline(always)]
     pub fn foresee(&self, kind: u8, body: &Glimpse) -> u32 {
         let order: &NewOrder = zerocopy::transmute_ref!(body);

@@ -15,9 +15,10 @@ use zerocopy::IntoBytes;
 const BATCH: usize = 256;
 /// Event bytes in one ring record at most; a larger answer is cut between events.
 const CHUNK_BYTES: usize = 32 << 10;
-/// Commands looked at before their turn. Fetching what one touches takes about as long as executing
-/// three.
-pub const AHEAD: usize = 4;
+/// Commands looked at before their turn: fetching what one touches takes as long as executing a few.
+pub const AHEAD: usize = 6;
+/// So far ahead of its turn, what lies beside the node that a command begins with is fetched too.
+pub const BESIDE: usize = 2;
 
 /// A command that was taken before its turn.
 #[derive(Clone)]
@@ -66,7 +67,7 @@ impl Ahead {
         }
     }
 
-    /// The command whose turn it is, and the one after it.
+    /// The command whose turn it is, and the one [`BESIDE`] after it.
     #[inline]
     fn next(&mut self) -> Option<(&Waiting, Option<&Waiting>)> {
         if self.count == 0 {
@@ -75,8 +76,9 @@ impl Ahead {
         let at = self.first;
         self.first = (at + 1) % self.waiting.len();
         self.count -= 1;
-        let after = (self.count > 0).then(|| &self.waiting[self.first]);
-        Some((&self.waiting[at], after))
+        let later = (at + BESIDE) % self.waiting.len();
+        let later = (self.count >= BESIDE).then(|| &self.waiting[later]);
+        Some((&self.waiting[at], later))
     }
 }
 
@@ -141,9 +143,9 @@ impl Execute {
     /// Executes one command; false if there is none.
     fn step(&mut self) -> bool {
         self.ahead.look(&mut self.input, &self.machine);
-        let Some((waiting, after)) = self.ahead.next() else { return false };
-        if let Some(after) = after {
-            self.machine.foresee_beside(after.node);
+        let Some((waiting, later)) = self.ahead.next() else { return false };
+        if let Some(later) = later {
+            self.machine.foresee_beside(later.node);
         }
         let kind = waiting.kind;
         let (head, body) = split::<Ordered>(&waiting.bytes[..waiting.length]);
