@@ -6,10 +6,10 @@ use vendue_engine::machine::command::{
     CloseSession, Command, DefineBook, Envelope, Genesis, OpenSession, Tick, Usage,
 };
 use vendue_engine::machine::event::{Event, Outbox};
-use vendue_wire::code::{RESOURCES, Reject, Role};
+use vendue_wire::code::{RESOURCES, Reject, Role, Side};
 use vendue_wire::message::{
     ANY, Accepted, AccountRow, Body, CreateAccount, CreateInstance, Deposit, Done, GrantCredits,
-    InstanceRow, QueryAccounts, QueryInstances, Rejected, U32, field_cut,
+    InstanceRow, NewOrder, QueryAccounts, QueryInstances, Rejected, U32, field_cut,
 };
 
 /// Connection that query answers go to.
@@ -182,6 +182,18 @@ impl Room {
     /// A client id that no session has used.
     pub fn next_id(&self) -> vendue_wire::message::U64 {
         (self.sequence + 1).into()
+    }
+
+    /// A limit order for the first book, good till cancelled.
+    pub fn order(&self, instance: u32, side: Side, price: u32, quantity: u32) -> NewOrder {
+        NewOrder {
+            client_id: self.next_id(),
+            instance: instance.into(),
+            price_ticks: price.into(),
+            quantity: quantity.into(),
+            side: side as u8,
+            ..NewOrder::zeroed()
+        }
     }
 
     /// An account as a query shows it.

@@ -5,8 +5,7 @@ use vendue_engine::machine::event::{AuctionTrade, Fill, Indicative, PhaseChanged
 use vendue_tests::room::Room;
 use vendue_wire::code::{OrderType, Phase, Reject, Role, Side, TimeInForce};
 use vendue_wire::message::{
-    ANY, BookRow, Cancel, Cancelled, Done, NewOrder, QueryBooks, Replace, Replaced, SetPhase,
-    field_cut,
+    ANY, BookRow, Cancel, Cancelled, Done, QueryBooks, Replace, Replaced, SetPhase, field_cut,
 };
 
 const OPERATOR: u32 = 0;
@@ -71,19 +70,9 @@ fn set(room: &mut Room, phase: u8) {
     room.apply(OPERATOR, &message);
 }
 
-fn order(room: &Room, instance: u32, side: Side, price: u32, quantity: u32) -> NewOrder {
-    let mut order = NewOrder::zeroed();
-    order.client_id = room.next_id();
-    order.instance = instance.into();
-    order.price_ticks = price.into();
-    order.quantity = quantity.into();
-    order.side = side as u8;
-    order
-}
-
 /// Enters a limit order that must rest without trading.
 fn rest(room: &mut Room, instance: u32, side: Side, price: u32, quantity: u32) -> u64 {
-    let order = order(room, instance, side, price, quantity);
+    let order = room.order(instance, side, price, quantity);
     room.apply(OPERATOR, &order);
     assert!(room.said::<Fill>().is_empty(), "it traded");
     room.handle().unwrap_or_else(|| panic!("refused: {:?}", room.refusal()))
@@ -166,7 +155,7 @@ fn the_price_trades_most_then_leaves_least_then_is_nearest_the_last() {
         let mut room = market((0, 0), 0);
         if last > 0 {
             rest(&mut room, 0, Side::Sell, last, 1);
-            let take = order(&room, 1, Side::Buy, last, 1);
+            let take = room.order(1, Side::Buy, last, 1);
             room.apply(OPERATOR, &take);
         }
         set(&mut room, Phase::Call as u8);
@@ -212,7 +201,7 @@ fn who_may_not_meet_pass_one_another_and_keep_their_places() {
     // Account 2 passes accounts 3's and its own offers; account 1 passes account 3's.
     assert_eq!(trades(&room), [(1, 2, 7, 4), (2, 1, 7, 4)]);
     // The one that was passed over is still the first.
-    let take = order(&room, 0, Side::Buy, 9, 2);
+    let take = room.order(0, Side::Buy, 9, 2);
     room.apply(OPERATOR, &take);
     let fill = room.one::<Fill>();
     assert_eq!((fill.maker.get(), fill.price_ticks.get(), fill.quantity.get()), (3, 5, 2));
@@ -242,12 +231,12 @@ fn a_call_takes_what_may_rest_and_refuses_the_rest() {
         (OrderType::Limit, TimeInForce::Ioc),
         (OrderType::Limit, TimeInForce::Fok),
     ] {
-        let mut order = order(&room, 1, Side::Buy, 9, 1);
+        let mut order = room.order(1, Side::Buy, 9, 1);
         (order.order_type, order.time_in_force) = (order_type as u8, time_in_force as u8);
         room.apply(OPERATOR, &order);
         assert_eq!(room.refusal(), Some(Reject::BookInCall), "{order_type} {time_in_force}");
     }
-    let mut post_only = order(&room, 1, Side::Buy, 9, 1);
+    let mut post_only = room.order(1, Side::Buy, 9, 1);
     post_only.post_only = 1;
     room.apply(OPERATOR, &post_only);
     assert!(room.handle().is_some(), "nothing trades at once");
@@ -264,12 +253,12 @@ fn a_call_takes_what_may_rest_and_refuses_the_rest() {
 fn a_halted_book_only_lets_go() {
     let mut room = market((0, 0), 0);
     let handle = rest(&mut room, 0, Side::Sell, 8, 10);
-    let mut dated = order(&room, 1, Side::Buy, 3, 1);
+    let mut dated = room.order(1, Side::Buy, 3, 1);
     (dated.time_in_force, dated.expires_at_ms) = (TimeInForce::Gtd as u8, 1050.into());
     room.apply(OPERATOR, &dated);
     set(&mut room, Phase::Halted as u8);
     assert_eq!(room.one::<PhaseChanged>().phase, Phase::Halted as u8);
-    let order = order(&room, 1, Side::Buy, 9, 1);
+    let order = room.order(1, Side::Buy, 9, 1);
     room.apply(OPERATOR, &order);
     assert_eq!(room.refusal(), Some(Reject::BookHalted));
     let client_id = room.next_id();
@@ -303,7 +292,7 @@ fn a_schedule_calls_and_holds_auctions_as_time_passes() {
     room.tick(100);
     assert_eq!(book(&mut room).next_phase_ms.get(), 1700);
     rest(&mut room, 0, Side::Sell, 8, 4);
-    let take = order(&room, 1, Side::Buy, 8, 1);
+    let take = room.order(1, Side::Buy, 8, 1);
     room.apply(OPERATOR, &take);
     assert_eq!(room.said::<Fill>().len(), 1, "continuous at first");
     room.tick(600);

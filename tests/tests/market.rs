@@ -5,8 +5,8 @@ use vendue_engine::machine::event::{Entitled, Fill, InstanceCreated, SessionRefu
 use vendue_tests::room::Room;
 use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::{
-    ANY, ANY_BOOK, Cancel, Cancelled, Deposit, Done, MassCancel, NewOrder, RemoveInstance, Replace,
-    Replaced, U32, field_cut,
+    ANY, ANY_BOOK, Cancel, Cancelled, Deposit, Done, MassCancel, RemoveInstance, Replace, Replaced,
+    U32, field_cut,
 };
 
 const OPERATOR: u32 = 0;
@@ -68,20 +68,9 @@ fn market() -> Room {
     market_with_fees(0, 0)
 }
 
-/// A limit order, good till cancelled.
-fn order(room: &Room, instance: u32, side: Side, price: u32, quantity: u32) -> NewOrder {
-    let mut order = NewOrder::zeroed();
-    order.client_id = room.next_id();
-    order.instance = instance.into();
-    order.price_ticks = price.into();
-    order.quantity = quantity.into();
-    order.side = side as u8;
-    order
-}
-
 /// Enters a limit order that must be accepted, and returns its handle.
 fn place(room: &mut Room, instance: u32, side: Side, price: u32, quantity: u32) -> u64 {
-    let order = order(room, instance, side, price, quantity);
+    let order = room.order(instance, side, price, quantity);
     room.apply(OPERATOR, &order);
     room.handle().unwrap_or_else(|| panic!("refused: {:?}", room.refusal()))
 }
@@ -143,11 +132,11 @@ fn a_partly_filled_order_rests_with_what_is_left() {
 fn a_post_only_order_that_would_trade_is_refused() {
     let mut room = market();
     place(&mut room, 0, Side::Sell, 5, 4);
-    let mut maker = order(&room, 1, Side::Buy, 5, 1);
+    let mut maker = room.order(1, Side::Buy, 5, 1);
     maker.post_only = 1;
     room.apply(OPERATOR, &maker);
     assert_eq!(room.refusal(), Some(Reject::WouldCross));
-    let mut maker = order(&room, 1, Side::Buy, 4, 1);
+    let mut maker = room.order(1, Side::Buy, 4, 1);
     maker.post_only = 1;
     room.apply(OPERATOR, &maker);
     assert!(room.handle().is_some() && fills(&room).is_empty());
@@ -157,7 +146,7 @@ fn a_post_only_order_that_would_trade_is_refused() {
 fn an_immediate_or_cancel_order_never_rests() {
     let mut room = market();
     place(&mut room, 0, Side::Sell, 5, 4);
-    let mut ioc = order(&room, 1, Side::Buy, 5, 10);
+    let mut ioc = room.order(1, Side::Buy, 5, 10);
     ioc.time_in_force = TimeInForce::Ioc as u8;
     room.apply(OPERATOR, &ioc);
     assert_eq!(fills(&room), [(0, 5, 4)]);
@@ -171,12 +160,12 @@ fn a_fill_or_kill_order_trades_whole_or_not_at_all() {
     let mut room = market();
     place(&mut room, 0, Side::Sell, 5, 4);
     place(&mut room, 0, Side::Sell, 6, 4);
-    let mut fok = order(&room, 1, Side::Buy, 6, 9);
+    let mut fok = room.order(1, Side::Buy, 6, 9);
     fok.time_in_force = TimeInForce::Fok as u8;
     room.apply(OPERATOR, &fok);
     assert!(fills(&room).is_empty());
     assert_eq!(cancels(&room), [(9, CancelReason::Unmatched)]);
-    let mut fok = order(&room, 1, Side::Buy, 6, 8);
+    let mut fok = room.order(1, Side::Buy, 6, 8);
     fok.time_in_force = TimeInForce::Fok as u8;
     room.apply(OPERATOR, &fok);
     assert_eq!(fills(&room), [(0, 5, 4), (0, 6, 4)]);
@@ -187,7 +176,7 @@ fn a_market_buy_pays_the_makers_prices_up_to_its_worst() {
     let mut room = market();
     place(&mut room, 0, Side::Sell, 5, 1);
     place(&mut room, 0, Side::Sell, 7, 1);
-    let mut buy = order(&room, 1, Side::Buy, 6, 3);
+    let mut buy = room.order(1, Side::Buy, 6, 3);
     buy.order_type = OrderType::Market as u8;
     room.apply(OPERATOR, &buy);
     assert_eq!(fills(&room), [(0, 5, 1)]);
@@ -199,7 +188,7 @@ fn a_market_buy_pays_the_makers_prices_up_to_its_worst() {
 fn a_market_sale_takes_any_price() {
     let mut room = market();
     place(&mut room, 0, Side::Buy, 1, 2);
-    let mut sell = order(&room, 1, Side::Sell, 900, 2);
+    let mut sell = room.order(1, Side::Sell, 900, 2);
     sell.order_type = OrderType::Market as u8;
     room.apply(OPERATOR, &sell);
     assert_eq!(fills(&room), [(0, 1, 2)]);
@@ -209,7 +198,7 @@ fn a_market_sale_takes_any_price() {
 fn a_dated_order_goes_at_the_first_tick_at_or_after_its_date() {
     let mut room = market();
     let now_ms = room.time_ns / 1_000_000;
-    let mut dated = order(&room, 0, Side::Sell, 5, 4);
+    let mut dated = room.order(0, Side::Sell, 5, 4);
     dated.time_in_force = TimeInForce::Gtd as u8;
     dated.expires_at_ms = now_ms.into();
     room.apply(OPERATOR, &dated);
@@ -277,7 +266,7 @@ fn an_order_may_cancel_its_own_accounts_resting_orders_instead() {
     let mut room = market();
     place(&mut room, 0, Side::Sell, 4, 4);
     place(&mut room, 1, Side::Sell, 5, 3);
-    let mut buy = order(&room, 0, Side::Buy, 5, 3);
+    let mut buy = room.order(0, Side::Buy, 5, 3);
     buy.self_trade = 1;
     room.apply(OPERATOR, &buy);
     assert_eq!(cancels(&room), [(4, CancelReason::SelfTrade)]);
@@ -331,7 +320,7 @@ fn fees_round_up_once_for_an_order_however_many_its_trades() {
 fn a_buyer_needs_the_notional_and_the_highest_fee_at_its_limit() {
     let mut room = market_with_fees(10, 100);
     let notional = 1000 * 1000 * TICK;
-    let mut buy = order(&room, 0, Side::Buy, 1000, 1000);
+    let mut buy = room.order(0, Side::Buy, 1000, 1000);
     buy.client_id = 500.into();
     room.apply(OPERATOR, &buy);
     assert_eq!(room.refusal(), Some(Reject::InsufficientFunds));
@@ -357,7 +346,7 @@ fn a_buyer_needs_the_notional_and_the_highest_fee_at_its_limit() {
 fn a_seller_needs_free_credits() {
     let mut room = market();
     place(&mut room, 0, Side::Sell, 5, 60);
-    let more = order(&room, 0, Side::Sell, 9, 41);
+    let more = room.order(0, Side::Sell, 9, 41);
     room.apply(OPERATOR, &more);
     assert_eq!(room.refusal(), Some(Reject::InsufficientCredits));
     place(&mut room, 0, Side::Sell, 9, 40);
@@ -367,7 +356,7 @@ fn a_seller_needs_free_credits() {
 #[test]
 fn a_client_id_counts_once_and_a_refused_request_does_not_use_it_up() {
     let mut room = market();
-    let mut sell = order(&room, 0, Side::Sell, 5, 1000);
+    let mut sell = room.order(0, Side::Sell, 5, 1000);
     sell.client_id = 900.into();
     room.apply(OPERATOR, &sell);
     assert_eq!(room.refusal(), Some(Reject::InsufficientCredits));
@@ -499,7 +488,7 @@ fn who_ends_a_session_that_asked_for_it_loses_its_orders() {
     let mut room = market();
     let tenant = room.open(2, Role::Tenant, 1, true);
     place(&mut room, 1, Side::Sell, 5, 7);
-    let own = order(&room, 1, Side::Sell, 5, 3);
+    let own = room.order(1, Side::Sell, 5, 3);
     room.apply(tenant, &own);
     room.close(tenant);
     assert_eq!(cancels(&room), [(3, CancelReason::Disconnected)]);
@@ -513,7 +502,7 @@ fn nobody_acts_for_another_account() {
     let observer = room.open(3, Role::Observer, ANY, false);
     let foreign = place(&mut room, 0, Side::Sell, 5, 7);
     for (session, code) in [(tenant, Reject::UnknownInstance), (observer, Reject::NotPermitted)] {
-        let sell = order(&room, 0, Side::Sell, 5, 7);
+        let sell = room.order(0, Side::Sell, 5, 7);
         room.apply(session, &sell);
         assert_eq!(room.refusal(), Some(code));
         room.apply(session, &Cancel { handle: foreign.into() });
@@ -521,7 +510,7 @@ fn nobody_acts_for_another_account() {
         room.deposit(session, 1, 5);
         assert_eq!(room.refusal(), Some(Reject::NotPermitted));
     }
-    let own = order(&room, 1, Side::Buy, 4, 7);
+    let own = room.order(1, Side::Buy, 4, 7);
     room.apply(tenant, &own);
     assert_eq!(room.refusal(), None);
 }
@@ -530,7 +519,7 @@ fn nobody_acts_for_another_account() {
 fn a_mass_cancel_reports_every_order_to_who_asked_and_to_who_entered_it() {
     let mut room = market();
     let tenant = room.open(2, Role::Tenant, 1, false);
-    let own = order(&room, 1, Side::Sell, 5, 3);
+    let own = room.order(1, Side::Sell, 5, 3);
     room.apply(tenant, &own);
     place(&mut room, 0, Side::Sell, 6, 2);
     let (instance, book) = (U32::new(ANY), ANY_BOOK.into());

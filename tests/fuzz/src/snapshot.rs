@@ -12,7 +12,7 @@ use vendue_engine::trail::{Dirs, State};
 use vendue_tests::duel::NARROW;
 use vendue_tests::room::Room;
 use vendue_wire::code::{Role, Side};
-use vendue_wire::message::{ANY, Cancel, NewOrder};
+use vendue_wire::message::{ANY, Cancel};
 
 /// Sequences of the two snapshots.
 const OLDER: u64 = 5;
@@ -150,12 +150,7 @@ fn traded() -> (Room, Desk) {
     for (instance, side, price, quantity) in
         [(0, Side::Sell, 5, 4), (1, Side::Buy, 5, 2), (1, Side::Buy, 3, 2), (0, Side::Sell, 7, 1)]
     {
-        let mut order = NewOrder::zeroed();
-        order.client_id = room.next_id();
-        order.instance = u32::into(instance);
-        order.price_ticks = u32::into(price);
-        order.quantity = u32::into(quantity);
-        order.side = side as u8;
+        let mut order = room.order(instance, side, price, quantity);
         if quantity == 1 {
             order.time_in_force = 1;
             order.expires_at_ms = 900_000_u64.into();
