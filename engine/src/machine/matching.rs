@@ -10,11 +10,10 @@ use super::ladder::Ladder;
 use super::ledger::{self, Gap, Pocket, Sale};
 use super::orders::{Incoming, fee, milli, report_cancelled};
 use super::queue;
-use super::slab::{Node, Shares, handle};
+use super::slab::{Node, Shares, foresee, handle};
 use super::tables::{Account, Session};
 use super::{Machine, fold};
 use vendue_wire::code::{CancelReason, Resource, Side};
-use vendue_wire::memory::prefetch;
 use vendue_wire::message::ANY;
 
 /// What an incoming order has done so far.
@@ -315,9 +314,7 @@ impl Floor<'_> {
                 let slot = walk.slot;
                 let node = &self.nodes[slot as usize];
                 let (next, instance) = (node.next, node.tag.instance());
-                if let Some(next) = self.nodes.get(next as usize) {
-                    prefetch(next);
-                }
+                foresee(self.nodes, next);
                 let account = self.owner[usize::from(instance)];
                 if account == order.account {
                     return Pause::Own;

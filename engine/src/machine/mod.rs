@@ -40,7 +40,7 @@ use ledger::{CreditHouse, Ledger};
 use orders::Fees;
 use phase::Schedule;
 use shares::{Round, Stake};
-use slab::{Node, Slab};
+use slab::{Node, Slab, foresee};
 use std::hint::select_unpredictable;
 use tables::{Account, Book, Instance, Session};
 use vendue_wire::code::{Phase, Reject, Resource, Side};
@@ -307,7 +307,7 @@ impl Machine {
         // A cancel's body begins with its slot.
         let slot = order.client_id.get() as u32;
         let node = select_unpredictable(kind == Cancel::KIND, slot, queue);
-        self.slab.foresee(node);
+        foresee(&self.slab.nodes, node);
         node
     }
 
@@ -316,8 +316,8 @@ impl Machine {
     #[inline(always)]
     pub fn foresee_beside(&self, node: u32) {
         if let Some(node) = self.slab.nodes.get(node as usize) {
-            self.slab.foresee(node.prev);
-            self.slab.foresee(node.next);
+            foresee(&self.slab.nodes, node.prev);
+            foresee(&self.slab.nodes, node.next);
         }
     }
 

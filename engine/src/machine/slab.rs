@@ -100,6 +100,14 @@ impl Node {
     }
 }
 
+/// Has the processor fetch a node, if there is such a one.
+#[inline(always)]
+pub fn foresee(nodes: &[Node], node: u32) {
+    if let Some(node) = nodes.get(node as usize) {
+        prefetch(node);
+    }
+}
+
 /// What a client carries: slot in the low half, generation in the high one.
 #[inline(always)]
 pub fn handle(slot: u32, generation: u32) -> u64 {
@@ -291,14 +299,6 @@ impl Slab {
     pub fn forget(&mut self, instance: u16) {
         let Shares { pages, rows, .. } = &mut self.shares;
         pages.take_back(instance, &mut rows[usize::from(instance)]);
-    }
-
-    /// Has the processor fetch a node, if there is such a one.
-    #[inline(always)]
-    pub fn foresee(&self, node: u32) {
-        if let Some(node) = self.nodes.get(node as usize) {
-            prefetch(node);
-        }
     }
 
     /// The slot a handle names, if that order still lives.
