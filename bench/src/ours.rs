@@ -8,7 +8,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{Command, DefineBook, Envelope, Genesis, OpenSession};
 use vendue_engine::machine::event::{Fill as FillEvent, Outbox};
 use vendue_engine::machine::slab::PAGE_SLOTS;
-use vendue_engine::pipeline::execute::{AHEAD, BESIDE};
+use vendue_engine::pipeline::execute::{BESIDE, VIEW};
 use vendue_wire::code::{Phase, Resource, Role, Side};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Accepted, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits,
@@ -38,7 +38,7 @@ pub struct Ours {
     /// Accounts a side.
     accounts: u32,
     /// What the machine foresaw of the next operations.
-    foreseen: [u32; AHEAD],
+    foreseen: [u32; VIEW],
 }
 
 impl Ours {
@@ -55,7 +55,7 @@ impl Ours {
         let genesis = genesis(accounts, tiers, capacity);
         let machine = Machine::new(&genesis).expect("the bench's bounds are valid");
         let outbox = machine.outbox();
-        let mut ours = Ours { machine, outbox, sequence: 0, accounts, foreseen: [0; AHEAD] };
+        let mut ours = Ours { machine, outbox, sequence: 0, accounts, foreseen: [0; VIEW] };
         ours.tell(ANY, &genesis);
         for book in 0..books {
             ours.define(book);
@@ -289,9 +289,9 @@ impl Matcher for Ours {
     #[inline(always)]
     fn foresee(&mut self, messages: &[Message], at: usize) {
         // As the daemon does with what waits in its ring.
-        if let Some(later) = messages.get(at + AHEAD) {
-            self.foreseen[(at + AHEAD) % AHEAD] = self.machine.foresee(later.kind, &later.body);
-            self.machine.foresee_beside(self.foreseen[(at + BESIDE) % AHEAD]);
+        if let Some(later) = messages.get(at + VIEW - 1) {
+            self.foreseen[(at + VIEW - 1) % VIEW] = self.machine.foresee(later.kind, &later.body);
+            self.machine.foresee_beside(self.foreseen[(at + BESIDE) % VIEW]);
         }
     }
 

@@ -303,7 +303,7 @@ impl Machine {
     pub fn foresee(&self, kind: u8, body: &Glimpse) -> u32 {
         let order: &NewOrder = zerocopy::transmute_ref!(body);
         let Some(book) = self.books.get(usize::from(order.book.get())) else { return 0 };
-        let queue = book.joined_or_met(order.side & 1, order.price_ticks.get());
+        let queue = book.joined(order.side & 1, order.price_ticks.get());
         // A cancel's body begins with its slot.
         let slot = order.client_id.get() as u32;
         let node = select_unpredictable(kind == Cancel::KIND, slot, queue);
@@ -312,7 +312,7 @@ impl Machine {
     }
 
     /// Has the processor fetch the nodes beside a foreseen one: an order's neighbours, the end of
-    /// the queue that it joins, the head of the one that it meets.
+    /// the queue that it joins.
     #[inline(always)]
     pub fn foresee_beside(&self, node: u32) {
         if let Some(node) = self.slab.nodes.get(node as usize) {

@@ -5,7 +5,6 @@ use super::auction::Indication;
 use super::config::RESOURCES;
 use super::ladder::{Ladder, NONE};
 use super::phase::Schedule;
-use std::hint::select_unpredictable;
 use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, NAME_BYTES, PLACE_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -206,15 +205,12 @@ pub struct Book {
 }
 
 impl Book {
-    /// Sentinel of the queue that an order of this side and price joins, or of the one that it meets
-    /// first if it crosses; any number if the price is none.
+    /// Sentinel of the queue that an order of this side and price joins if it rests; any number if
+    /// the price is none.
     #[inline(always)]
-    pub fn joined_or_met(&self, side: u8, price: u32) -> u32 {
-        let (own, other) = (usize::from(side), usize::from(side ^ 1));
-        let facing = &self.sides[other];
-        let joined = self.queues[own].wrapping_add(self.sides[own].level_of(price as u16));
-        let met = self.queues[other].wrapping_add(facing.best());
-        select_unpredictable(facing.best() > facing.level_of(price as u16), joined, met)
+    pub fn joined(&self, side: u8, price: u32) -> u32 {
+        let own = usize::from(side);
+        self.queues[own].wrapping_add(self.sides[own].level_of(price as u16))
     }
 
     /// Price nearest to the other side, highest bid or lowest ask; 0 if there is none.

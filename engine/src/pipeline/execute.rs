@@ -15,8 +15,9 @@ use zerocopy::IntoBytes;
 const BATCH: usize = 256;
 /// Event bytes in one ring record at most; a larger answer is cut between events.
 const CHUNK_BYTES: usize = 32 << 10;
-/// Commands looked at before their turn: fetching what one touches takes as long as executing a few.
-pub const AHEAD: usize = 6;
+/// Commands in view: the one whose turn it is and those looked at before theirs, because fetching
+/// what one touches takes as long as executing a few.
+pub const VIEW: usize = 8;
 /// So far ahead of its turn, what lies beside the node that a command begins with is fetched too.
 pub const BESIDE: usize = 2;
 
@@ -37,7 +38,7 @@ const WAITING_BYTES: usize = size_of::<Ordered>() + FRAME_BYTES_MAX;
 /// The commands whose turn is next, oldest first: the processor fetches what they will touch while
 /// those before them are executed.
 struct Ahead {
-    waiting: Box<[Waiting]>,
+    waiting: Box<[Waiting; VIEW]>,
     first: usize,
     count: usize,
 }
@@ -45,15 +46,15 @@ struct Ahead {
 impl Ahead {
     fn new() -> Ahead {
         let nothing = Waiting { kind: 0, node: 0, length: 0, bytes: [0; WAITING_BYTES] };
-        Ahead { waiting: vec![nothing; AHEAD + 1].into_boxed_slice(), first: 0, count: 0 }
+        Ahead { waiting: Box::new(std::array::from_fn(|_| nothing.clone())), first: 0, count: 0 }
     }
 
     /// Takes what comes next, as far as it looks, and has it foreseen.
     #[inline]
     fn look(&mut self, input: &mut Consumer, machine: &Machine) {
-        while self.count < self.waiting.len() {
+        while self.count < VIEW {
             let Some(record) = take(input) else { break };
-            let last = (self.first + self.count) % self.waiting.len();
+            let last = (self.first + self.count) % VIEW;
             let waiting = &mut self.waiting[last];
             let length = record.bytes.len();
             waiting.bytes[..length].copy_from_slice(record.bytes);
@@ -74,9 +75,9 @@ impl Ahead {
             return None;
         }
         let at = self.first;
-        self.first = (at + 1) % self.waiting.len();
+        self.first = (at + 1) % VIEW;
         self.count -= 1;
-        let later = (at + BESIDE) % self.waiting.len();
+        let later = (at + BESIDE) % VIEW;
         let later = (self.count >= BESIDE).then(|| &self.waiting[later]);
         Some((&self.waiting[at], later))
     }
