@@ -16,8 +16,9 @@ use vendue_engine::machine::command::{
     CloseSession, Command, DefineBook, Genesis, OpenSession, Tick, Usage,
 };
 use vendue_engine::machine::event::{
-    AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated, InstanceRemoved,
-    Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, Uncrossed, Weighted,
+    AccountCapped, AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated,
+    InstanceRemoved, Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, Uncrossed,
+    Weighted,
 };
 use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -109,6 +110,7 @@ pub enum Op {
     Open { number: u8, role: u8, account: u8, instance: u8, cancel_on_disconnect: bool },
     Close { slot: u8 },
     Phase { session: u8, book: u8, phase: u8, id: Id },
+    Cap { session: u8, account: u8, millicores: u32, id: Id },
     Snapshot,
 }
 
@@ -641,6 +643,11 @@ impl Pair {
                 m.phase = phase;
                 (Request::SetPhase(m), wire(session.into(), &m))
             }
+            Op::Cap { session, account, millicores, id } => {
+                let (client_id, account) = (self.id(session, id), u32::from(account).into());
+                let m = SetAccountCap { client_id, account, millicores: millicores.into() };
+                (Request::SetAccountCap(m), wire(session.into(), &m))
+            }
             _ => unreachable!("resolved before"),
         }
     }
@@ -706,6 +713,11 @@ impl Pair {
     fn snapshot(&mut self) -> Result<(), TestCaseError> {
         let bytes = self.room.machine.encode();
         prop_assert!(bytes == self.twin.0.encode(), "the twin's state differs");
+        for (at, row) in (0_u32..).zip(&self.market.accounts) {
+            self.room.apply(ANY, &QueryAccounts { from: at.into() });
+            let cap = self.room.said::<AccountRow>()[0].1.cap_millicores.get();
+            prop_assert_eq!(cap, row.cap_millicores, "cap of {}", at);
+        }
         let restored = Machine::decode(&bytes);
         let restored = restored.map_err(|why| TestCaseError::fail(why.to_string()))?;
         prop_assert!(restored.encode() == bytes, "a restored state encodes otherwise");
@@ -894,6 +906,9 @@ impl Pair {
         } else if let Some(m) = event.read::<InstanceRemoved>() {
             self.caps.retain(|&(instance, _), _| instance != m.instance.get());
             Ok(Said::Removed { instance: m.instance.get() })
+        } else if let Some(m) = event.read::<AccountCapped>() {
+            let account = m.account.get() as usize;
+            Ok(Said::Capped { account, millicores: m.millicores.get() })
         } else if let Some(m) = event.read::<SessionOpened>() {
             Ok(Said::Opened {
                 to,

@@ -13,7 +13,7 @@ use vendue_wire::code::{
 };
 use vendue_wire::message::{
     ANY, ANY_BOOK, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
-    NewOrder, RemoveInstance, Replace, SetBid, SetPhase, Withdraw,
+    NewOrder, RemoveInstance, Replace, SetAccountCap, SetBid, SetPhase, Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -84,6 +84,8 @@ pub struct Account {
     pub name: [u8; 32],
     /// Micro-units not held for orders.
     pub free: i128,
+    /// Thousandths of a processor for its instances together, 0: as many as they like.
+    pub cap_millicores: u32,
 }
 
 /// A VM or container.
@@ -177,6 +179,7 @@ pub enum Request {
     GrantCredits(GrantCredits),
     SetBid(SetBid),
     SetPhase(SetPhase),
+    SetAccountCap(SetAccountCap),
     Tick,
     Usage { instance: u32, resource: usize, used: u64 },
     Open { number: u64, account: u32, instance: u32, role: Role, cancel_on_disconnect: bool },
@@ -259,6 +262,10 @@ pub enum Said {
     },
     Removed {
         instance: u32,
+    },
+    Capped {
+        account: usize,
+        millicores: u32,
     },
     Opened {
         to: u32,
@@ -447,6 +454,7 @@ impl Market {
             Request::RemoveInstance(m) => (RemoveInstance::KIND, m.client_id.get()),
             Request::GrantCredits(m) => (GrantCredits::KIND, m.client_id.get()),
             Request::SetPhase(m) => (SetPhase::KIND, m.client_id.get()),
+            Request::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
             _ => unreachable!("not a session's request"),
         };
         if self.sessions[who.session as usize].role != Role::Operator {
@@ -463,6 +471,7 @@ impl Market {
             Request::RemoveInstance(m) => self.remove_instance(who, m.instance.get()),
             Request::GrantCredits(m) => self.grant(m),
             Request::SetPhase(m) => self.set_phase(who, m),
+            Request::SetAccountCap(m) => self.cap(m.account.get() as usize, m.millicores.get()),
             _ => unreachable!("matched above"),
         };
         let result = result.map(|value| {
@@ -517,6 +526,7 @@ impl Market {
             buys_from: m.buys_from.get(),
             name: m.name,
             free: 0,
+            cap_millicores: 0,
         });
         Ok(self.accounts.len() as i128 - 1)
     }
@@ -1180,6 +1190,16 @@ impl Market {
 
 /// Phases and auctions.
 impl Market {
+    fn cap(&mut self, account: usize, millicores: u32) -> Result<i128, Reject> {
+        let row = self.accounts.get_mut(account).ok_or(Reject::UnknownAccount)?;
+        if matches!(millicores, 1..=9 | 65_536_001..) {
+            return Err(Reject::BadQuantity);
+        }
+        row.cap_millicores = millicores;
+        self.said.push(Said::Capped { account, millicores });
+        Ok(millicores.into())
+    }
+
     fn set_phase(&mut self, who: &Caller, m: &SetPhase) -> Result<i128, Reject> {
         let (number, now_ms) = (usize::from(m.book.get()), who.time_ns / 1_000_000);
         let book = self.books.get_mut(number).ok_or(Reject::UnknownBook)?;

@@ -152,7 +152,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => mass.prop_map(|(instance, side)| Act::MassCancel { instance, side }),
         3 => (instance(), resource(), amount(20_000))
             .prop_map(|(instance, resource, milli)| Act::Bid { instance, resource, milli }),
-        4 => (0..8_u8, any::<u8>(), amount(100_000))
+        4 => (0..9_u8, any::<u8>(), amount(100_000))
             .prop_map(|(what, whose, amount)| Act::Usurp { what, whose, amount }),
         1 => any::<u8>().prop_map(|number| Act::Impostor { number }),
         1 => any::<bool>().prop_map(|cancel| Act::Reconnect { cancel }),
@@ -518,6 +518,7 @@ impl Hall {
                 let m = CreateInstance { client_id, account, name, ..CreateInstance::zeroed() };
                 self.send(slot, &m)
             }
+            7 => self.send(slot, &SetAccountCap { client_id, account, millicores: much.into() }),
             _ => {
                 let book = u16::from(whose % 2).into();
                 self.send(slot, &SetPhase { client_id, book, phase: 2, reserved: [0; 5] })

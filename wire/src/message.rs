@@ -325,6 +325,16 @@ messages! {
         /// Zero.
         reserved: [u8; 5],
     }
+    /// Caps what the account's instances use of processors together, as far as they live below its
+    /// group: section 7. [`Done`] holds the cap.
+    0x2b SetAccountCap {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Account number.
+        account: U32,
+        /// Thousandths of a processor, 10 to 65,536,000; 0 for no cap.
+        millicores: U32,
+    }
 
     // ---- queries: rows, then QueryEnd ------------------------------------------------------
     /// How the daemon is: one [`StatusRow`], then a [`FaultRow`] for each standing fault.
@@ -788,10 +798,12 @@ messages! {
         instances: U32,
         /// Name.
         name: [u8; NAME_BYTES],
+        /// Thousandths of a processor that its instances may use together, 0 for no cap.
+        cap_millicores: U32,
         /// Group.
         group: u8,
         /// Zero.
-        reserved: [u8; 7],
+        reserved: [u8; 3],
     }
     /// An instance.
     0xb4 InstanceRow {
@@ -950,14 +962,16 @@ messages! {
         writes: U64,
         /// Nanoseconds since 1970 UTC of the last write, 0 if none.
         written_at_ns: U64,
-        /// Instance.
+        /// Instance, or account.
         instance: U32,
         /// A [`crate::code::Resource`].
         resource: u8,
         /// 0 pending, 1 in force (read back), 2 refused, 3 drifted, 4 gone, 5 dry run.
         state: u8,
+        /// 1: of the group that an account's instances live below; `instance` is the account.
+        of_account: u8,
         /// Zero.
-        reserved: [u8; 2],
+        reserved: u8,
         /// File written, e.g. `cpu.max`.
         file: [u8; 16],
         /// Text wanted in the file.

@@ -155,6 +155,7 @@ pub enum Command<'a> {
     GrantCredits(&'a GrantCredits, Resource),
     SetBid(&'a SetBid, Resource),
     SetPhase(&'a SetPhase, Option<Phase>),
+    SetAccountCap(&'a SetAccountCap),
     Genesis(&'a Genesis),
     DefineBook(&'a DefineBook, Resource),
     DefineCredits(&'a DefineCredits, Resource),
@@ -286,6 +287,7 @@ impl Command<'_> {
             Command::GrantCredits(m, _) => (GrantCredits::KIND, m.client_id.get()),
             Command::SetBid(m, _) => (SetBid::KIND, m.client_id.get()),
             Command::SetPhase(m, _) => (SetPhase::KIND, m.client_id.get()),
+            Command::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
             _ => (0, 0),
         }
     }
@@ -384,6 +386,7 @@ fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             };
             Ok(Command::SetPhase(message, phase))
         }
+        SetAccountCap::KIND => Ok(Command::SetAccountCap(body(bytes)?)),
         _ => Err(Reject::UnknownKind),
     }
 }

@@ -141,9 +141,11 @@ impl Machine {
         out.push(ANY, &event);
     }
 
-    /// Tells the later stages every instance and its caps: what start-up begins from.
+    /// Tells the later stages every account's cap, every instance and its caps: what start-up begins
+    /// from.
     pub fn announce_all(&mut self, out: &mut Outbox) {
         let digest = self.digest;
+        self.announce_caps(out);
         for instance in 0..self.instances.len() as u16 {
             if self.instances[usize::from(instance)].live == 1 {
                 self.announce_created(instance, out);

@@ -105,6 +105,7 @@ fn amount_key(what: &str) -> Option<&'static str> {
         }
         "account" | "instance" | "remove" => Some("number"),
         "mass cancel" => Some("count"),
+        "cap" => Some("millicores"),
         _ => None,
     }
 }

@@ -76,7 +76,8 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=6_u8)? {
+    Ok(match bytes.int_in_range(0..=7_u8)? {
+        7 => Op::Cap { session, account, millicores: bytes.arbitrary()?, id },
         6 => Op::Phase {
             session,
             book: bytes.int_in_range(0..=3)?,
