@@ -198,8 +198,6 @@ impl FileNames {
 pub struct CgroupHost {
     pub(crate) mount: PathBuf,
     subtree: PathBuf,
-    /// What groups in the subtree hand on to those below.
-    controllers: Vec<String>,
     pub(crate) names: FileNames,
 }
 
@@ -263,9 +261,7 @@ impl CgroupHost {
         let subtree = parent.join(SUBTREE);
         make_group(&subtree).map_err(refused("make", &subtree))?;
         hand_on(&subtree, needed)?;
-        let controllers = needed.iter().map(|need| need.to_string()).collect();
-        let (mount, names) = (mount.point.clone(), FileNames::kernel());
-        Ok(CgroupHost { mount, subtree, controllers, names })
+        Ok(CgroupHost { mount: mount.point.clone(), subtree, names: FileNames::kernel() })
     }
 
     /// Vendue's own subtree.
@@ -286,13 +282,16 @@ impl CgroupHost {
         if is_directory(&group) && !is_directory(&plain) { group.join(name) } else { plain }
     }
 
-    /// Opens the group of an account, made if it is not there, with its controllers handed on.
+    /// Opens the group of an account, made if it is not there. It hands on what the subtree does.
     pub(crate) fn open_account(&self, account: u32) -> Result<CgroupPlace, PlaceError> {
         let path = self.account_group(account);
         let not_made = |errno| PlaceError::NotMade { path: path.clone(), errno };
         make_group(&path).map_err(|error| not_made(errno(&error)))?;
-        let needed: Vec<&str> = self.controllers.iter().map(String::as_str).collect();
-        hand_on(&path, &needed).map_err(|error| match error {
+        let handed_on = words(&self.subtree.join("cgroup.subtree_control"));
+        let handed_on = handed_on.and_then(|names| {
+            hand_on(&path, &names.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        handed_on.map_err(|error| match error {
             DetectError::Refused { errno, .. } => not_made(errno),
             _ => not_made(Errno::EBUSY),
         })?;

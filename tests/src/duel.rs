@@ -514,6 +514,11 @@ impl Pair {
                 let slot = u32::from(slot);
                 (Request::Close { slot }, own(&CloseSession { slot: slot.into() }))
             }
+            Op::Cap { session, account, millicores, id } => {
+                let (client_id, account) = (self.id(session, id), u32::from(account).into());
+                let m = SetAccountCap { client_id, account, millicores: millicores.into() };
+                (Request::SetAccountCap(m), wire(session.into(), &m))
+            }
             Op::Open { .. } => self.open_session(op),
             _ => self.resolve_admin(op),
         }
@@ -642,11 +647,6 @@ impl Pair {
                 m.book = u16::from(book).into();
                 m.phase = phase;
                 (Request::SetPhase(m), wire(session.into(), &m))
-            }
-            Op::Cap { session, account, millicores, id } => {
-                let (client_id, account) = (self.id(session, id), u32::from(account).into());
-                let m = SetAccountCap { client_id, account, millicores: millicores.into() };
-                (Request::SetAccountCap(m), wire(session.into(), &m))
             }
             _ => unreachable!("resolved before"),
         }

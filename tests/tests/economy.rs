@@ -863,11 +863,11 @@ impl Hall {
             self.expires_ms = now_ms + EXPIRY_S * 1000;
         }
         for instance in 0..INSTANCES {
-            for resource in 0..RESOURCES {
+            for (resource, baseline) in BASELINE.into_iter().enumerate() {
                 let [was, is] = [before, &after].map(|all| sum(all.credits[instance][resource]));
                 let was_traded = was + due.credits[instance][resource];
-                let earned = i128::from(BASELINE[resource] * milliseconds);
-                let cap = i128::from(BASELINE[resource] * CAP_S * 1000);
+                let earned = i128::from(baseline * milliseconds);
+                let cap = i128::from(baseline * CAP_S * 1000);
                 let traded = due.credits[instance][resource];
                 prop_assert!(is - traded <= was.max(cap), "{} hoards {}", instance, is);
                 let row = &mut self.metered[instance][resource];
@@ -902,7 +902,7 @@ fn sum(balance: Balance) -> i128 {
 fn an_accounts_balances_fall_only_by_its_trades_its_fees_and_its_use() {
     let setting = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = setting("VENDUE_ECONOMY_SEED").unwrap_or(1);
-    let cases = setting("VENDUE_ECONOMY_CASES").map_or(1500, |cases| cases as u32);
+    let cases = setting("VENDUE_ECONOMY_CASES").map_or(5000, |cases| cases as u32);
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() };
     let mut bytes = [0; 32];
