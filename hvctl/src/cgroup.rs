@@ -19,6 +19,8 @@ use vendue_wire::code::Resource;
 
 /// Name of Vendue's own subtree in the parent group.
 pub const SUBTREE: &str = "vendue";
+/// Name of a tier's group in the subtree, before the tier's number.
+pub const TIER: &str = "tier-";
 /// Bytes of a limit file that are read; an `io.max` of some 50 devices.
 const TEXT_BYTES: usize = 4096;
 
@@ -198,6 +200,8 @@ impl FileNames {
 pub struct CgroupHost {
     pub(crate) mount: PathBuf,
     subtree: PathBuf,
+    /// Controllers that groups below have.
+    needed: Vec<String>,
     pub(crate) names: FileNames,
 }
 
@@ -261,7 +265,9 @@ impl CgroupHost {
         let subtree = parent.join(SUBTREE);
         make_group(&subtree).map_err(refused("make", &subtree))?;
         hand_on(&subtree, needed)?;
-        Ok(CgroupHost { mount: mount.point.clone(), subtree, names: FileNames::kernel() })
+        let needed = needed.iter().map(|&need| need.to_owned()).collect();
+        let mount = mount.point.clone();
+        Ok(CgroupHost { mount, subtree, needed, names: FileNames::kernel() })
     }
 
     /// Vendue's own subtree.
@@ -269,17 +275,41 @@ impl CgroupHost {
         &self.subtree
     }
 
+    /// The group above those of a tier's instances: its limits are the tier's.
+    pub fn tier_group(&self, tier: u16) -> PathBuf {
+        self.subtree.join(format!("{TIER}{tier}"))
+    }
+
     /// The group that instance `instance` has if it is put nowhere else.
-    pub fn own_group(&self, instance: u32) -> PathBuf {
-        self.subtree.join(format!("instance-{instance}"))
+    pub fn own_group(&self, tier: u16, instance: u32) -> PathBuf {
+        self.tier_group(tier).join(format!("instance-{instance}"))
+    }
+
+    /// Opens a tier's group; makes it, or finds it again after a restart.
+    pub(crate) fn open_tier(&self, tier: u16) -> Result<CgroupPlace, PlaceError> {
+        let dir = self.tier_group(tier);
+        let not_made = |errno| PlaceError::NotMade { path: dir.clone(), errno };
+        make_group(&dir).map_err(|error| not_made(errno(&error)))?;
+        let needed: Vec<&str> = self.needed.iter().map(String::as_str).collect();
+        hand_on(&dir, &needed).map_err(|error| match error {
+            DetectError::Refused { errno, .. } => not_made(errno),
+            _ => not_made(Errno::EBUSY),
+        })?;
+        Ok(self.open_at(dir, true))
     }
 
     /// Opens the group at `place`; an empty `place` makes the instance's own group, or finds it
     /// again after a restart.
-    pub(crate) fn open(&self, instance: u32, place: &str) -> Result<CgroupPlace, PlaceError> {
+    pub(crate) fn open(
+        &self,
+        instance: u32,
+        tier: u16,
+        place: &str,
+    ) -> Result<CgroupPlace, PlaceError> {
         let own = place.is_empty();
         let dir = if own {
-            let dir = self.own_group(instance);
+            self.open_tier(tier)?;
+            let dir = self.own_group(tier, instance);
             make_group(&dir)
                 .map_err(|error| PlaceError::NotMade { path: dir.clone(), errno: errno(&error) })?;
             dir
@@ -293,16 +323,16 @@ impl CgroupHost {
             }
             dir
         };
-        let mut place = CgroupPlace {
-            dir,
-            own,
-            names: self.names.clone(),
-            files: [const { None }; FILES],
-            meter: None,
-        };
+        Ok(self.open_at(dir, own))
+    }
+
+    fn open_at(&self, dir: PathBuf, own: bool) -> CgroupPlace {
+        let names = self.names.clone();
+        let mut place =
+            CgroupPlace { dir, own, names, files: [const { None }; FILES], meter: None };
         // What cannot be opened now is reported by the first use of it.
         let _ = place.reopen();
-        Ok(place)
+        place
     }
 }
 

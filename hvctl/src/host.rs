@@ -10,7 +10,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use vendue_wire::code::Resource;
-use vendue_wire::message::{LimitRow, field_cut};
+use vendue_wire::message::{LimitRow, TIER_BIT, field_cut};
 
 /// Where limits go.
 #[derive(Debug)]
@@ -262,6 +262,14 @@ impl Instance {
     }
 }
 
+/// What people call it.
+fn called(number: u32) -> String {
+    match number.checked_sub(TIER_BIT) {
+        Some(tier) => format!("tier {tier}"),
+        None => format!("instance {number}"),
+    }
+}
+
 /// What a memory lever wants, bytes.
 fn goal_bytes(lever: &Lever) -> u64 {
     lever.wanted().map_or(u64::MAX, Setting::bytes)
@@ -283,6 +291,8 @@ pub struct Host {
     instances: BTreeMap<u32, Instance>,
     /// Who has which place; places without a name are nobody's.
     places: BTreeMap<String, u32>,
+    /// How many of the instances are tiers.
+    tiers: usize,
     /// When each instance with pending limits is to be served.
     schedule: BTreeSet<(u64, u32)>,
     /// Where the next verification starts: instance, and index of its lever.
@@ -305,6 +315,7 @@ impl Host {
             page_bytes: page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096),
             instances: BTreeMap::new(),
             places: BTreeMap::new(),
+            tiers: 0,
             schedule: BTreeSet::new(),
             cursor: (0, 0),
             counters: Counters::default(),
@@ -324,8 +335,8 @@ impl Host {
         }
     }
 
-    /// Takes instance `instance` in at `place`: on cgroup v2 the absolute path of a group, or
-    /// empty for a group of its own; in a dry run `pid:N`, or any label. `devices` are the block
+    /// Takes instance `instance` of tier `tier` in at `place`: on cgroup v2 the absolute path of a
+    /// group, or empty for a group of its own below the tier's; in a dry run `pid:N`, or any label. `devices` are the block
     /// devices its tier's `io.max` covers. Nothing is written until something is wanted.
     ///
     /// # Errors
@@ -333,21 +344,23 @@ impl Host {
     pub fn adopt(
         &mut self,
         instance: u32,
+        tier: u16,
         place: &str,
         devices: &[Device],
     ) -> Result<(), HostError> {
         if self.instances.contains_key(&instance) {
             return Err(HostError::Held(instance));
         }
-        if self.instances.len() >= self.options.instances_max {
-            return Err(HostError::Full(self.instances.len()));
+        let held = self.instances.len() - self.tiers;
+        if held >= self.options.instances_max {
+            return Err(HostError::Full(held));
         }
         if devices.len() > self.options.devices_max {
             return Err(HostError::TooManyDevices(devices.len()));
         }
-        let (mut opened, name) = match &self.backend {
+        let (opened, name) = match &self.backend {
             Backend::Cgroup(host) => {
-                let opened = host.open(instance, place)?;
+                let opened = host.open(instance, tier, place)?;
                 let name = opened.dir().to_string_lossy().into_owned();
                 (Place::Cgroup(opened), name)
             }
@@ -356,15 +369,50 @@ impl Host {
         if let Some(&instance) = self.places.get(&name) {
             return Err(HostError::PlaceTaken { place: name, instance });
         }
+        self.hold(instance, opened, name, devices);
+        Ok(())
+    }
+
+    fn hold(&mut self, instance: u32, mut place: Place, name: String, devices: &[Device]) {
         if !name.is_empty() {
             self.places.insert(name.clone(), instance);
         }
         let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
         let levers =
-            knobs.map(|knob| Lever::new(knob, self.page_bytes, opened.read(knob).ok())).collect();
-        let held = Instance { place: opened, name, levers, lost: false, due_ns: None };
+            knobs.map(|knob| Lever::new(knob, self.page_bytes, place.read(knob).ok())).collect();
+        let held = Instance { place, name, levers, lost: false, due_ns: None };
         self.instances.insert(instance, held);
-        Ok(())
+    }
+
+    /// Sets what all instances of a tier together may use of `resource`, and how much they weigh
+    /// beside other tiers': as much as `vrus`, each of `vru_size`, do. It holds for instances whose
+    /// groups are below the tier's, [`CgroupHost::tier_group`]. The first time makes that group;
+    /// `devices` are as with [`Host::adopt`].
+    ///
+    /// # Errors
+    /// The group cannot be made.
+    pub fn resize_tier(
+        &mut self,
+        tier: u16,
+        resource: Resource,
+        (vrus, vru_size): (u64, u64),
+        devices: &[Device],
+        now_ns: u64,
+    ) -> Result<(), HostError> {
+        let number = TIER_BIT | u32::from(tier);
+        if !self.instances.contains_key(&number) {
+            let place = match &self.backend {
+                Backend::Cgroup(host) => Place::Cgroup(host.open_tier(tier)?),
+                Backend::DryRun => Place::DryRun(DryRunPlace::open("")?),
+            };
+            let name = match &place {
+                Place::Cgroup(place) => place.dir().to_string_lossy().into_owned(),
+                Place::DryRun(_) => String::new(),
+            };
+            self.hold(number, place, name, devices);
+            self.tiers += 1;
+        }
+        self.set(number, (vrus, vru_size), now_ns, |knob| knob.resource() == resource)
     }
 
     /// Lifts the limits of `instance` that Vendue set, at once, and lets it go. A group that
@@ -681,7 +729,8 @@ impl Host {
             count: fault.count,
             failure: fault.failure,
             text: format!(
-                "instance {instance}: {} in {place}: {}",
+                "{}: {} in {place}: {}",
+                called(instance),
                 lever.knob().file(),
                 fault.failure
             ),

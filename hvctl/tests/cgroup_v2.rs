@@ -49,7 +49,7 @@ impl Room {
         };
         let subtree = backend.subtree().to_path_buf();
         let mut host = Host::new(Backend::Cgroup(backend), resources, Options::default());
-        host.adopt(1, "", devices).unwrap();
+        host.adopt(1, 0, "", devices).unwrap();
         let group = PathBuf::from(host.place(1).unwrap());
         Some(Room { host, group, subtree, children: Vec::new(), _alone: alone })
     }
@@ -85,6 +85,7 @@ impl Drop for Room {
         self.stop();
         let _ = self.host.release(1);
         let _ = fs::remove_dir(&self.group);
+        let _ = self.group.parent().map(fs::remove_dir);
         let _ = fs::remove_dir(&self.subtree);
     }
 }

@@ -5,7 +5,9 @@
 //! snapshot at random points; it must say the same bytes to the end. Whoever plays (a property
 //! test, a fuzzer) only makes the operations.
 
-use crate::oracle::{Book, Caller, Market, Party, Request, Rules, Said, Trade};
+use crate::oracle::{
+    Book, Caller, Demand, Exchange, Market, Party, Request, Rules, Said, Swap, Trade,
+};
 use crate::room::Room;
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -13,11 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use vendue_engine::depth::Depth;
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{
-    CloseSession, Command, DefineBook, Genesis, OpenSession, Tick, Usage,
+    CloseSession, Command, DefineBook, DefineExchange, Genesis, OpenSession, Tick, Usage,
 };
 use vendue_engine::machine::event::{
     AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated, InstanceRemoved,
-    Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, Uncrossed, Weighted,
+    Moved, Outbox, PhaseChanged, RateMoved, Resized, SessionOpened, SessionRefused, TierSwap,
+    Uncrossed, Weighted,
 };
 use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -109,6 +112,8 @@ pub enum Op {
     Open { number: u8, role: u8, account: u8, instance: u8, cancel_on_disconnect: bool },
     Close { slot: u8 },
     Phase { session: u8, book: u8, phase: u8, id: Id },
+    Swap { session: u8, pair: (u8, u8, u8), vru: u32, id: Id },
+    Rate { session: u8, pair: (u8, u8, u8), rate: [u32; 2], bounds: [[u32; 2]; 2], fixed: bool, id: Id },
     Snapshot,
 }
 
@@ -133,6 +138,8 @@ pub struct World {
     pub burst_percent: u32,
     /// Of each book, milliseconds from auction to auction and of the call before each.
     pub auctions: [(u32, u32); 3],
+    /// How processors are swapped from tier 0 to tier 1: rate and its bounds, and when demand does.
+    pub exchange: ([[u32; 2]; 3], Demand),
     /// Largest price and quantity that generated orders ask for.
     pub asks: (u32, u32),
     /// Accounts and instances made before the operations begin.
@@ -157,6 +164,17 @@ pub const NARROW: World = World {
     capacity_vru: 40,
     burst_percent: 250,
     auctions: [(0, 0), (1500, 1500), (3000, 1000)],
+    exchange: (
+        [[1, 2], [2, 3], [3, 2]],
+        Demand {
+            every_ms: 1000,
+            step_vru: 3,
+            idle_percent: 50,
+            saturated_percent: 60,
+            looks: 2,
+            rate_step_percent: 10,
+        },
+    ),
     asks: (10, 13),
     made: (4, 5),
     funds: 120_000,
@@ -179,6 +197,17 @@ pub const WIDE: World = World {
     capacity_vru: 1000,
     burst_percent: 200,
     auctions: [(0, 0), (4000, 4000), (9000, 3000)],
+    exchange: (
+        [[1, 3], [1, 1], [2, 1]],
+        Demand {
+            every_ms: 3000,
+            step_vru: 40,
+            idle_percent: 90,
+            saturated_percent: 91,
+            looks: 1,
+            rate_step_percent: 7,
+        },
+    ),
     asks: (200, 60),
     made: (20, 36),
     funds: 10_000_000_000,
@@ -201,6 +230,17 @@ pub const EDGE: World = World {
     capacity_vru: u32::MAX as u64,
     burst_percent: 100_000,
     auctions: [(0, 0), (86_400_000, 86_399_999), (700, 1)],
+    exchange: (
+        [[1, 1000], [999_999_999, 1_000_000_000], [1000, 1]],
+        Demand {
+            every_ms: 1,
+            step_vru: u32::MAX,
+            idle_percent: 99,
+            saturated_percent: 100,
+            looks: 1,
+            rate_step_percent: 50,
+        },
+    ),
     asks: (65_535, u32::MAX),
     made: (3, 4),
     funds: 1 << 58,
@@ -250,6 +290,26 @@ impl World {
         BOOKS.into_iter().zip(self.auctions).map(define).collect()
     }
 
+    /// The machine's exchange.
+    pub fn exchange(&self) -> DefineExchange {
+        let ([low, rate, high], demand) = self.exchange;
+        DefineExchange {
+            rate: rate.map(U32::new),
+            low: low.map(U32::new),
+            high: high.map(U32::new),
+            every_ms: demand.every_ms.into(),
+            step_vru: demand.step_vru.into(),
+            idle_percent: demand.idle_percent.into(),
+            saturated_percent: demand.saturated_percent.into(),
+            looks: demand.looks.into(),
+            rate_step_percent: demand.rate_step_percent.into(),
+            from: 0.into(),
+            to: 1.into(),
+            resource: Resource::Cpu as u8,
+            reserved: [0; 3],
+        }
+    }
+
     fn market(&self) -> Market {
         let rules = Rules {
             accounts_max: self.accounts_max as usize,
@@ -275,6 +335,8 @@ impl World {
             tick_micro: self.tick_micro.into(),
             price_max: self.price_max.into(),
             quantity_max: self.quantity_max.into(),
+            pool: (0, 0),
+            used: 0,
             issued: 0,
             burned: 0,
             trades: 0,
@@ -283,7 +345,22 @@ impl World {
             reported: false,
             ended_ms: [0; 2],
         };
-        Market::new(rules, BOOKS.into_iter().zip(self.auctions).map(book).collect())
+        let ([low, rate, high], demand) = self.exchange;
+        let fraction = |rate: [u32; 2]| (rate[0].into(), rate[1].into());
+        let exchange = Exchange {
+            from: 0,
+            to: 1,
+            resource: Resource::Cpu as usize,
+            rate: fraction(rate),
+            low: fraction(low),
+            high: fraction(high),
+            fixed: false,
+            demand: Some(demand),
+            found: 0,
+            looked: None,
+        };
+        let books = BOOKS.into_iter().zip(self.auctions).map(book).collect();
+        Market::new(rules, books, vec![exchange])
     }
 }
 
@@ -297,6 +374,10 @@ pub struct Met {
     pub trades: u64,
     /// Trades of auctions.
     pub auctioned: u64,
+    /// Swaps between tiers that were asked for, and that demand made.
+    pub swapped: (u64, u64),
+    /// Rates that demand moved.
+    pub rates: u64,
     pub accepted: u64,
     pub rejects: BTreeMap<u8, u64>,
     pub cancels: BTreeSet<u8>,
@@ -312,6 +393,8 @@ struct Pair {
     depth: Depth,
     /// Cap of each instance and resource, from the entitlement events.
     caps: BTreeMap<(u32, u8), u64>,
+    /// Capacity of each tier and resource, from the events that tell it.
+    capacities: BTreeMap<(u16, u8), u64>,
     /// Weights told by the command at hand.
     weights: Vec<(u32, u64)>,
     orders_seen: u64,
@@ -353,8 +436,13 @@ fn name(of: u8) -> [u8; NAME_BYTES] {
 
 impl Pair {
     fn new(world: World) -> Pair {
-        let room = Room::new(&world.genesis(), &world.definitions());
-        let twin = Room::new(&world.genesis(), &world.definitions());
+        let mut room = Room::new(&world.genesis(), &world.definitions());
+        room.daemon(&world.exchange());
+        let mut twin = Room::new(&world.genesis(), &world.definitions());
+        twin.daemon(&world.exchange());
+        let capacity =
+            |book: &DefineBook| ((book.tier.get(), book.resource), book.capacity_vru.get());
+        let capacities = world.definitions().iter().map(capacity).collect();
         let twin = (twin.machine, twin.out);
         let depth = Depth::of(&room.machine);
         Pair {
@@ -364,6 +452,7 @@ impl Pair {
             twin,
             depth,
             caps: BTreeMap::new(),
+            capacities,
             weights: Vec::new(),
             orders_seen: 0,
         }
@@ -641,6 +730,22 @@ impl Pair {
                 m.phase = phase;
                 (Request::SetPhase(m), wire(session.into(), &m))
             }
+            Op::Swap { session, pair: (from, to, resource), vru, id } => {
+                let mut m = SwapTiers::zeroed();
+                m.client_id = self.id(session, id);
+                (m.from, m.to) = (u16::from(from).into(), u16::from(to).into());
+                (m.vru, m.resource) = (vru.into(), resource);
+                (Request::SwapTiers(m), wire(session.into(), &m))
+            }
+            Op::Rate { session, pair: (from, to, resource), rate, bounds, fixed, id } => {
+                let mut m = SetRate::zeroed();
+                m.client_id = self.id(session, id);
+                (m.from, m.to) = (u16::from(from).into(), u16::from(to).into());
+                m.rate = rate.map(U32::new);
+                [m.low, m.high] = bounds.map(|bound| bound.map(U32::new));
+                (m.resource, m.fixed) = (resource, fixed.into());
+                (Request::SetRate(m), wire(session.into(), &m))
+            }
             _ => unreachable!("resolved before"),
         }
     }
@@ -692,6 +797,9 @@ impl Pair {
                 }
                 Said::Traded(_) => met.trades += 1,
                 Said::Auctioned(_) => met.auctioned += 1,
+                Said::Swapped(_) if session == ANY => met.swapped.1 += 1,
+                Said::Swapped(_) => met.swapped.0 += 1,
+                Said::Rate { .. } if session == ANY => met.rates += 1,
                 Said::Accepted { .. } => met.accepted += 1,
                 _ => {}
             }
@@ -745,6 +853,8 @@ impl Pair {
             } else if let Some(m) = event.read::<Weighted>() {
                 prop_assert_eq!((to, m.resource), (ANY, 0));
                 self.weights.push((m.instance.get(), m.weight_vru.get().into()));
+            } else if let Some(m) = event.read::<Resized>() {
+                self.capacities.insert((m.tier.get(), m.resource), m.capacity_vru.get());
             } else if let Some(m) = event.read::<Fill>() {
                 prop_assert_eq!(to, ANY);
                 said.push(Said::Traded(self.hear_fill(m)?));
@@ -874,6 +984,20 @@ impl Pair {
             let auction = (price, volume, imbalance(m.imbalance));
             let trades = m.trades.get().into();
             Ok(Said::Uncrossed { book: m.book.get().into(), auction, trades })
+        } else if let Some(m) = event.read::<TierSwap>() {
+            let (left, arrived) = (m.left_millicredits.get(), m.arrived_millicredits.get());
+            Ok(Said::Swapped(Swap {
+                from_book: m.from_book.get().into(),
+                to_book: m.to_book.get().into(),
+                rate: (m.rate[0].get().into(), m.rate[1].get().into()),
+                vru: (m.left_vru.get().into(), m.arrived_vru.get().into()),
+                milli: (left.into(), arrived.into()),
+                rest_vru: m.rest_vru.get().into(),
+            }))
+        } else if let Some(m) = event.read::<RateMoved>() {
+            let rate = (m.rate[0].get().into(), m.rate[1].get().into());
+            let (from, to, resource) = (m.from.get(), m.to.get(), m.resource.into());
+            Ok(Said::Rate { from, to, resource, rate })
         } else {
             Err(TestCaseError::fail(format!("unexpected event of kind {:#x}", event.kind)))
         }
@@ -922,6 +1046,10 @@ impl Pair {
             prop_assert_eq!(house.issued as i128, book.issued);
             prop_assert_eq!(house.burned as i128, book.burned);
         }
+        for (book, pool) in self.market.books.iter().zip(&ledger.pools) {
+            let ours = (i128::from(pool.free), pool.issued as i128);
+            prop_assert_eq!(ours, book.pool, "pool of tier {}", book.tier);
+        }
         Ok(())
     }
 
@@ -963,6 +1091,9 @@ impl Pair {
             prop_assert_eq!(told, (book.trades, book.volume, book.last));
             let open = self.market.orders.iter().filter(|order| order.book == at).count();
             prop_assert_eq!(ours.orders as usize, open);
+            prop_assert_eq!(i128::from(ours.capacity_vru), book.capacity_vru);
+            let told = self.capacities[&(book.tier, book.resource as u8)];
+            prop_assert_eq!(told, ours.capacity_vru, "capacity told of tier {}", book.tier);
             prop_assert_eq!(
                 i128::from(ours.reserved_vru),
                 self.market.reserved(book.tier, book.resource)

@@ -148,6 +148,32 @@ fn daemon(world: &World) -> impl Strategy<Value = Op> + use<> {
     ]
 }
 
+fn tiers(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let pair = || {
+        let tier = || prop_oneof![12 => 0..2_u8, 1 => Just(2_u8)];
+        (tier(), tier(), prop_oneof![8 => Just(0_u8), 1 => 0..4_u8])
+    };
+    let operator = || prop_oneof![9 => Just(0_u8), 1 => 0..7_u8];
+    let few = (world.capacity_vru / 10).max(1) as u32;
+    let vru = prop_oneof![
+        4 => 0..6_u32,
+        6 => 0..=few,
+        2 => 0..=world.capacity_vru as u32,
+        1 => any::<u32>()
+    ];
+    let part = || prop_oneof![9 => 1..12_u32, 1 => any::<u32>(), 1 => Just(0_u32)];
+    let bound = || prop_oneof![4 => Just([0, 0]), 1 => [part(), part()]];
+    prop_oneof![
+        3 => (operator(), pair(), vru, id())
+            .prop_map(|(session, pair, vru, id)| Op::Swap { session, pair, vru, id }),
+        1 => (operator(), pair(), [part(), part()], [bound(), bound()], any::<bool>(), id()).prop_map(
+            |(session, pair, rate, bounds, fixed, id)| {
+                Op::Rate { session, pair, rate, bounds, fixed, id }
+            },
+        ),
+    ]
+}
+
 fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
     let instance = 0..world.instances_max as u8 + 1;
     let (price, quantity) = (world.asks.0, world.asks.1);
@@ -171,6 +197,7 @@ fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
             Op::MassCancel { session, instance, book, side }
         }),
         2 => phase.prop_map(|(session, book, phase, id)| Op::Phase { session, book, phase, id }),
+        6 => tiers(world),
         14 => admin(world),
         14 => daemon(world),
     ]
@@ -200,6 +227,7 @@ fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
     let met = met.into_inner();
     println!("seed {seed}: {} commands, {} trades", met.commands, met.trades);
     println!("{} trades of auctions", met.auctioned);
+    println!("{:?} swaps between tiers, {} rates moved", met.swapped, met.rates);
     println!("{:?} {}", met.rejects, met.accepted);
     if let Err(failure) = outcome {
         panic!("seed {seed}: {failure}");
@@ -233,6 +261,9 @@ const REJECTS: &[Reject] = &[
     Reject::SessionsFull,
     Reject::BookHalted,
     Reject::BookInCall,
+    Reject::RateOutOfBounds,
+    Reject::PoolTooSmall,
+    Reject::TierFull,
 ];
 
 #[test]
@@ -242,6 +273,8 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
         REJECTS.iter().filter(|code| !met.rejects.contains_key(&(**code as u8))).collect();
     assert!(missing.is_empty(), "the generator never met {missing:?}");
     assert!(met.auctioned * 1000 > met.commands, "only {} trades of auctions", met.auctioned);
+    let (asked, demanded) = met.swapped;
+    assert!(asked > 100 && demanded > 100 && met.rates > 100, "{:?} {}", met.swapped, met.rates);
     let reasons = CancelReason::InstanceRemoved as u8;
     let reasons: Vec<_> = (0..=reasons).filter(|reason| !met.cancels.contains(reason)).collect();
     assert!(reasons.is_empty(), "the generator never met cancels for reasons {reasons:?}");

@@ -336,8 +336,8 @@ const TROUBLE: &str = r#"
 
         # A launched command has a group of its own, limits and an end.
         code launched hvctl instance launch job --account alice --tier bronze --cpu 10 -- \
-            sh -c 'cat /proc/self/cgroup; until grep "^10000 100000" /sys/fs/cgroup/vendue/job/cpu.max; do sleep 0.1; done; exit 7'
-        code left ls -d $cg/vendue/job
+            sh -c 'cat /proc/self/cgroup; until grep "^10000 100000" /sys/fs/cgroup/vendue/tier-0/job/cpu.max; do sleep 0.1; done; exit 7'
+        code left ls -d $cg/vendue/tier-0/job
 
         # Killed, the daemon leaves the limits in force; started again, it knows all and repairs.
         tell instances-before hvctl --json instance list
@@ -377,7 +377,7 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
     assert_eq!(vanished[1], "code 1", "{console}");
 
     let launched = told("launched");
-    assert!(launched.iter().any(|line| line.contains("/vendue/job")), "{console}");
+    assert!(launched.iter().any(|line| line.contains("/vendue/tier-0/job")), "{console}");
     assert_eq!(*launched.last().unwrap(), "code 7", "{console}");
     assert_eq!(told("left").last(), Some(&"code 1"), "{console}");
 

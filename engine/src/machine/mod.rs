@@ -6,8 +6,8 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`admin`], [`sessions`],
-//! [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`exchange`], [`admin`],
+//! [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
 //! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
@@ -16,6 +16,7 @@ pub mod command;
 pub mod config;
 pub mod credits;
 pub mod event;
+pub mod exchange;
 pub mod expiry;
 pub mod ladder;
 pub mod ledger;
@@ -32,11 +33,12 @@ pub mod tables;
 pub mod weights;
 
 use auction::Indication;
-use command::{Command, DefineBook, DefineCredits, Envelope, Genesis};
-use config::{BoundsError, RESOURCES, TIERS_MAX};
+use command::{Command, DefineBook, DefineCredits, DefineExchange, Envelope, Genesis};
+use config::{BoundsError, EXCHANGES_MAX, RESOURCES, TIERS_MAX};
 use event::Outbox;
+use exchange::Exchange;
 use ladder::Ladder;
-use ledger::{CreditHouse, Ledger};
+use ledger::{CreditHouse, Ledger, Pool};
 use orders::Fees;
 use phase::Schedule;
 use shares::{Round, Stake};
@@ -69,6 +71,11 @@ pub struct Machine {
     /// What each book's credits are worth, and its rounds of measured use.
     rules: Vec<DefineCredits>,
     rounds: Vec<Round>,
+    /// Exchanges between tiers that are not the usual, and what defined the first of them.
+    exchanges: Vec<Exchange>,
+    exchange_rules: Vec<DefineExchange>,
+    /// Capacity of each book that later stages were told last. No part of the state.
+    told_vru: Vec<u64>,
     /// As the ledger's credits: `instance * RESOURCES + resource`.
     stakes: Box<[Stake]>,
     slab: Slab,
@@ -153,6 +160,9 @@ impl Machine {
             ledger: Ledger::new(accounts, instances),
             rules: Vec::new(),
             rounds: Vec::new(),
+            exchanges: Vec::with_capacity(EXCHANGES_MAX),
+            exchange_rules: Vec::new(),
+            told_vru: Vec::new(),
             stakes: vec![Stake::default(); instances as usize * RESOURCES].into_boxed_slice(),
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
@@ -353,6 +363,8 @@ impl Machine {
             Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
             Command::SetBid(m, resource) => self.set_bid(env, m, *resource, out),
             Command::SetPhase(m, phase) => self.set_phase(env, m, *phase, out),
+            Command::SwapTiers(m, resource) => self.swap_tiers(env, m, *resource, out),
+            Command::SetRate(m, resource) => self.set_rate(env, m, *resource, out),
             _ => Err(Reject::NotPermitted),
         }
     }
@@ -377,6 +389,7 @@ impl Machine {
             Command::Restart => self.restart(),
             Command::DefineBook(m, resource) => self.define_book(m, *resource)?,
             Command::DefineCredits(m, resource) => self.define_credits(m, *resource)?,
+            Command::DefineExchange(m, resource) => self.define_exchange(m, *resource)?,
             Command::Genesis(_) if env.sequence == 1 => {}
             _ => {
                 let why = Reject::UnknownKind;
@@ -433,7 +446,9 @@ impl Machine {
             indicative: Indication::NONE,
         });
         self.definitions.push(*m);
+        self.told_vru.push(m.capacity_vru.get());
         self.ledger.house.push(CreditHouse::default());
+        self.ledger.pools.push(Pool::default());
         self.rules.push(DefineCredits::usual(m.tier.get(), m.resource));
         self.rounds.push(Round::default());
         Ok(())

@@ -66,6 +66,8 @@ pub struct Round {
     pub clearing_milli: u64,
     /// When credits expire next, milliseconds.
     pub expires_ms: u64,
+    /// Milli-credits of use reported since the journal began; goes round.
+    pub total_milli: u64,
 }
 
 /// What a round has seen so far.
@@ -141,7 +143,9 @@ impl Machine {
     pub(super) fn note_use(&mut self, instance: u16, resource: Resource, book: u16, used: u64) {
         let stake = &mut self.stakes[pocket(instance, resource)];
         stake.used_milli = stake.used_milli.saturating_add(used);
-        self.rounds[usize::from(book)].reported = 1;
+        let round = &mut self.rounds[usize::from(book)];
+        round.reported = 1;
+        round.total_milli = round.total_milli.wrapping_add(used);
     }
 
     /// Notes how much of a balance is lying idle; burns what did for the whole of its time.

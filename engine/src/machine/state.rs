@@ -5,10 +5,11 @@
 //! it was restored from, and start-up checks that.
 
 use super::Machine;
-use super::command::{Command, DefineBook, DefineCredits, Genesis};
-use super::config::BoundsError;
+use super::command::{Command, DefineBook, DefineCredits, DefineExchange, Genesis};
+use super::config::{BoundsError, EXCHANGES_MAX};
+use super::exchange::{Exchange, in_order};
 use super::expiry::Dated;
-use super::ledger::{Balance, CreditHouse};
+use super::ledger::{Balance, CreditHouse, Pool};
 use super::shares::{Round, Stake};
 use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
@@ -114,6 +115,7 @@ impl Machine {
             w.word(indicative.price.into());
             w.word(indicative.volume);
             w.word(indicative.imbalance as u64);
+            w.word(book.capacity_vru);
         }
         w.slice(&self.accounts[..self.accounts_used as usize]);
         w.slice(used(&self.instances, &Instance::FREE));
@@ -123,6 +125,9 @@ impl Machine {
             w.slice(used(&balances, &Balance::default()));
         }
         w.slice(&self.ledger.house);
+        w.slice(&self.ledger.pools);
+        w.slice(&self.exchange_rules);
+        w.slice(&self.exchanges);
         w.slice(&self.rules);
         w.slice(&self.rounds);
         w.slice(used(&self.stakes, &Stake::default()));
@@ -182,6 +187,11 @@ impl Machine {
             }
         }
         r.fill::<CreditHouse>(&mut machine.ledger.house, "house")?;
+        r.fill::<Pool>(&mut machine.ledger.pools, "pools")?;
+        if !machine.ledger.pools.iter().all(Pool::is_sound) {
+            return Err(StateError::Contradiction("a tier's pool"));
+        }
+        machine.decode_exchanges(&mut r)?;
         machine.decode_shares(&mut r)?;
         machine.decode_orders(&mut r)?;
         machine.check_references()?;
@@ -212,7 +222,42 @@ impl Machine {
             book.indicative.price = r.word("phase")? as u16;
             book.indicative.volume = r.word("phase")?;
             book.indicative.imbalance = r.word("phase")? as i64;
+            book.capacity_vru = r.word("capacity")?;
+            if book.capacity_vru > u32::MAX.into() || book.capacity_vru < book.reserved_vru.max(1) {
+                return Err(StateError::Contradiction("a tier's capacity"));
+            }
         }
+        for (told, book) in self.told_vru.iter_mut().zip(&self.books) {
+            *told = book.capacity_vru;
+        }
+        Ok(())
+    }
+
+    fn decode_exchanges(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let rules: Vec<DefineExchange> = r.rows(EXCHANGES_MAX, "exchange rules")?;
+        for definition in &rules {
+            let parsed = Command::parse(DefineExchange::KIND, definition.as_bytes());
+            let Ok(Command::DefineExchange(m, resource)) = parsed else {
+                return Err(StateError::Contradiction("an exchange's definition"));
+            };
+            if self.define_exchange(m, resource).is_err() {
+                return Err(StateError::Contradiction("an exchange's definition"));
+            }
+        }
+        let rows: Vec<Exchange> = r.rows(EXCHANGES_MAX, "exchanges")?;
+        let pair = |row: &Exchange| (row.from, row.to, row.resource);
+        let defined = self.exchanges.iter().map(pair);
+        let known = rows.len() >= rules.len() && defined.eq(rows.iter().take(rules.len()).map(pair));
+        let sound = |row: &Exchange| {
+            in_order(row.low, row.rate, row.high)
+                && usize::from(row.resource) < super::config::RESOURCES
+                && usize::from(row.from.max(row.to)) < self.book_of.len()
+        };
+        if !known || !rows.iter().all(sound) {
+            return Err(StateError::Contradiction("an exchange"));
+        }
+        self.exchanges.clear();
+        self.exchanges.extend(rows);
         Ok(())
     }
 

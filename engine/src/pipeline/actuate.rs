@@ -5,16 +5,16 @@ use super::record::{Arrival, Delivery, TO_CONNECTION, take};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::machine::command;
-use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved, Weighted};
+use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved, Resized, Weighted};
 use hvctl::host::Host;
 use hvctl::limit::Device;
 use hvctl::meter::Usage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vendue_wire::code::{RESOURCES, Resource};
 use vendue_wire::frame::{self, FRAME_BYTES_MAX};
-use vendue_wire::message::{ANY, Body, LimitRow, QueryEnd, text};
+use vendue_wire::message::{ANY, Body, LimitRow, QueryEnd, TIER_BIT, text};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -77,6 +77,8 @@ pub struct Actuate {
     /// Time between read-backs, nanoseconds.
     pub verify_ns: u64,
     metered: BTreeMap<u32, Metered>,
+    /// Tiers, by their numbers among the instances.
+    tiers: BTreeSet<u32>,
     faults: BTreeMap<u32, String>,
     next_meter_ns: u64,
     next_verify_ns: u64,
@@ -104,6 +106,7 @@ impl Actuate {
             meter_ns,
             verify_ns,
             metered: BTreeMap::new(),
+            tiers: BTreeSet::new(),
             faults: BTreeMap::new(),
             next_meter_ns: now + meter_ns,
             next_verify_ns: now + verify_ns,
@@ -172,6 +175,11 @@ impl Actuate {
                     self.weigh(weighted);
                 }
             }
+            Resized::KIND => {
+                if let Ok(resized) = Resized::ref_from_bytes(body) {
+                    self.resize(resized);
+                }
+            }
             Asked::KIND => {
                 if let Ok(asked) = Asked::ref_from_bytes(body) {
                     self.answer(asked);
@@ -182,10 +190,11 @@ impl Actuate {
     }
 
     fn adopt(&mut self, created: &InstanceCreated) {
-        let instance = created.instance.get();
+        let (instance, tier) = (created.instance.get(), created.tier.get());
+        let place = text(&created.place);
         self.metered.insert(instance, Metered { at_ns: self.clock.now_ns(), ..Metered::default() });
         self.faults.remove(&instance);
-        if let Err(error) = self.host.adopt(instance, text(&created.place), &self.devices) {
+        if let Err(error) = self.host.adopt(instance, tier, place, &self.devices) {
             self.faults.insert(
                 instance,
                 format!("instance {instance} is traded but not limited: {error}"),
@@ -220,6 +229,23 @@ impl Actuate {
         let (vrus, now) = (weighted.weight_vru.get().into(), self.clock.now_ns());
         // An instance that could not be adopted is reported already.
         let _ = self.host.weigh(instance, resource, vrus, size, now);
+    }
+
+    /// A tier's capacity is the cap of all its instances together.
+    fn resize(&mut self, resized: &Resized) {
+        let Some(resource) = Resource::from_u8(resized.resource) else { return };
+        let (tier, now) = (resized.tier.get(), self.clock.now_ns());
+        let number = TIER_BIT | u32::from(tier);
+        let capacity = (resized.capacity_vru.get(), resized.vru_size.get());
+        match self.host.resize_tier(tier, resource, capacity, &self.devices, now) {
+            Ok(()) => {
+                self.tiers.insert(number);
+                self.faults.remove(&number);
+            }
+            Err(error) => {
+                self.faults.insert(number, format!("tier {tier} is not limited: {error}"));
+            }
+        }
     }
 
     /// Measures every instance and tells the sequencer what each used.
@@ -261,7 +287,8 @@ impl Actuate {
         let from = asked.from.get() as u32;
         // The machine has found the one instance that may be shown, and the next.
         let to = if asked.narrow == 1 { from } else { u32::MAX };
-        for &instance in self.metered.range(from..=to).map(|(at, _)| at) {
+        let instances = self.metered.range(from..=to).map(|(at, _)| at);
+        for &instance in instances.chain(self.tiers.range(from..=to)) {
             if rows.len() >= PAGE {
                 next = instance.into();
                 break;

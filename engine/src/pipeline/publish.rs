@@ -4,12 +4,12 @@
 use super::record::{Delivery, Outcome, split, take};
 use crate::desk::{Desk, Told};
 use crate::machine::event::{
-    Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox, Weighted,
+    Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox, Resized, Weighted,
 };
 use std::collections::{BTreeMap, VecDeque};
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::RESOURCES;
-use vendue_wire::message::{Body, QueryAudit, QueryLimits, U64};
+use vendue_wire::message::{Body, QueryAudit, QueryLimits, TIER_BIT, U64};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -127,9 +127,11 @@ impl Publish {
 
     fn release(&mut self, outcome: &Outcome, event: &Event<'_>) {
         match event.kind {
-            Entitled::KIND | Weighted::KIND | InstanceCreated::KIND | InstanceRemoved::KIND => {
-                self.intend(event);
-            }
+            Entitled::KIND
+            | Weighted::KIND
+            | InstanceCreated::KIND
+            | InstanceRemoved::KIND
+            | Resized::KIND => self.intend(event),
             Asked::KIND => self.pass_on(event),
             _ => {}
         }
@@ -164,6 +166,8 @@ impl Publish {
             (entitled.instance.get(), 2 + entitled.resource)
         } else if let Some(weighted) = event.read::<Weighted>() {
             (weighted.instance.get(), 2 + RESOURCES as u8 + weighted.resource)
+        } else if let Some(resized) = event.read::<Resized>() {
+            (TIER_BIT | u32::from(resized.tier.get()), resized.resource)
         } else {
             return;
         };

@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 use crate::machine::command::{CloseSession, Tick, Usage};
 use crate::machine::event::{
-    AuctionTrade, Event, Fill, Outbox, PhaseChanged, SessionOpened, Uncrossed,
+    AuctionTrade, Event, Fill, Outbox, PhaseChanged, RateMoved, SessionOpened, TierSwap, Uncrossed,
 };
 use crate::pipeline::record::{Arrival, split};
 use crate::storage::Record;
@@ -40,6 +40,11 @@ pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut V
         _ => {}
     }
     for event in outbox.events() {
+        if let Some(swap) = event.read::<TierSwap>() {
+            out.extend(tier_swap(&blank, swap));
+        } else if let Some(moved) = event.read::<RateMoved>() {
+            out.extend(rate_moved(machine, &blank, moved));
+        }
         out.extend(row(machine, &blank, &event));
     }
     // What leaves no trace of its own is still a record of the journal.
@@ -188,6 +193,42 @@ fn sale(
         what: field_cut("trade"),
         ..*blank
     }
+}
+
+/// A swap between tiers: a line for each thing that moved, at the book of the tier it moved from or
+/// to, and the rate.
+fn tier_swap(blank: &AuditRow, m: &TierSwap) -> [AuditRow; 6] {
+    let vru = |vru: U32| U64::from(u64::from(vru.get()));
+    let line = |what: &str, book: U16, amount: U64| AuditRow {
+        amount,
+        book,
+        what: field_cut(what),
+        ..*blank
+    };
+    [
+        line("tier out", m.from_book, vru(m.left_vru)),
+        line("tier in", m.to_book, vru(m.arrived_vru)),
+        line("tier rest", m.from_book, vru(m.rest_vru)),
+        line("pool out", m.from_book, m.left_millicredits),
+        line("pool in", m.to_book, m.arrived_millicredits),
+        line(&at(m.rate), m.from_book, 0.into()),
+    ]
+}
+
+fn at([num, den]: [U32; 2]) -> String {
+    format!("at {num}/{den}")
+}
+
+/// The rate of an exchange: a line at the book it leaves, with the rate, and one at the other.
+fn rate_moved(machine: &Machine, blank: &AuditRow, m: &RateMoved) -> [AuditRow; 2] {
+    let book = |tier: U16| {
+        let of = |book: &crate::machine::tables::Book| {
+            (book.tier, book.resource as u8) == (tier.get(), m.resource)
+        };
+        machine.books().iter().position(of).map_or(ANY_BOOK, |at| at as u16).into()
+    };
+    let line = |what: &str, tier| AuditRow { book: book(tier), what: field_cut(what), ..*blank };
+    [line("rate from", m.from), line(&at(m.rate), m.to)]
 }
 
 /// What became of a whole book.

@@ -32,7 +32,8 @@ cgroup: the command runs unlimited and is only metered.")]
 pub struct Launch {
     #[command(flatten)]
     reservation: Reservation,
-    /// Directory to make the cgroup in [default: vendue in the first cgroup2 mount]
+    /// Directory to make the cgroup in [default: vendue/tier-N in the first cgroup2
+    /// mount, N being the tier's number; what the tier's instances use together is limited there]
     #[arg(long, value_name = "CGROUP_DIR")]
     parent: Option<PathBuf>,
     /// Return at once; the instance stays until `hvctl instance remove`, its cgroup longer
@@ -54,7 +55,7 @@ pub fn run(launch: &Launch, reach: &Reach, out: &mut Output) -> Result<(), Troub
         );
         None
     } else {
-        Some(Group::make(launch.parent.as_deref(), text(&message.name))?)
+        Some(Group::make(launch.parent.as_deref(), message.tier.get(), text(&message.name))?)
     };
     let started = start(launch, group.as_ref(), message, &mut door, out);
     // The session is not held while the command runs; another one ends the instance.

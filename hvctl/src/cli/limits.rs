@@ -1,4 +1,4 @@
-//! `hvctl limits`: what each instance's limits should be, were written as, and read back as.
+//! `hvctl limits`: what each instance's and each tier's limits should be, were written as, and read back as.
 
 use super::door::{Reach, Trouble};
 use super::names::{Directory, find_instance, resource};
@@ -39,7 +39,8 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
     let wanted = |row: &&LimitRow| only.is_none_or(|only| row.instance.get() == only);
     for row in rows.iter().filter(wanted) {
         list.object(&json!({
-            "instance": row.instance.get(),
+            "instance": Some(row.instance.get()).filter(|&number| number < TIER_BIT),
+            "tier": row.instance.get().checked_sub(TIER_BIT),
             "resource": resource(row.resource),
             "wanted_vru": row.wanted_vru.get(),
             "file": text(&row.file),
@@ -55,7 +56,10 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
             text => text.trim_end().to_owned(),
         };
         list.cells(vec![
-            names.instance(row.instance.get()),
+            match row.instance.get().checked_sub(TIER_BIT) {
+                Some(tier) => format!("tier {}", names.tier(tier as u16)),
+                None => names.instance(row.instance.get()),
+            },
             resource(row.resource),
             row.wanted_vru.to_string(),
             shown(&row.file),

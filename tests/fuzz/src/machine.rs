@@ -76,7 +76,21 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=6_u8)? {
+    Ok(match bytes.int_in_range(0..=8_u8)? {
+        7 => Op::Swap {
+            session,
+            pair: pair(bytes)?,
+            vru: amount(bytes, world.capacity_vru as u32, 4)?,
+            id,
+        },
+        8 => Op::Rate {
+            session,
+            pair: pair(bytes)?,
+            rate: [bytes.int_in_range(0..=1200)?, bytes.int_in_range(0..=1200)?],
+            bounds: [bound(bytes)?, bound(bytes)?],
+            fixed: bytes.arbitrary()?,
+            id,
+        },
         6 => Op::Phase {
             session,
             book: bytes.int_in_range(0..=3)?,
@@ -116,6 +130,15 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
             id,
         },
     })
+}
+
+/// Two tiers and a resource; some there are none of.
+fn pair(bytes: &mut Unstructured<'_>) -> Result<(u8, u8, u8)> {
+    Ok((bytes.int_in_range(0..=2)?, bytes.int_in_range(0..=2)?, bytes.int_in_range(0..=2)?))
+}
+
+fn bound(bytes: &mut Unstructured<'_>) -> Result<[u32; 2]> {
+    if bytes.arbitrary()? { bytes.arbitrary() } else { Ok([0, 0]) }
 }
 
 fn terms(bytes: &mut Unstructured<'_>, world: &World) -> Result<Terms> {
