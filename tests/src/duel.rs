@@ -113,7 +113,7 @@ pub enum Op {
     Close { slot: u8 },
     Phase { session: u8, book: u8, phase: u8, id: Id },
     Swap { session: u8, pair: (u8, u8, u8), vru: u32, id: Id },
-    Rate { session: u8, pair: (u8, u8, u8), rate: [u32; 2], bounds: [[u32; 2]; 2], fixed: bool, id: Id },
+    Rate { session: u8, pair: (u8, u8, u8), rates: [[u32; 2]; 3], fixed: bool, id: Id },
     Snapshot,
 }
 
@@ -737,12 +737,11 @@ impl Pair {
                 (m.vru, m.resource) = (vru.into(), resource);
                 (Request::SwapTiers(m), wire(session.into(), &m))
             }
-            Op::Rate { session, pair: (from, to, resource), rate, bounds, fixed, id } => {
+            Op::Rate { session, pair: (from, to, resource), rates, fixed, id } => {
                 let mut m = SetRate::zeroed();
                 m.client_id = self.id(session, id);
                 (m.from, m.to) = (u16::from(from).into(), u16::from(to).into());
-                m.rate = rate.map(U32::new);
-                [m.low, m.high] = bounds.map(|bound| bound.map(U32::new));
+                [m.rate, m.low, m.high] = rates.map(|rate| rate.map(U32::new));
                 (m.resource, m.fixed) = (resource, fixed.into());
                 (Request::SetRate(m), wire(session.into(), &m))
             }

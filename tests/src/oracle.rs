@@ -12,8 +12,8 @@ use vendue_wire::code::{
     CancelReason, OrderType, Phase, RESOURCES, Reject, Role, Side, TimeInForce,
 };
 use vendue_wire::message::{
-    ANY, ANY_BOOK, U32, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
-    NewOrder, RemoveInstance, Replace, SetBid, SetPhase, SetRate, SwapTiers, Withdraw,
+    ANY, ANY_BOOK, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
+    NewOrder, RemoveInstance, Replace, SetBid, SetPhase, SetRate, SwapTiers, U32, Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -1450,8 +1450,7 @@ impl Book {
 /// Tiers.
 impl Market {
     fn exchange(&self, from: u16, to: u16, resource: usize) -> Option<usize> {
-        let is_it =
-            |row: &Exchange| (row.from, row.to, row.resource) == (from, to, resource);
+        let is_it = |row: &Exchange| (row.from, row.to, row.resource) == (from, to, resource);
         self.exchanges.iter().position(is_it)
     }
 

@@ -166,11 +166,11 @@ fn tiers(world: &World) -> impl Strategy<Value = Op> + use<> {
     prop_oneof![
         3 => (operator(), pair(), vru, id())
             .prop_map(|(session, pair, vru, id)| Op::Swap { session, pair, vru, id }),
-        1 => (operator(), pair(), [part(), part()], [bound(), bound()], any::<bool>(), id()).prop_map(
-            |(session, pair, rate, bounds, fixed, id)| {
-                Op::Rate { session, pair, rate, bounds, fixed, id }
-            },
-        ),
+        1 => (operator(), pair(), ([part(), part()], bound(), bound()), any::<bool>(), id())
+            .prop_map(|(session, pair, rates, fixed, id)| {
+                let rates = [rates.0, rates.1, rates.2];
+                Op::Rate { session, pair, rates, fixed, id }
+            }),
     ]
 }
 

@@ -354,7 +354,10 @@ fn an_operator_swaps_with_hvctl_and_everybody_concerned_is_told() {
         Some([of("tier out")?, of("tier in")?, of("tier rest")?, of("pool in")?, of("at 2/3")?])
     });
     assert_eq!((&lines[0]["amount_vru"], &lines[1]["amount_vru"]), (&39.into(), &26.into()));
-    assert_eq!((&lines[2]["amount_vru"], &lines[3]["amount_millicredits"]), (&1.into(), &(26 * 60_000).into()));
+    assert_eq!(
+        (&lines[2]["amount_vru"], &lines[3]["amount_millicredits"]),
+        (&1.into(), &(26 * 60_000).into())
+    );
 
     // Told once, and again from the same place after a crash.
     let told = |daemon: &Daemon| {

@@ -229,12 +229,7 @@ impl Machine {
     }
 
     /// The books of a pair of tiers; the destination must have the resource.
-    fn check_pair(
-        &self,
-        from: u16,
-        to: u16,
-        resource: Resource,
-    ) -> Result<(usize, usize), Reject> {
+    fn check_pair(&self, from: u16, to: u16, resource: Resource) -> Result<(usize, usize), Reject> {
         let tiers = self.book_of.len();
         if usize::from(from) >= tiers || usize::from(to) >= tiers || from == to {
             return Err(Reject::UnknownTier);
@@ -387,7 +382,8 @@ impl Machine {
         let Some(resource) = Resource::from_u8(row.resource) else { return };
         let Ok((from, to)) = self.check_pair(row.from, row.to, resource) else { return };
         let before = row;
-        (row.looked_ms, row.used_milli) = (now_ms, [from, to].map(|at| self.rounds[at].total_milli));
+        (row.looked_ms, row.used_milli) =
+            (now_ms, [from, to].map(|at| self.rounds[at].total_milli));
         if before.looked_ms == 0 {
             self.exchanges[at] = row;
             return;
@@ -456,7 +452,9 @@ mod tests {
         let usual = Exchange::usual(0, 1, Resource::Cpu);
         let mut row = Exchange { rate: [1, 2], low: [1, 3], high: [2, 3], ..usual };
         let mut seen = Vec::new();
-        for dearer in [true, true, true, true, true, false, false, false, false, false, false, false] {
+        for dearer in
+            [true, true, true, true, true, false, false, false, false, false, false, false]
+        {
             row.rate = row.moved(10, dearer);
             assert!(in_order(row.low, row.rate, row.high));
             seen.push(row.rate);

@@ -247,7 +247,8 @@ impl Machine {
         let rows: Vec<Exchange> = r.rows(EXCHANGES_MAX, "exchanges")?;
         let pair = |row: &Exchange| (row.from, row.to, row.resource);
         let defined = self.exchanges.iter().map(pair);
-        let known = rows.len() >= rules.len() && defined.eq(rows.iter().take(rules.len()).map(pair));
+        let known =
+            rows.len() >= rules.len() && defined.eq(rows.iter().take(rules.len()).map(pair));
         let sound = |row: &Exchange| {
             in_order(row.low, row.rate, row.high)
                 && usize::from(row.resource) < super::config::RESOURCES

@@ -488,7 +488,10 @@ fn a_dry_run_says_so_and_measures_processes() {
     assert!(host.sample(1, 0).unwrap().memory_bytes > 0);
     assert_eq!(host.sample(2, 0), Err(MeterError::NotMetered));
     assert_eq!(host.sample(9, 0), Err(MeterError::UnknownInstance));
-    assert!(matches!(host.adopt(4, 0, "pid:x", &[]), Err(HostError::DryRun(DryRunError::BadPid(_)))));
+    assert!(matches!(
+        host.adopt(4, 0, "pid:x", &[]),
+        Err(HostError::DryRun(DryRunError::BadPid(_)))
+    ));
     let dead = host.adopt(4, 0, "pid:4294967295", &[]);
     assert!(matches!(dead, Err(HostError::DryRun(DryRunError::NotMetered { .. }))));
 }

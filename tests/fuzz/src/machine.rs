@@ -86,8 +86,11 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
         8 => Op::Rate {
             session,
             pair: pair(bytes)?,
-            rate: [bytes.int_in_range(0..=1200)?, bytes.int_in_range(0..=1200)?],
-            bounds: [bound(bytes)?, bound(bytes)?],
+            rates: [
+                [bytes.int_in_range(0..=1200)?, bytes.int_in_range(0..=1200)?],
+                bound(bytes)?,
+                bound(bytes)?,
+            ],
             fixed: bytes.arbitrary()?,
             id,
         },
