@@ -3,7 +3,7 @@
 //! A wrong value is refused with its line and the reason; an unknown key is an error. The file
 //! embedded here is the default, and the commented example in one.
 
-use crate::machine::command::{DefineBook, DefineCredits, DefineExchange, Genesis};
+use crate::machine::command::{DefineBook, DefineCredits, DefineExchange, Genesis, SpareTiers};
 use crate::machine::config::{BoundsError, EXCHANGES_MAX};
 use crate::machine::exchange::{Exchange, Rate};
 use serde::Deserialize;
@@ -231,6 +231,8 @@ fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Er
 #[allow(missing_docs, reason = "each key is explained in vendued.toml")]
 pub struct TierKeys {
     pub name: Spanned<String>,
+    #[serde(default)]
+    pub spare: bool,
     pub cpu: Option<Spanned<BookKeys>>,
     pub memory: Option<Spanned<BookKeys>>,
     pub block_io: Option<Spanned<BookKeys>>,
@@ -528,6 +530,11 @@ impl Config {
             if tier.resources().next().is_none() {
                 return Err(source.wrong(&tier.name.span(), "this tier has no resource"));
             }
+            let before = at.checked_sub(1).map(|before| &self.tier[before]);
+            if tier.spare && before.is_none() || !tier.spare && before.is_some_and(|t| t.spare) {
+                let reason = "spare tiers come last, after at least one that is not";
+                return Err(source.wrong(&tier.name.span(), reason));
+            }
         }
         for (span, book) in self.spanned_books() {
             book.check().map_err(|error| source.wrong(&span, error.to_string()))?;
@@ -548,6 +555,7 @@ impl Config {
             for name in [&keys.from, &keys.to] {
                 let has = |tier: &TierKeys| {
                     tier.name.get_ref() == name
+                        && !tier.spare
                         && tier.resources().any(|(resource, _)| resource == keys.resource)
                 };
                 if !self.tier.iter().any(has) {
@@ -567,6 +575,12 @@ impl Config {
             checked.map_err(|error| source.wrong(&span, error.to_string()))?;
         }
         Ok(())
+    }
+
+    /// Which tiers are spare, as a record of the journal holds it, if some are.
+    pub fn spare_tiers(&self) -> Option<SpareTiers> {
+        let from = self.tier.iter().position(|tier| tier.spare)?;
+        Some(SpareTiers { from: (from as u16).into() })
     }
 
     /// The exchanges between tiers, as the journal's next records hold them.

@@ -426,6 +426,7 @@ impl Host {
         if let Some(due_ns) = held.due_ns {
             assert!(self.schedule.remove(&(due_ns, instance)), "a due instance has its entry");
         }
+        self.tiers -= usize::from(instance >= TIER_BIT);
         let Instance { mut place, levers, name, .. } = held;
         if !name.is_empty() {
             assert_eq!(self.places.remove(&name), Some(instance), "a held place has its entry");

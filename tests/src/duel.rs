@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use vendue_engine::depth::Depth;
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{
-    CloseSession, Command, DefineBook, DefineExchange, Genesis, OpenSession, Tick, Usage,
+    CloseSession, Command, DefineBook, DefineExchange, Genesis, OpenSession, SpareTiers, Tick,
+    Usage,
 };
 use vendue_engine::machine::event::{
     AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated, InstanceRemoved,
@@ -114,6 +115,7 @@ pub enum Op {
     Phase { session: u8, book: u8, phase: u8, id: Id },
     Swap { session: u8, pair: (u8, u8, u8), vru: u32, id: Id },
     Rate { session: u8, pair: (u8, u8, u8), rates: [[u32; 2]; 3], fixed: bool, id: Id },
+    Tier { session: u8, tier: u8, act: u8, capacity: [u32; 2], size: u64, name: u8, id: Id },
     Snapshot,
 }
 
@@ -137,8 +139,8 @@ pub struct World {
     pub capacity_vru: u64,
     pub burst_percent: u32,
     /// Of each book, milliseconds from auction to auction and of the call before each.
-    pub auctions: [(u32, u32); 3],
-    /// How processors are swapped from tier 0 to tier 1: rate and its bounds, and when demand does.
+    pub auctions: [(u32, u32); 4],
+    /// How processors are swapped from tier 1 to tier 0: rate and its bounds, and when demand does.
     pub exchange: ([[u32; 2]; 3], Demand),
     /// Largest price and quantity that generated orders ask for.
     pub asks: (u32, u32),
@@ -163,7 +165,7 @@ pub const NARROW: World = World {
     quantity_max: 12,
     capacity_vru: 40,
     burst_percent: 250,
-    auctions: [(0, 0), (1500, 1500), (3000, 1000)],
+    auctions: [(0, 0), (1500, 1500), (3000, 1000), (0, 0)],
     exchange: (
         [[1, 2], [2, 3], [3, 2]],
         Demand {
@@ -196,7 +198,7 @@ pub const WIDE: World = World {
     quantity_max: 100,
     capacity_vru: 1000,
     burst_percent: 200,
-    auctions: [(0, 0), (4000, 4000), (9000, 3000)],
+    auctions: [(0, 0), (4000, 4000), (9000, 3000), (2000, 500)],
     exchange: (
         [[1, 3], [1, 1], [2, 1]],
         Demand {
@@ -229,7 +231,7 @@ pub const EDGE: World = World {
     quantity_max: u32::MAX,
     capacity_vru: u32::MAX as u64,
     burst_percent: 100_000,
-    auctions: [(0, 0), (86_400_000, 86_399_999), (700, 1)],
+    auctions: [(0, 0), (86_400_000, 86_399_999), (700, 1), (0, 0)],
     exchange: (
         [[1, 1000], [999_999_999, 1_000_000_000], [1000, 1]],
         Demand {
@@ -251,8 +253,11 @@ pub const EDGE: World = World {
 pub const FEES: [(u16, u16); 6] =
     [(10, 25), (0, 0), (0, 1), (10_000, 3333), (25, 0), (10_000, 10_000)];
 
-/// Tier and resource of each book.
-const BOOKS: [(u16, Resource); 3] = [(0, Resource::Cpu), (0, Resource::Memory), (1, Resource::Cpu)];
+/// Tier and resource of each book. The last tier is a place for one.
+const BOOKS: [(u16, Resource); 4] =
+    [(0, Resource::Cpu), (0, Resource::Memory), (1, Resource::Cpu), (SPARE, Resource::Cpu)];
+/// The tier that is spare at first.
+const SPARE: u16 = 2;
 
 impl World {
     /// The machine's bounds.
@@ -303,8 +308,8 @@ impl World {
             saturated_percent: demand.saturated_percent.into(),
             looks: demand.looks.into(),
             rate_step_percent: demand.rate_step_percent.into(),
-            from: 0.into(),
-            to: 1.into(),
+            from: 1.into(),
+            to: 0.into(),
             resource: Resource::Cpu as u8,
             reserved: [0; 3],
         }
@@ -323,9 +328,9 @@ impl World {
             taker_fee_bps: self.fees_bps.1.into(),
         };
         let book = |((tier, resource), (every, call)): ((u16, Resource), (u32, u32))| Book {
-            phase: Phase::Continuous,
+            phase: if tier == SPARE { Phase::Halted } else { Phase::Continuous },
             auctions: (every.into(), call.into()),
-            scheduled: true,
+            scheduled: tier != SPARE,
             indicative: (0, 0, 0),
             looked_ms: None,
             tier,
@@ -335,6 +340,8 @@ impl World {
             tick_micro: self.tick_micro.into(),
             price_max: self.price_max.into(),
             quantity_max: self.quantity_max.into(),
+            tier_name: field_cut("tier"),
+            vru_size: 10,
             pool: (0, 0),
             used: 0,
             issued: 0,
@@ -348,8 +355,8 @@ impl World {
         let ([low, rate, high], demand) = self.exchange;
         let fraction = |rate: [u32; 2]| (rate[0].into(), rate[1].into());
         let exchange = Exchange {
-            from: 0,
-            to: 1,
+            from: 1,
+            to: 0,
             resource: Resource::Cpu as usize,
             rate: fraction(rate),
             low: fraction(low),
@@ -360,7 +367,7 @@ impl World {
             looked: None,
         };
         let books = BOOKS.into_iter().zip(self.auctions).map(book).collect();
-        Market::new(rules, books, vec![exchange])
+        Market::new(rules, books, vec![exchange], vec![0, 0, 2])
     }
 }
 
@@ -437,11 +444,15 @@ fn name(of: u8) -> [u8; NAME_BYTES] {
 impl Pair {
     fn new(world: World) -> Pair {
         let mut room = Room::new(&world.genesis(), &world.definitions());
+        room.daemon(&SpareTiers { from: SPARE.into() });
         room.daemon(&world.exchange());
         let mut twin = Room::new(&world.genesis(), &world.definitions());
+        twin.daemon(&SpareTiers { from: SPARE.into() });
         twin.daemon(&world.exchange());
-        let capacity =
-            |book: &DefineBook| ((book.tier.get(), book.resource), book.capacity_vru.get());
+        let capacity = |book: &DefineBook| match book.tier.get() {
+            SPARE => ((SPARE, book.resource), 0),
+            tier => ((tier, book.resource), book.capacity_vru.get()),
+        };
         let capacities = world.definitions().iter().map(capacity).collect();
         let twin = (twin.machine, twin.out);
         let depth = Depth::of(&room.machine);
@@ -623,7 +634,7 @@ impl Pair {
             return wild;
         }
         let (number, row) = own[usize::from(terms.instance) % own.len()];
-        (*number, if row.tier == 1 { 2 } else { u16::from(terms.book == 1) })
+        (*number, if row.tier == 0 { u16::from(terms.book == 1) } else { row.tier + 1 })
     }
 
     fn new_order(&self, terms: &Terms) -> NewOrder {
@@ -729,6 +740,19 @@ impl Pair {
                 m.book = u16::from(book).into();
                 m.phase = phase;
                 (Request::SetPhase(m), wire(session.into(), &m))
+            }
+            Op::Tier { session, tier, act, capacity, size, name: called, id } => {
+                let mut m = SetTier::zeroed();
+                m.client_id = self.id(session, id);
+                (m.tier, m.act) = (u16::from(tier).into(), act);
+                if act <= TIER_CHANGE {
+                    [m.capacity_vru[0], m.capacity_vru[1]] = capacity.map(U32::new);
+                }
+                if act == TIER_DEFINE {
+                    m.vru_size[0] = size.into();
+                    m.name = name(called);
+                }
+                (Request::SetTier(m), wire(session.into(), &m))
             }
             Op::Swap { session, pair: (from, to, resource), vru, id } => {
                 let mut m = SwapTiers::zeroed();
@@ -1092,7 +1116,11 @@ impl Pair {
             prop_assert_eq!(ours.orders as usize, open);
             prop_assert_eq!(i128::from(ours.capacity_vru), book.capacity_vru);
             let told = self.capacities[&(book.tier, book.resource as u8)];
-            prop_assert_eq!(told, ours.capacity_vru, "capacity told of tier {}", book.tier);
+            let state = self.market.tiers[usize::from(book.tier)];
+            prop_assert_eq!(self.room.machine.tier_state(book.tier) as u8, state);
+            let shown = if state == 2 { 0 } else { ours.capacity_vru };
+            prop_assert_eq!(told, shown, "capacity told of tier {}", book.tier);
+            prop_assert_eq!((ours.vru_size, ours.tier_name), (book.vru_size, book.tier_name));
             prop_assert_eq!(
                 i128::from(ours.reserved_vru),
                 self.market.reserved(book.tier, book.resource)

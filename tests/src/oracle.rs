@@ -13,7 +13,8 @@ use vendue_wire::code::{
 };
 use vendue_wire::message::{
     ANY, ANY_BOOK, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
-    NewOrder, RemoveInstance, Replace, SetBid, SetPhase, SetRate, SwapTiers, U32, Withdraw,
+    NewOrder, RemoveInstance, Replace, SetBid, SetPhase, SetRate, SetTier, SwapTiers, U32,
+    Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -55,6 +56,9 @@ pub struct Book {
     pub tick_micro: i128,
     pub price_max: i128,
     pub quantity_max: i128,
+    /// What the tier is called.
+    pub tier_name: [u8; 32],
+    pub vru_size: u64,
     /// Milli-credits in the tier's pool, and ever put into it.
     pub pool: (i128, i128),
     /// Milli-credits of use reported since the beginning.
@@ -222,6 +226,7 @@ pub enum Request {
     SetPhase(SetPhase),
     SwapTiers(SwapTiers),
     SetRate(SetRate),
+    SetTier(SetTier),
     Tick,
     Usage { instance: u32, resource: usize, used: u64 },
     Open { number: u64, account: u32, instance: u32, role: Role, cancel_on_disconnect: bool },
@@ -371,6 +376,8 @@ pub struct Market {
     pub accounts: Vec<Account>,
     pub instances: BTreeMap<u32, Instance>,
     pub sessions: Vec<Session>,
+    /// What each tier is: 0 in use, 1 draining, 2 a place for one.
+    pub tiers: Vec<u8>,
     /// Those that were given a rate.
     pub exchanges: Vec<Exchange>,
     /// Open orders in order of arrival in their queues.
@@ -402,7 +409,7 @@ fn crosses(taker: Side, limit: i128, price: i128) -> bool {
 
 impl Market {
     /// An empty market.
-    pub fn new(rules: Rules, books: Vec<Book>, exchanges: Vec<Exchange>) -> Market {
+    pub fn new(rules: Rules, books: Vec<Book>, exchanges: Vec<Exchange>, tiers: Vec<u8>) -> Market {
         Market {
             rules,
             books,
@@ -410,6 +417,7 @@ impl Market {
             instances: BTreeMap::new(),
             sessions: vec![UNUSED; rules.sessions_max],
             exchanges,
+            tiers,
             orders: Vec::new(),
             funds_issued: 0,
             fees: 0,
@@ -516,6 +524,7 @@ impl Market {
             Request::SetPhase(m) => (SetPhase::KIND, m.client_id.get()),
             Request::SwapTiers(m) => (SwapTiers::KIND, m.client_id.get()),
             Request::SetRate(m) => (SetRate::KIND, m.client_id.get()),
+            Request::SetTier(m) => (SetTier::KIND, m.client_id.get()),
             _ => unreachable!("not a session's request"),
         };
         if self.sessions[who.session as usize].role != Role::Operator {
@@ -534,6 +543,7 @@ impl Market {
             Request::SetPhase(m) => self.set_phase(who, m),
             Request::SwapTiers(m) => self.swap_tiers(m),
             Request::SetRate(m) => self.set_rate(m),
+            Request::SetTier(m) => self.set_tier(m, who.time_ns),
             _ => unreachable!("matched above"),
         };
         let result = result.map(|value| {
@@ -631,6 +641,7 @@ impl Market {
         if !self.books.iter().any(|book| book.tier == tier) {
             return Err(Reject::UnknownTier);
         }
+        self.in_use(tier)?;
         if !good_name(&m.name) || self.instances.values().any(|row| row.name == m.name) {
             return Err(Reject::BadName);
         }
@@ -718,6 +729,9 @@ impl Market {
         }
         for at in 0..self.books.len() {
             let Book { tier, resource, capacity_vru, pool, .. } = self.books[at];
+            if self.tiers[usize::from(tier)] == 2 {
+                continue;
+            }
             let idle = capacity_vru - self.reserved(tier, resource);
             let most = (idle * self.rules.credit_cap_s * 1000).min(CREDITS_MAX);
             let earned = (idle * i128::from(elapsed)).min(most - pool.0).max(0);
@@ -1260,9 +1274,19 @@ impl Market {
 
 /// Phases and auctions.
 impl Market {
+    fn in_use(&self, tier: u16) -> Result<(), Reject> {
+        match self.tiers[usize::from(tier)] {
+            0 => Ok(()),
+            1 => Err(Reject::WrongTierState),
+            _ => Err(Reject::UnknownTier),
+        }
+    }
+
     fn set_phase(&mut self, who: &Caller, m: &SetPhase) -> Result<i128, Reject> {
         let (number, now_ms) = (usize::from(m.book.get()), who.time_ns / 1_000_000);
-        let book = self.books.get_mut(number).ok_or(Reject::UnknownBook)?;
+        let tier = self.books.get(number).ok_or(Reject::UnknownBook)?.tier;
+        self.in_use(tier)?;
+        let book = &mut self.books[number];
         if let Some(phase) = Phase::from_u8(m.phase) {
             book.scheduled = false;
             self.turn(number, phase, phase == Phase::Continuous);
@@ -1457,9 +1481,10 @@ impl Market {
     /// The books of two tiers.
     fn pair(&self, from: u16, to: u16, resource: usize) -> Result<(usize, usize), Reject> {
         let known = |tier| self.books.iter().any(|book| book.tier == tier);
-        if from == to || !known(from) || !known(to) {
+        if from == to || !known(from) || !known(to) || self.tiers[usize::from(from)] == 2 {
             return Err(Reject::UnknownTier);
         }
+        self.in_use(to)?;
         let source = self.book_of(from, resource).ok_or(Reject::UnknownBook)?;
         Ok((source, self.book_of(to, resource).ok_or(Reject::TierFull)?))
     }
@@ -1515,6 +1540,89 @@ impl Market {
         to.capacity_vru += swap.vru.1;
         to.pool = (to.pool.0 + swap.milli.1, to.pool.1 + swap.milli.1);
         self.said.push(Said::Swapped(swap));
+    }
+
+    fn set_tier(&mut self, m: &SetTier, time_ns: u64) -> Result<i128, Reject> {
+        let (tier, at) = (m.tier.get(), usize::from(m.tier.get()));
+        let state = *self.tiers.get(at).ok_or(Reject::UnknownTier)?;
+        let books: Vec<usize> =
+            (0..self.books.len()).filter(|&book| self.books[book].tier == tier).collect();
+        let asked = m.capacity_vru.map(|vru| i128::from(vru.get()));
+        match (m.act, state) {
+            (0, 2) => {
+                let taken = |book: &Book| {
+                    self.tiers[usize::from(book.tier)] != 2 && book.tier_name == m.name
+                };
+                if !good_name(&m.name) || self.books.iter().any(taken) {
+                    return Err(Reject::BadName);
+                }
+                for resource in 0..RESOURCES {
+                    let has = self.book_of(tier, resource).is_some();
+                    let size = m.vru_size[resource].get();
+                    if has != (asked[resource] > 0) || !has && size > 0 {
+                        return Err(Reject::InsufficientCapacity);
+                    }
+                    if size > 1 << 40 {
+                        return Err(Reject::Overflow);
+                    }
+                }
+                for &book in &books {
+                    let row = &mut self.books[book];
+                    row.capacity_vru = asked[row.resource];
+                    row.tier_name = m.name;
+                    let size = m.vru_size[row.resource].get();
+                    row.vru_size = if size > 0 { size } else { row.vru_size };
+                }
+                self.tiers[at] = 0;
+                books.iter().for_each(|&book| self.back_on_schedule(book, time_ns));
+            }
+            (0, _) => return Err(Reject::WrongTierState),
+            (_, 2) => return Err(Reject::UnknownTier),
+            (1, _) => {
+                for resource in (0..RESOURCES).filter(|&resource| asked[resource] > 0) {
+                    self.book_of(tier, resource).ok_or(Reject::UnknownBook)?;
+                    if self.reserved(tier, resource) > asked[resource] {
+                        return Err(Reject::InsufficientCapacity);
+                    }
+                }
+                for &book in &books {
+                    let row = &mut self.books[book];
+                    if asked[row.resource] > 0 {
+                        row.capacity_vru = asked[row.resource];
+                    }
+                }
+            }
+            (2, 0) => {
+                self.tiers[at] = 1;
+                for &book in &books {
+                    self.books[book].scheduled = false;
+                    self.turn(book, Phase::Halted, false);
+                    self.say_indicative(book);
+                }
+            }
+            (3, 1) => {
+                self.tiers[at] = 0;
+                books.iter().for_each(|&book| self.back_on_schedule(book, time_ns));
+            }
+            (4, 1) => {
+                if self.instances.values().any(|row| row.tier == tier) {
+                    return Err(Reject::NotEmpty);
+                }
+                self.tiers[at] = 2;
+                books.iter().for_each(|&book| self.books[book].pool.0 = 0);
+            }
+            _ => return Err(Reject::WrongTierState),
+        }
+        Ok(tier.into())
+    }
+
+    fn back_on_schedule(&mut self, number: usize, time_ns: u64) {
+        let now_ms = time_ns / 1_000_000;
+        let book = &mut self.books[number];
+        (book.scheduled, book.looked_ms) = (true, Some(now_ms));
+        let phase = book.wanted(now_ms);
+        self.turn(number, phase, phase == Phase::Continuous);
+        self.say_indicative(number);
     }
 
     fn set_rate(&mut self, m: &SetRate) -> Result<i128, Reject> {

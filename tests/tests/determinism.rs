@@ -86,7 +86,9 @@ impl Recorder {
         let (handles, chance) = (Vec::new(), Chance::new(6));
         let mut recorder = Recorder { room, log, chance, handles, ids: 0, digest: (0, 0) };
         // The room has executed these already.
-        for (sequence, (kind, body)) in (1..).zip(start_records(&genesis(), &books(), &[], &[])) {
+        for (sequence, (kind, body)) in
+            (1..).zip(start_records(&genesis(), &books(), &[], &[], None))
+        {
             let time_ns = recorder.room.time_ns;
             let env = Envelope { sequence, time_ns, request: 0, session: ANY, connection: ANY };
             recorder.append(&env, kind, &body);

@@ -163,7 +163,18 @@ fn tiers(world: &World) -> impl Strategy<Value = Op> + use<> {
     ];
     let part = || prop_oneof![9 => 1..12_u32, 1 => any::<u32>(), 1 => Just(0_u32)];
     let bound = || prop_oneof![4 => Just([0, 0]), 1 => [part(), part()]];
+    let capacity = move || {
+        let most = prop_oneof![6 => few..=10 * few, 1 => any::<u32>(), 1 => Just(0_u32)];
+        (most, prop_oneof![6 => Just(0_u32), 1 => few..=10 * few])
+    };
+    let size = prop_oneof![4 => Just(0_u64), 4 => 1..100_u64, 1 => any::<u64>()];
+    let set = (operator(), prop_oneof![1 => 0..2_u8, 3 => Just(2_u8), 1 => 3..4_u8], 0..5_u8);
     prop_oneof![
+        3 => (set, capacity(), size, any::<u8>(), id()).prop_map(
+            |((session, tier, act), (cpu, memory), size, name, id)| {
+                Op::Tier { session, tier, act, capacity: [cpu, memory], size, name, id }
+            },
+        ),
         3 => (operator(), pair(), vru, id())
             .prop_map(|(session, pair, vru, id)| Op::Swap { session, pair, vru, id }),
         1 => (operator(), pair(), ([part(), part()], bound(), bound()), any::<bool>(), id())
@@ -264,6 +275,8 @@ const REJECTS: &[Reject] = &[
     Reject::RateOutOfBounds,
     Reject::PoolTooSmall,
     Reject::TierFull,
+    Reject::WrongTierState,
+    Reject::NotEmpty,
 ];
 
 #[test]

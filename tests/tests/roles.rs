@@ -195,6 +195,12 @@ impl Message {
             SetRate::KIND => SetRate { rate: [1.into(); 2], to: 1.into(), ..SetRate::zeroed() }
                 .as_bytes()
                 .to_vec(),
+            SetTier::KIND => {
+                let capacity = [0, 4096 + number as u32 % 7, 0, 0, 0].map(U32::new);
+                let change =
+                    SetTier { act: TIER_CHANGE, capacity_vru: capacity, ..SetTier::zeroed() };
+                change.as_bytes().to_vec()
+            }
             QueryTrades::KIND => {
                 QueryTrades { limit: 64.into(), book: ANY_BOOK.into(), ..QueryTrades::zeroed() }
                     .as_bytes()

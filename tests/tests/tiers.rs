@@ -426,3 +426,59 @@ fn demand_swaps_as_configured_and_the_configuration_is_part_of_the_journal() {
     let operator = Operator(&daemon);
     assert_eq!(operator.rows("tier exchanges")[0]["every_ms"], 100);
 }
+
+#[test]
+fn a_tier_is_drained_deleted_and_defined_while_the_daemon_runs() {
+    let spare = "\n[[tier]]\nname = \"place\"\nspare = true\ncpu = { capacity_vru = 1 }\n";
+    let setup = Setup::small().key("tick_ms", "100").with(spare);
+    let mut daemon = Daemon::start(&setup);
+    let operator = Operator(&daemon);
+    operator.rows("account create acme --sells-to all --buys-from all");
+    let adopt = |name: &str, tier: &str| {
+        format!(
+            "instance adopt {name} --account acme --tier {tier} --cpu 100 --cgroup pid:{}",
+            std::process::id()
+        )
+    };
+    let state = |number: usize| {
+        let rows = operator.rows("tier list");
+        let row = rows.iter().find(|row| row["tier"] == number).expect("the tier").clone();
+        row["state"].as_str().expect("a state").to_owned()
+    };
+    assert_eq!((state(0), state(4)), ("live".to_owned(), "spare".to_owned()));
+    assert!(operator.refused(&adopt("web", "place")).contains("unknown tier"));
+    operator.rows("tier define place quartz cpu=500 --vru-size cpu=20");
+    assert_eq!((state(4), operator.tier("quartz").0), ("live".to_owned(), 500));
+    eventually("its cap", || (operator.cap(4)? == "1000000 100000").then_some(()));
+    assert!(operator.refused("tier define quartz other cpu=1").contains("another state"));
+    operator.rows(&adopt("web", "quartz"));
+    let order = "order buy web --resource cpu --price 1 --quantity 1";
+    operator.rows("account deposit acme 100");
+    operator.rows(order);
+    assert!(operator.refused("tier resize quartz cpu=99").contains("insufficient capacity"));
+    operator.rows("tier resize quartz cpu=100");
+    eventually("its new cap", || (operator.cap(4)? == "200000 100000").then_some(()));
+    assert!(operator.refused("tier delete quartz").contains("another state"));
+
+    operator.rows("tier drain quartz");
+    assert_eq!(state(4), "draining");
+    assert!(operator.refused(order).contains("book halted"));
+    assert!(operator.refused("phase 17 continuous").contains("another state"));
+    assert!(operator.refused(&adopt("two", "quartz")).contains("another state"));
+    assert!(operator.refused("tier swap gold quartz cpu 1").contains("another state"));
+    assert!(operator.refused("tier delete quartz").contains("not empty"));
+    operator.rows("instance remove web");
+    operator.rows("tier delete quartz");
+    assert_eq!((state(4), operator.tier("quartz").1), ("spare".to_owned(), 0), "its pool burnt");
+    eventually("no cap", || operator.cap(4).is_none().then_some(()));
+    operator.rows("tier define quartz onyx cpu=7");
+    operator.rows("tier drain onyx");
+    operator.rows("tier resume onyx");
+    operator.rows("ledger");
+    daemon.kill_9();
+    daemon.launch();
+    let operator = Operator(&daemon);
+    assert_eq!(operator.tier("onyx").0, 7);
+    operator.rows(&adopt("web", "onyx").replace("--cpu 100", "--cpu 7"));
+    operator.rows(order);
+}

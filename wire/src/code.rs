@@ -218,7 +218,7 @@ codes! {
         InstanceOrdersFull = 53 => "too many open orders for this instance",
         /// The table of sessions is full.
         SessionsFull = 54 => "session table full",
-        /// The account still has instances, orders or funds.
+        /// The account still has instances, orders or funds; the tier has instances.
         NotEmpty = 55 => "not empty",
 
         /// The book is halted: orders can only be cancelled.
@@ -234,6 +234,8 @@ codes! {
         TierFull = 72 => "destination tier takes no capacity",
         /// The table of exchanges is full.
         ExchangesFull = 73 => "exchange table full",
+        /// The tier is being drained, or is not in the state (live, draining, spare) that this needs.
+        WrongTierState = 74 => "tier is in another state",
     }
 }
 

@@ -37,6 +37,16 @@ pub const TELL_FUNDS: u8 = 2;
 pub const TELL_CREDITS: u8 = 4;
 /// Bit of [`Subscribe::what`]: swaps between tiers.
 pub const TELL_TIERS: u8 = 8;
+/// [`SetTier::act`]: a spare tier becomes a tier.
+pub const TIER_DEFINE: u8 = 0;
+/// [`SetTier::act`]: other capacities.
+pub const TIER_CHANGE: u8 = 1;
+/// [`SetTier::act`]: no new instances, no orders, and nothing is swapped to it.
+pub const TIER_DRAIN: u8 = 2;
+/// [`SetTier::act`]: as before it was drained.
+pub const TIER_RESUME: u8 = 3;
+/// [`SetTier::act`]: a drained tier without instances becomes a spare one; its pool burns.
+pub const TIER_DELETE: u8 = 4;
 /// Every bit of [`Subscribe::what`].
 pub const TELL_ALL: u8 = TELL_SWAPS | TELL_FUNDS | TELL_CREDITS | TELL_TIERS;
 /// Seconds of its capacity whose credits a VRU takes along when it is swapped to another tier.
@@ -374,6 +384,24 @@ messages! {
         fixed: u8,
         /// Zero.
         reserved: [u8; 2],
+    }
+    /// Changes, drains, resumes or deletes a tier, or defines one in the place of a spare. [`Done`]
+    /// holds the tier's number.
+    0x2a SetTier {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// To define: size of a VRU of each resource in its unit; 0 for what it was. Otherwise 0.
+        vru_size: [U64; 5],
+        /// To define and to change: capacity of each resource in VRUs; 0 to leave it. Otherwise 0.
+        capacity_vru: [U32; 5],
+        /// Tier.
+        tier: U16,
+        /// One of [`TIER_DEFINE`], [`TIER_CHANGE`], [`TIER_DRAIN`], [`TIER_RESUME`], [`TIER_DELETE`].
+        act: u8,
+        /// Zero.
+        reserved: u8,
+        /// To define: unique name. Otherwise empty.
+        name: [u8; NAME_BYTES],
     }
 
     // ---- queries: rows, then QueryEnd ------------------------------------------------------
@@ -893,8 +921,10 @@ messages! {
         burst_percent: U32,
         /// A [`crate::code::Resource`].
         resource: u8,
+        /// 0 live, 1 draining, 2 spare: an operator can define it.
+        state: u8,
         /// Zero.
-        reserved: [u8; 7],
+        reserved: [u8; 6],
         /// Tier's name.
         name: [u8; NAME_BYTES],
     }

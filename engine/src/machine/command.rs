@@ -6,6 +6,7 @@
 use vendue_wire::code::{OrderType, Phase, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::*;
 use vendue_wire::messages;
+use zerocopy::IntoBytes;
 
 messages! {
     /// The first record of a journal: the machine's bounds and rules, fixed for its life.
@@ -150,6 +151,11 @@ messages! {
         /// Zero.
         reserved: [u8; 3],
     }
+    /// The tiers from one on are spare: an operator can define them. Follows the books.
+    0x4e SpareTiers {
+        /// First spare tier.
+        from: U16,
+    }
     /// The daemon starts again. While it was down nothing was measured, so nothing is earned.
     0x46 Restart {}
 }
@@ -187,10 +193,12 @@ pub enum Command<'a> {
     SetPhase(&'a SetPhase, Option<Phase>),
     SwapTiers(&'a SwapTiers, Resource),
     SetRate(&'a SetRate, Resource),
+    SetTier(&'a SetTier),
     Genesis(&'a Genesis),
     DefineBook(&'a DefineBook, Resource),
     DefineCredits(&'a DefineCredits, Resource),
     DefineExchange(&'a DefineExchange, Resource),
+    SpareTiers(&'a SpareTiers),
     Tick(&'a Tick),
     Usage(&'a Usage, Resource),
     OpenSession(&'a OpenSession, Role),
@@ -322,6 +330,7 @@ impl Command<'_> {
             Command::SetPhase(m, _) => (SetPhase::KIND, m.client_id.get()),
             Command::SwapTiers(m, _) => (SwapTiers::KIND, m.client_id.get()),
             Command::SetRate(m, _) => (SetRate::KIND, m.client_id.get()),
+            Command::SetTier(m) => (SetTier::KIND, m.client_id.get()),
             _ => (0, 0),
         }
     }
@@ -440,6 +449,22 @@ fn parse_exchange(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
             Ok(Command::SetRate(message, resource))
         }
+        SetTier::KIND => {
+            let message: &SetTier = body(bytes)?;
+            zero(&[message.reserved])?;
+            if message.act > TIER_DELETE {
+                return Err(Reject::BadField);
+            }
+            // What an act does not look at is zero.
+            if message.act != TIER_DEFINE {
+                zero(message.vru_size.as_bytes())?;
+                zero(&message.name)?;
+            }
+            if message.act > TIER_CHANGE {
+                zero(message.capacity_vru.as_bytes())?;
+            }
+            Ok(Command::SetTier(message))
+        }
         _ => Err(Reject::UnknownKind),
     }
 }
@@ -462,6 +487,7 @@ fn parse_internal(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
             Ok(Command::DefineExchange(message, resource))
         }
+        SpareTiers::KIND => Ok(Command::SpareTiers(body(bytes)?)),
         Tick::KIND => Ok(Command::Tick(body(bytes)?)),
         Usage::KIND => {
             let message: &Usage = body(bytes)?;

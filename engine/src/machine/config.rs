@@ -3,6 +3,7 @@
 use super::command::{DefineBook, DefineCredits, DefineExchange, Genesis};
 use super::exchange::in_order;
 use super::slab::BOOKS_MAX;
+use super::tiers::VRU_SIZE_MAX;
 use vendue_wire::message::{RATE_MAX, U32};
 
 /// Number of resources.
@@ -60,7 +61,12 @@ pub enum BoundsError {
     },
 }
 
-fn range(name: &'static str, value: u64, low: u64, high: u64) -> Result<(), BoundsError> {
+pub(super) fn range(
+    name: &'static str,
+    value: u64,
+    low: u64,
+    high: u64,
+) -> Result<(), BoundsError> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {
@@ -94,7 +100,7 @@ impl DefineBook {
     /// The first bound outside its range.
     pub fn check(&self) -> Result<(), BoundsError> {
         range("tier", self.tier.get().into(), 0, TIERS_MAX as u64 - 1)?;
-        range("vru_size", self.vru_size.get(), 1, 1 << 40)?;
+        range("vru_size", self.vru_size.get(), 1, VRU_SIZE_MAX)?;
         range("capacity_vru", self.capacity_vru.get(), 1, u32::MAX.into())?;
         range("tick_micro", self.tick_micro.get(), 1, 1 << 40)?;
         range("price_ticks_max", self.price_ticks_max.get().into(), 1, 65_535)?;

@@ -148,7 +148,11 @@ impl Machine {
     /// begins from.
     pub fn announce_all(&mut self, out: &mut Outbox) {
         let digest = self.digest;
-        (0..self.books.len()).for_each(|book| self.announce_capacity(book, out));
+        for book in 0..self.books.len() {
+            if !self.is_spare(book) {
+                self.announce_capacity(book, out);
+            }
+        }
         for instance in 0..self.instances.len() as u16 {
             if self.instances[usize::from(instance)].live == 1 {
                 self.announce_created(instance, out);

@@ -17,6 +17,7 @@
 use super::command::{DefineExchange, Envelope};
 use super::config::{BoundsError, EXCHANGES_MAX, MILLI, RESOURCES};
 use super::event::{Outbox, RateMoved, Resized, TierSwap};
+use super::tiers::TierState;
 use super::{Broken, Machine};
 use vendue_wire::code::{Reject, Resource};
 use vendue_wire::message::{ANY, Body, RATE_MAX, SWAP_S, SetRate, SwapTiers, U32};
@@ -55,6 +56,8 @@ fn convert(amount: u64, rate: Rate) -> Option<(u64, u64)> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Exchange {
+    /// Use of source and destination up to the last look, milli-credits since the journal began.
+    pub used_milli: [u128; 2],
     /// So many VRUs arrive for so many that leave.
     pub rate: Rate,
     /// The least that the rate may be.
@@ -63,8 +66,6 @@ pub struct Exchange {
     pub high: Rate,
     /// When demand was looked at last, milliseconds; 0 before the first look.
     pub looked_ms: u64,
-    /// Use of source and destination up to that look, milli-credits since the journal began.
-    pub used_milli: [u64; 2],
     /// Looks in a row that found reason to swap.
     pub found: u32,
     /// Source tier.
@@ -234,6 +235,11 @@ impl Machine {
         if usize::from(from) >= tiers || usize::from(to) >= tiers || from == to {
             return Err(Reject::UnknownTier);
         }
+        // A tier that is being drained may give what it has.
+        if self.tier_state(from) == TierState::Spare {
+            return Err(Reject::UnknownTier);
+        }
+        self.check_live(to)?;
         let from = self.book_at(from, resource).ok_or(Reject::UnknownBook)?;
         let to = self.book_at(to, resource).ok_or(Reject::TierFull)?;
         Ok((from, to))
@@ -301,8 +307,8 @@ impl Machine {
 
     /// Tells the later stages of books whose capacity is another than they were told, and of the
     /// instances whose burst ceiling it was.
-    fn tell_resized(&mut self, out: &mut Outbox) {
-        let resized = |m: &Machine, at: usize| m.told_vru[at] != m.books[at].capacity_vru;
+    pub(super) fn tell_resized(&mut self, out: &mut Outbox) {
+        let resized = |m: &Machine, at: usize| m.told_vru[at] != m.shown_vru(at);
         if !(0..self.books.len()).any(|at| resized(self, at)) {
             return;
         }
@@ -330,12 +336,17 @@ impl Machine {
         }
     }
 
+    /// Capacity of a book as later stages know it: none if its tier is spare.
+    pub(super) fn shown_vru(&self, at: usize) -> u64 {
+        if self.is_spare(at) { 0 } else { self.books[at].capacity_vru }
+    }
+
     /// Tells the later stages a book's capacity.
     pub(super) fn announce_capacity(&mut self, at: usize, out: &mut Outbox) {
-        let book = &self.books[at];
-        self.told_vru[at] = book.capacity_vru;
+        let (capacity_vru, book) = (self.shown_vru(at), &self.books[at]);
+        self.told_vru[at] = capacity_vru;
         let event = Resized {
-            capacity_vru: book.capacity_vru.into(),
+            capacity_vru: capacity_vru.into(),
             vru_size: book.vru_size.into(),
             tier: book.tier.into(),
             resource: book.resource as u8,
@@ -347,6 +358,9 @@ impl Machine {
     /// Time passes: what nobody reserved earns for the pools.
     pub(super) fn accrue_pools(&mut self, elapsed_ms: u64) {
         for (at, book) in self.books.iter().enumerate() {
+            if self.is_spare(at) {
+                continue;
+            }
             let unreserved = book.capacity_vru - book.reserved_vru;
             let cap = unreserved.saturating_mul(u64::from(self.genesis.credit_cap_s.get()) * MILLI);
             let room = cap.saturating_sub(self.ledger.pools[at].free);
@@ -391,14 +405,14 @@ impl Machine {
         let elapsed_ms = now_ms - before.looked_ms;
         let load = |side: usize, at: usize| {
             let used_milli = row.used_milli[side].wrapping_sub(before.used_milli[side]);
-            self.books[at].reserved_vru.max(used_milli / elapsed_ms)
+            u128::from(self.books[at].reserved_vru).max(used_milli / u128::from(elapsed_ms))
         };
         let (source_load, destination_load) = (load(0, from), load(1, to));
-        let idle = u64::from(rules.idle_percent.get());
-        let is_idle = |at: usize, load: u64| {
-            u128::from(load) * 100 <= u128::from(self.books[at].capacity_vru) * u128::from(idle)
+        let idle = u128::from(rules.idle_percent.get());
+        let is_idle = |at: usize, load: u128| {
+            load.saturating_mul(100) <= u128::from(self.books[at].capacity_vru) * idle
         };
-        let saturated = u128::from(destination_load) * 100
+        let saturated = destination_load.saturating_mul(100)
             >= u128::from(self.books[to].capacity_vru) * u128::from(rules.saturated_percent.get());
         let source_idle = is_idle(from, source_load);
         let destination_idle = is_idle(to, destination_load);
@@ -416,7 +430,7 @@ impl Machine {
         }
         if swaps {
             // What keeps the source idle, and what its pool pays for.
-            let spare = self.books[from].capacity_vru - (source_load * 100).div_ceil(idle);
+            let spare = self.books[from].capacity_vru - (source_load * 100).div_ceil(idle) as u64;
             let paid = self.ledger.pools[from].free / (SWAP_S * MILLI);
             let vru = u64::from(rules.step_vru.get()).min(spare).min(paid);
             if let Ok(swap) = self.plan(row.from, row.to, resource, vru) {

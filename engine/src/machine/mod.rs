@@ -6,8 +6,8 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`exchange`], [`admin`],
-//! [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`exchange`], [`tiers`],
+//! [`admin`], [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
 //! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
@@ -30,6 +30,7 @@ pub mod shares;
 pub mod slab;
 pub mod state;
 pub mod tables;
+pub mod tiers;
 pub mod weights;
 
 use auction::Indication;
@@ -45,6 +46,7 @@ use shares::{Round, Stake};
 use slab::{Node, Slab, foresee};
 use std::hint::select_unpredictable;
 use tables::{Account, Book, Instance, Session};
+use tiers::TierState;
 use vendue_wire::code::{Phase, Reject, Resource, Side};
 use vendue_wire::message::{ANY, Body, Cancel, NewOrder, Rejected};
 
@@ -71,6 +73,9 @@ pub struct Machine {
     /// What each book's credits are worth, and its rounds of measured use.
     rules: Vec<DefineCredits>,
     rounds: Vec<Round>,
+    /// What each tier is, and the first that was spare at start-up.
+    tier_states: Vec<TierState>,
+    first_spare: Option<u16>,
     /// Exchanges between tiers that are not the usual, and what defined the first of them.
     exchanges: Vec<Exchange>,
     exchange_rules: Vec<DefineExchange>,
@@ -160,6 +165,8 @@ impl Machine {
             ledger: Ledger::new(accounts, instances),
             rules: Vec::new(),
             rounds: Vec::new(),
+            tier_states: Vec::new(),
+            first_spare: None,
             exchanges: Vec::with_capacity(EXCHANGES_MAX),
             exchange_rules: Vec::new(),
             told_vru: Vec::new(),
@@ -365,6 +372,7 @@ impl Machine {
             Command::SetPhase(m, phase) => self.set_phase(env, m, *phase, out),
             Command::SwapTiers(m, resource) => self.swap_tiers(env, m, *resource, out),
             Command::SetRate(m, resource) => self.set_rate(env, m, *resource, out),
+            Command::SetTier(m) => self.set_tier(env, m, out),
             _ => Err(Reject::NotPermitted),
         }
     }
@@ -390,6 +398,7 @@ impl Machine {
             Command::DefineBook(m, resource) => self.define_book(m, *resource)?,
             Command::DefineCredits(m, resource) => self.define_credits(m, *resource)?,
             Command::DefineExchange(m, resource) => self.define_exchange(m, *resource)?,
+            Command::SpareTiers(m) => self.spare_tiers(m)?,
             Command::Genesis(_) if env.sequence == 1 => {}
             _ => {
                 let why = Reject::UnknownKind;
@@ -419,6 +428,7 @@ impl Machine {
         }
         if new_tier {
             self.book_of.push([u16::MAX; RESOURCES]);
+            self.tier_states.push(TierState::Live);
         }
         self.book_of[tier][resource as usize] = self.books.len() as u16;
         let price_max = m.price_ticks_max.get() as u16;

@@ -165,7 +165,8 @@ impl Machine {
                 book: (at as u16).into(),
                 burst_percent: book.burst_percent.into(),
                 resource: book.resource as u8,
-                reserved: [0; 7],
+                state: self.tier_state(book.tier) as u8,
+                reserved: [0; 6],
                 name: book.tier_name,
             };
             if at < 4 * PAGE {

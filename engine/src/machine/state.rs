@@ -13,8 +13,9 @@ use super::ledger::{Balance, CreditHouse, Pool};
 use super::shares::{Round, Stake};
 use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
+use super::tiers::{TierState, VRU_SIZE_MAX};
 use vendue_wire::code::Phase;
-use vendue_wire::message::Body;
+use vendue_wire::message::{Body, NAME_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Why bytes are not a state.
@@ -116,7 +117,12 @@ impl Machine {
             w.word(indicative.volume);
             w.word(indicative.imbalance as u64);
             w.word(book.capacity_vru);
+            w.word(book.vru_size);
+            w.0.extend_from_slice(&book.tier_name);
         }
+        w.word(self.first_spare.map_or(u64::MAX, u64::from));
+        let states: Vec<u8> = self.tier_states.iter().map(|&state| state as u8).collect();
+        w.slice(&states);
         w.slice(&self.accounts[..self.accounts_used as usize]);
         w.slice(used(&self.instances, &Instance::FREE));
         w.slice(used(&self.sessions, &Session::FREE));
@@ -226,9 +232,31 @@ impl Machine {
             if book.capacity_vru > u32::MAX.into() || book.capacity_vru < book.reserved_vru.max(1) {
                 return Err(StateError::Contradiction("a tier's capacity"));
             }
+            book.vru_size = r.word("vru size")?;
+            if !(1..=VRU_SIZE_MAX).contains(&book.vru_size) {
+                return Err(StateError::Contradiction("the size of a VRU"));
+            }
+            book.tier_name.copy_from_slice(r.bytes(NAME_BYTES, "tier name")?);
         }
-        for (told, book) in self.told_vru.iter_mut().zip(&self.books) {
-            *told = book.capacity_vru;
+        self.decode_tiers(r)?;
+        for at in 0..self.books.len() {
+            self.told_vru[at] = self.shown_vru(at);
+        }
+        Ok(())
+    }
+
+    fn decode_tiers(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let wrong = || StateError::Contradiction("a tier's state");
+        self.first_spare = match r.word("spare tiers")? {
+            u64::MAX => None,
+            from => Some(u16::try_from(from).map_err(|_| wrong())?),
+        };
+        let states: Vec<u8> = r.rows(self.tier_states.len(), "tier states")?;
+        if states.len() != self.tier_states.len() {
+            return Err(wrong());
+        }
+        for (state, byte) in self.tier_states.iter_mut().zip(states) {
+            *state = TierState::from_u8(byte).ok_or_else(wrong)?;
         }
         Ok(())
     }

@@ -237,6 +237,13 @@ impl Actuate {
         let (tier, now) = (resized.tier.get(), self.clock.now_ns());
         let number = TIER_BIT | u32::from(tier);
         let capacity = (resized.capacity_vru.get(), resized.vru_size.get());
+        if capacity.0 == 0 {
+            // Deleted: the first of its resources says it.
+            if self.tiers.remove(&number) {
+                self.release(number);
+            }
+            return;
+        }
         match self.host.resize_tier(tier, resource, capacity, &self.devices, now) {
             Ok(()) => {
                 self.tiers.insert(number);

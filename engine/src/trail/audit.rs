@@ -34,6 +34,7 @@ pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut V
     match record.kind {
         Usage::KIND => out.extend(usage(machine, &blank, body)),
         CloseSession::KIND => out.push(AuditRow { what: field_cut("logoff"), ..blank }),
+        SetTier::KIND => out.extend(set_tier(&blank, body, outbox)),
         Deposit::KIND | Withdraw::KIND | GrantCredits::KIND => {
             out.extend(amount(record.kind, &blank, body, outbox));
         }
@@ -89,6 +90,21 @@ fn amount(kind: u8, blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Option<Au
             Some(AuditRow { funds_micro: deposit.amount_micro, account, what, ..*blank })
         }
     }
+}
+
+/// What was done to a tier.
+fn set_tier(blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Option<AuditRow> {
+    outbox.events().find(|event| event.kind == Done::KIND)?;
+    let m = SetTier::ref_from_bytes(body).ok()?;
+    let what = match m.act {
+        TIER_DEFINE => "tier define",
+        TIER_CHANGE => "tier change",
+        TIER_DRAIN => "tier drain",
+        TIER_RESUME => "tier resume",
+        _ => "tier delete",
+    };
+    let amount = u64::from(m.tier.get()).into();
+    Some(AuditRow { amount, what: field_cut(what), ..*blank })
 }
 
 fn account(machine: &Machine, instance: u32) -> U32 {

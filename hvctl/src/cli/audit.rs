@@ -105,6 +105,9 @@ fn amount_key(what: &str) -> Option<&'static str> {
             Some("amount_credits")
         }
         "account" | "instance" | "remove" => Some("number"),
+        "tier define" | "tier change" | "tier drain" | "tier resume" | "tier delete" => {
+            Some("number")
+        }
         "mass cancel" => Some("count"),
         _ => None,
     }

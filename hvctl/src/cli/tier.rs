@@ -2,7 +2,7 @@
 
 use super::amount::{credits, natural};
 use super::door::{Reach, Trouble, Who};
-use super::names::{Directory, find_tier, parse_resource, resource, tiers};
+use super::names::{Directory, find_tier, parse_new_name, parse_resource, resource, tiers};
 use super::output::Output;
 use super::table::{left, right};
 use serde_json::json;
@@ -46,6 +46,43 @@ limits). A swap that is refused changes nothing.")]
         #[arg(long)]
         fixed: bool,
     },
+    /// Give a spare tier a name and capacities: from now on it is one
+    Define {
+        /// The spare tier, by name or number
+        tier: String,
+        /// What it is called from now on
+        #[arg(value_parser = parse_new_name)]
+        name: [u8; NAME_BYTES],
+        /// Capacity of each resource that it has, in VRUs: cpu=320
+        #[arg(required = true, value_parser = parse_amount)]
+        capacity: Vec<(Resource, u64)>,
+        /// Size of a VRU of a resource: millicores, bytes, bytes/s, bits/s, slots
+        #[arg(long, value_name = "RESOURCE=SIZE", value_parser = parse_amount)]
+        vru_size: Vec<(Resource, u64)>,
+    },
+    /// Change a tier's capacities, down to what its instances reserve
+    Resize {
+        /// Tier, by name or number
+        tier: String,
+        /// Capacities that change, in VRUs: cpu=320
+        #[arg(required = true, value_parser = parse_amount)]
+        capacity: Vec<(Resource, u64)>,
+    },
+    /// Let a tier take no new instances, no orders and no swapped capacity
+    Drain {
+        /// Tier, by name or number
+        tier: String,
+    },
+    /// Take a drain back
+    Resume {
+        /// Tier, by name or number
+        tier: String,
+    },
+    /// Make a drained tier without instances a spare one; its pool burns
+    Delete {
+        /// Tier, by name or number
+        tier: String,
+    },
     /// Show the pairs of tiers that have a rate of their own; all others swap one to one
     Exchanges,
 }
@@ -70,6 +107,15 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     }
 }
 
+/// A resource's amount: cpu=320.
+fn parse_amount(text: &str) -> Result<(Resource, u64), String> {
+    let (name, amount) = text.split_once('=').ok_or("give a resource's amount: cpu=320")?;
+    match amount.parse() {
+        Ok(amount @ 1..) => Ok((parse_resource(name)?, amount)),
+        _ => Err(format!("{amount:?} is not a whole number from 1 on")),
+    }
+}
+
 /// A rate as it is written, in its lowest terms.
 fn shown(rate: [U32; 2]) -> String {
     let [num, den] = rate.map(U32::get);
@@ -91,6 +137,23 @@ pub fn run(command: &TierCommand, reach: &Reach, out: &mut Output) -> Result<(),
             set_rate(pair, (*rate, bounds, *fixed), reach, out)
         }
         TierCommand::Exchanges => exchanges(reach, out),
+        TierCommand::Define { tier, name, capacity, vru_size } => {
+            let message = SetTier { name: *name, ..changed(TIER_DEFINE, capacity)? };
+            let size = per_resource(vru_size).map(U64::new);
+            set_tier(tier, SetTier { vru_size: size, ..message }, "defined", reach, out)
+        }
+        TierCommand::Resize { tier, capacity } => {
+            set_tier(tier, changed(TIER_CHANGE, capacity)?, "resized", reach, out)
+        }
+        TierCommand::Drain { tier } => {
+            set_tier(tier, changed(TIER_DRAIN, &[])?, "draining", reach, out)
+        }
+        TierCommand::Resume { tier } => {
+            set_tier(tier, changed(TIER_RESUME, &[])?, "in use", reach, out)
+        }
+        TierCommand::Delete { tier } => {
+            set_tier(tier, changed(TIER_DELETE, &[])?, "spare", reach, out)
+        }
     }
 }
 
@@ -116,6 +179,43 @@ fn swap(pair: &Pair, vru: u32, reach: &Reach, out: &mut Output) -> Result<(), Tr
     });
     let text = format!("{arrived} VRUs of {resource} arrived in {to} for at most {vru} of {from}");
     Ok(out.say(&object, &text)?)
+}
+
+fn per_resource(amounts: &[(Resource, u64)]) -> [u64; 5] {
+    let mut all = [0; 5];
+    for &(resource, amount) in amounts {
+        all[resource as usize] = amount;
+    }
+    all
+}
+
+fn changed(act: u8, capacity: &[(Resource, u64)]) -> Result<SetTier, Trouble> {
+    let mut message = SetTier { act, ..SetTier::zeroed() };
+    for (field, vru) in message.capacity_vru.iter_mut().zip(per_resource(capacity)) {
+        let wrong = |_| Trouble::Usage(format!("a capacity of {vru} VRUs is too much"));
+        *field = u32::try_from(vru).map_err(wrong)?.into();
+    }
+    Ok(message)
+}
+
+fn set_tier(
+    tier: &str,
+    message: SetTier,
+    done: &str,
+    reach: &Reach,
+    out: &mut Output,
+) -> Result<(), Trouble> {
+    let mut door = reach.acting(Who::OPERATOR)?;
+    let rows = tiers(&mut door)?;
+    let number = find_tier(tier, &rows)?;
+    let client_id = door.next_client_id().into();
+    door.call(&SetTier { client_id, tier: number.into(), ..message })?;
+    let object = json!({ "tier": number, "now": done });
+    Ok(out.say(&object, &format!("tier {tier} is {done}"))?)
+}
+
+fn state(state: u8) -> &'static str {
+    ["live", "draining", "spare"].get(usize::from(state)).copied().unwrap_or("unknown")
 }
 
 fn set_rate(
@@ -222,6 +322,7 @@ fn list(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     let mut list = out.list(&[
         right("TIER"),
         left("NAME"),
+        left("STATE"),
         left("RESOURCE"),
         right("BOOK"),
         right("CAPACITY"),
@@ -239,6 +340,7 @@ fn list(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
         list.object(&json!({
             "tier": row.tier.get(),
             "name": text(&row.name),
+            "state": state(row.state),
             "resource": resource(row.resource),
             "book": row.book.get(),
             "vru_size": size,
@@ -250,6 +352,7 @@ fn list(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
         list.cells(vec![
             row.tier.to_string(),
             text(&row.name).to_owned(),
+            state(row.state).to_owned(),
             resource(row.resource),
             row.book.to_string(),
             natural(kind, capacity, size),

@@ -76,7 +76,16 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=8_u8)? {
+    Ok(match bytes.int_in_range(0..=9_u8)? {
+        9 => Op::Tier {
+            session,
+            tier: bytes.int_in_range(0..=3)?,
+            act: bytes.int_in_range(0..=4)?,
+            capacity: [bytes.int_in_range(0..=world.capacity_vru as u32)?, 0],
+            size: bytes.int_in_range(0..=20)?,
+            name: bytes.arbitrary()?,
+            id,
+        },
         7 => Op::Swap {
             session,
             pair: pair(bytes)?,
