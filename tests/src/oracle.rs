@@ -26,7 +26,7 @@ const CAPACITY_MAX: i128 = u32::MAX as i128;
 /// Milli-credits that a VRU takes along from tier to tier: those of a minute.
 const SWAPPED_WITH_A_VRU: i128 = 60_000;
 /// Exchanges with a rate of their own.
-const EXCHANGES_MAX: usize = 1024;
+const EXCHANGES_MAX: usize = 256;
 /// Slots that instances are given at a time.
 const PAGE_SLOTS: u32 = 16;
 

@@ -223,7 +223,14 @@ impl Recorder {
         let instance: U32 = (self.chance.below(u64::from(INSTANCES)) as u32).into();
         let amount: U64 = (1 + self.chance.below(1 << 30)).into();
         let reserved = 0.into();
-        match self.chance.below(9) {
+        match self.chance.below(10) {
+            9 => {
+                let mut swap = SwapTiers::zeroed();
+                let to = self.chance.below(2) as u16;
+                (swap.client_id, swap.from, swap.to) = (client_id, (1 - to).into(), to.into());
+                swap.vru = (self.chance.below(9) as u32).into();
+                self.apply(0, &swap);
+            }
             8 => {
                 let mut phase = SetPhase::zeroed();
                 (phase.client_id, phase.book) = (client_id, 2.into());

@@ -11,6 +11,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
 use vendue_tests::duel::{EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play};
 use vendue_wire::code::{CancelReason, Reject};
+use vendue_wire::message::{TIER_CHANGE, TIER_DEFINE, TIER_DELETE, TIER_DRAIN, TIER_RESUME};
 
 // ---- generator ---------------------------------------------------------------------------
 
@@ -168,9 +169,17 @@ fn tiers(world: &World) -> impl Strategy<Value = Op> + use<> {
         (most, prop_oneof![6 => Just(0_u32), 1 => few..=10 * few])
     };
     let size = prop_oneof![4 => Just(0_u64), 4 => 1..100_u64, 1 => any::<u64>()];
-    let set = (operator(), prop_oneof![1 => 0..2_u8, 3 => Just(2_u8), 1 => 3..4_u8], 0..5_u8);
+    // What was drained is mostly taken back, or nobody could trade.
+    let act = prop_oneof![
+        3 => Just(TIER_DEFINE),
+        3 => Just(TIER_CHANGE),
+        1 => Just(TIER_DRAIN),
+        4 => Just(TIER_RESUME),
+        2 => Just(TIER_DELETE),
+    ];
+    let set = (operator(), prop_oneof![2 => 0..2_u8, 4 => Just(2_u8), 1 => Just(3_u8)], act);
     prop_oneof![
-        3 => (set, capacity(), size, any::<u8>(), id()).prop_map(
+        2 => (set, capacity(), size, any::<u8>(), id()).prop_map(
             |((session, tier, act), (cpu, memory), size, name, id)| {
                 Op::Tier { session, tier, act, capacity: [cpu, memory], size, name, id }
             },

@@ -334,7 +334,7 @@ fn each_role_is_told_what_it_may_know() {
     assert_eq!(refused(&agent, START, ALL), Some(Reject::NotPermitted));
     let observer = Identity::observer();
     assert_eq!(refused(&observer, START, 0), Some(Reject::BadField));
-    assert_eq!(refused(&observer, START, 8), Some(Reject::BadField));
+    assert_eq!(refused(&observer, START, 16), Some(Reject::BadField));
     let beyond = Place { sequence: 1 << 40, part: 0 };
     assert_eq!(refused(&observer, beyond, ALL), Some(Reject::BadField));
 }

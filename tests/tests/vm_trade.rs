@@ -74,7 +74,8 @@ fn config() -> String {
     }
     config
         + "\n[[tier]]\nname = \"bronze\"\ncpu = { capacity_vru = 200, burst_percent = 300 }\n\
-           memory = { capacity_vru = 64 }\n"
+           memory = { capacity_vru = 64 }\n\n[[tier]]\nname = \"gold\"\n\
+           cpu = { capacity_vru = 100, burst_percent = 300 }\n"
 }
 
 /// Boots a guest of two processors with the daemon and the scenario behind the prelude.
@@ -338,6 +339,13 @@ const TROUBLE: &str = r#"
         code launched hvctl instance launch job --account alice --tier bronze --cpu 10 -- \
             sh -c 'cat /proc/self/cgroup; until grep "^10000 100000" /sys/fs/cgroup/vendue/tier-0/job/cpu.max; do sleep 0.1; done; exit 7'
         code left ls -d $cg/vendue/tier-0/job
+
+        # Its tier is the group above, and a swap between tiers moves the caps of both.
+        wait_for 10 cap_is vendue/tier-0 "200000 100000"
+        wait_for 10 cap_is vendue/tier-1 "100000 100000"
+        wait_for 30 hvctl tier swap bronze gold cpu 5
+        wait_for 10 cap_is vendue/tier-0 "195000 100000"
+        wait_for 10 cap_is vendue/tier-1 "105000 100000"
 
         # Killed, the daemon leaves the limits in force; started again, it knows all and repairs.
         tell instances-before hvctl --json instance list

@@ -347,6 +347,24 @@ messages! {
         /// Zero.
         reserved: [u8; 5],
     }
+    /// Changes, drains, resumes or deletes a tier, or defines one in the place of a spare. [`Done`]
+    /// holds the tier's number.
+    0x2a SetTier {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// To define: size of a VRU of each resource in its unit; 0 for what it was. Otherwise 0.
+        vru_size: [U64; 5],
+        /// To define and to change: capacity of each resource in VRUs; 0 to leave it. Otherwise 0.
+        capacity_vru: [U32; 5],
+        /// Tier.
+        tier: U16,
+        /// One of [`TIER_DEFINE`], [`TIER_CHANGE`], [`TIER_DRAIN`], [`TIER_RESUME`], [`TIER_DELETE`].
+        act: u8,
+        /// Zero.
+        reserved: u8,
+        /// To define: unique name. Otherwise empty.
+        name: [u8; NAME_BYTES],
+    }
     /// Swaps capacity, and the pool's credits that go with it, from a tier to another at the rate in
     /// force. [`Done`] holds the VRUs that arrived.
     0x2c SwapTiers {
@@ -384,24 +402,6 @@ messages! {
         fixed: u8,
         /// Zero.
         reserved: [u8; 2],
-    }
-    /// Changes, drains, resumes or deletes a tier, or defines one in the place of a spare. [`Done`]
-    /// holds the tier's number.
-    0x2a SetTier {
-        /// Greater than every earlier `client_id` of the session.
-        client_id: U64,
-        /// To define: size of a VRU of each resource in its unit; 0 for what it was. Otherwise 0.
-        vru_size: [U64; 5],
-        /// To define and to change: capacity of each resource in VRUs; 0 to leave it. Otherwise 0.
-        capacity_vru: [U32; 5],
-        /// Tier.
-        tier: U16,
-        /// One of [`TIER_DEFINE`], [`TIER_CHANGE`], [`TIER_DRAIN`], [`TIER_RESUME`], [`TIER_DELETE`].
-        act: u8,
-        /// Zero.
-        reserved: u8,
-        /// To define: unique name. Otherwise empty.
-        name: [u8; NAME_BYTES],
     }
 
     // ---- queries: rows, then QueryEnd ------------------------------------------------------

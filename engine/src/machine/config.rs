@@ -25,7 +25,7 @@ pub const NOTIONAL_MAX_MICRO: u64 = u64::MAX / 20_000;
 pub const TIERS_MAX: usize = BOOKS_MAX / RESOURCES;
 
 /// Exchanges between tiers at most that are not the usual.
-pub const EXCHANGES_MAX: usize = 1024;
+pub const EXCHANGES_MAX: usize = 256;
 
 /// Why bounds cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

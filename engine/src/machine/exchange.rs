@@ -81,8 +81,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// An unused row.
+    pub const FREE: Exchange = Exchange::usual(u16::MAX, u16::MAX, Resource::Cpu);
+
     /// One to one, within the widest bounds.
-    pub fn usual(from: u16, to: u16, resource: Resource) -> Exchange {
+    pub const fn usual(from: u16, to: u16, resource: Resource) -> Exchange {
         Exchange {
             rate: [1, 1],
             low: [1, RATE_MAX],
@@ -108,14 +111,14 @@ impl Exchange {
         let parts = num * u64::from(PARTS) / den;
         let step = (parts * u64::from(percent) / 100).max(1);
         let parts = if dearer { parts.saturating_sub(step) } else { parts + step };
-        // Not beyond what the bounds' own bound allows: it fits.
-        let rate = [parts.min(u64::from(PARTS) * u64::from(RATE_MAX)) as u32, PARTS];
-        if rate[0] == 0 || less(rate, self.low) {
+        let [low, high] = [self.low, self.high].map(|bound| bound.map(u64::from));
+        if parts * low[1] < low[0] * u64::from(PARTS) {
             self.low
-        } else if less(self.high, rate) {
+        } else if high[0] * u64::from(PARTS) < parts * high[1] {
             self.high
         } else {
-            rate
+            // Not beyond what the bounds' own bound allows: it fits.
+            [parts as u32, PARTS]
         }
     }
 }
@@ -146,14 +149,14 @@ impl Machine {
         let (from, to) = (m.from.get(), m.to.get());
         let books = [from, to].map(|tier| self.book_at(tier, resource));
         let known = self.exchange_at(from, to, resource).is_some();
-        if from == to || books.contains(&None) || known || self.exchanges.len() >= EXCHANGES_MAX {
+        if from == to || books.contains(&None) || known || self.exchanges_used >= EXCHANGES_MAX {
             let error = BoundsError::Order { tier: from, resource: m.resource };
             return Err(error.into());
         }
         self.exchange_rules.push(*m);
         let [rate, low, high] = [m.rate, m.low, m.high].map(|rate| rate.map(U32::get));
         let usual = Exchange::usual(from, to, resource);
-        self.exchanges.push(Exchange { rate, low, high, ..usual });
+        self.put_exchange(self.exchanges_used, Exchange { rate, low, high, ..usual });
         Ok(())
     }
 
@@ -164,12 +167,18 @@ impl Machine {
     }
 
     fn exchange_at(&self, from: u16, to: u16, resource: Resource) -> Option<usize> {
-        self.exchanges.iter().position(|row| row.is_between(from, to, resource))
+        self.exchanges().0.iter().position(|row| row.is_between(from, to, resource))
+    }
+
+    /// Writes a row, perhaps the first unused one.
+    fn put_exchange(&mut self, at: usize, row: Exchange) {
+        self.exchanges[at] = row;
+        self.exchanges_used = self.exchanges_used.max(at + 1);
     }
 
     /// The exchanges that are not the usual, and what the configuration says of the first of them.
     pub fn exchanges(&self) -> (&[Exchange], &[DefineExchange]) {
-        (&self.exchanges, &self.exchange_rules)
+        (&self.exchanges[..self.exchanges_used], &self.exchange_rules)
     }
 
     /// An operator swaps.
@@ -214,16 +223,13 @@ impl Machine {
         if !in_order(low, rate, high) {
             return Err(Reject::RateOutOfBounds);
         }
-        if known.is_none() && self.exchanges.len() >= EXCHANGES_MAX {
+        if known.is_none() && self.exchanges_used >= EXCHANGES_MAX {
             return Err(Reject::ExchangesFull);
         }
         self.use_client_id(env, client_id);
         let row = Exchange { rate, low, high, fixed: m.fixed, ..row };
-        let at = known.unwrap_or(self.exchanges.len());
-        match self.exchanges.get_mut(at) {
-            Some(known) => *known = row,
-            None => self.exchanges.push(row),
-        }
+        let at = known.unwrap_or(self.exchanges_used);
+        self.put_exchange(at, row);
         self.tell_rate(&row, out);
         self.report_done(env, SetRate::KIND, client_id, at as u64, out);
         Ok(())
@@ -377,7 +383,8 @@ impl Machine {
         for at in 0..self.exchange_rules.len() {
             let every_ms = u64::from(self.exchange_rules[at].every_ms.get());
             let looked_ms = self.exchanges[at].looked_ms;
-            if every_ms > 0 && now_ms >= looked_ms + every_ms {
+            let due = looked_ms == 0 || now_ms >= looked_ms + every_ms;
+            if every_ms > 0 && due {
                 self.look_at_demand(at, now_ms, out);
             }
         }
@@ -386,7 +393,7 @@ impl Machine {
 
     /// The daemon starts again: what was used while it was down is not known.
     pub(super) fn restart_exchanges(&mut self) {
-        for row in &mut self.exchanges {
+        for row in &mut self.exchanges[..self.exchanges_used] {
             (row.looked_ms, row.found) = (0, 0);
         }
     }

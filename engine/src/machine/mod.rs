@@ -77,7 +77,8 @@ pub struct Machine {
     tier_states: Vec<TierState>,
     first_spare: Option<u16>,
     /// Exchanges between tiers that are not the usual, and what defined the first of them.
-    exchanges: Vec<Exchange>,
+    exchanges: Box<[Exchange]>,
+    exchanges_used: usize,
     exchange_rules: Vec<DefineExchange>,
     /// Capacity of each book that later stages were told last. No part of the state.
     told_vru: Vec<u64>,
@@ -167,7 +168,8 @@ impl Machine {
             rounds: Vec::new(),
             tier_states: Vec::new(),
             first_spare: None,
-            exchanges: Vec::with_capacity(EXCHANGES_MAX),
+            exchanges: vec![Exchange::FREE; EXCHANGES_MAX].into_boxed_slice(),
+            exchanges_used: 0,
             exchange_rules: Vec::new(),
             told_vru: Vec::new(),
             stakes: vec![Stake::default(); instances as usize * RESOURCES].into_boxed_slice(),

@@ -133,7 +133,7 @@ impl Machine {
         w.slice(&self.ledger.house);
         w.slice(&self.ledger.pools);
         w.slice(&self.exchange_rules);
-        w.slice(&self.exchanges);
+        w.slice(self.exchanges().0);
         w.slice(&self.rules);
         w.slice(&self.rounds);
         w.slice(used(&self.stakes, &Stake::default()));
@@ -274,7 +274,7 @@ impl Machine {
         }
         let rows: Vec<Exchange> = r.rows(EXCHANGES_MAX, "exchanges")?;
         let pair = |row: &Exchange| (row.from, row.to, row.resource);
-        let defined = self.exchanges.iter().map(pair);
+        let defined = self.exchanges().0.iter().map(pair);
         let known =
             rows.len() >= rules.len() && defined.eq(rows.iter().take(rules.len()).map(pair));
         let sound = |row: &Exchange| {
@@ -285,8 +285,8 @@ impl Machine {
         if !known || !rows.iter().all(sound) {
             return Err(StateError::Contradiction("an exchange"));
         }
-        self.exchanges.clear();
-        self.exchanges.extend(rows);
+        self.exchanges[..rows.len()].copy_from_slice(&rows);
+        self.exchanges_used = rows.len();
         Ok(())
     }
 
