@@ -6,7 +6,9 @@
 use crate::machine::command::{DefineBook, DefineCredits, DefineExchange, Genesis, SpareTiers};
 use crate::machine::config::{BoundsError, EXCHANGES_MAX};
 use crate::machine::exchange::{Exchange, Rate};
+use hvctl::cgroup::Hardware;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -233,6 +235,8 @@ pub struct TierKeys {
     pub name: Spanned<String>,
     #[serde(default)]
     pub spare: bool,
+    pub cpus: Option<Spanned<String>>,
+    pub nodes: Option<Spanned<String>>,
     pub cpu: Option<Spanned<BookKeys>>,
     pub memory: Option<Spanned<BookKeys>>,
     pub block_io: Option<Spanned<BookKeys>>,
@@ -530,6 +534,13 @@ impl Config {
             if tier.resources().next().is_none() {
                 return Err(source.wrong(&tier.name.span(), "this tier has no resource"));
             }
+            for list in [&tier.cpus, &tier.nodes].into_iter().flatten() {
+                let plain = |byte: u8| byte.is_ascii_digit() || byte == b',' || byte == b'-';
+                if list.get_ref().is_empty() || !list.get_ref().bytes().all(plain) {
+                    let reason = "cpus and nodes of a tier are lists such as \"0-3,8\"";
+                    return Err(source.wrong(&list.span(), reason));
+                }
+            }
             let before = at.checked_sub(1).map(|before| &self.tier[before]);
             if tier.spare && before.is_none() || !tier.spare && before.is_some_and(|t| t.spare) {
                 let reason = "spare tiers come last, after at least one that is not";
@@ -575,6 +586,18 @@ impl Config {
             checked.map_err(|error| source.wrong(&span, error.to_string()))?;
         }
         Ok(())
+    }
+
+    /// The hardware of tiers that are not to run everywhere.
+    pub fn hardware(&self) -> BTreeMap<u16, Hardware> {
+        let list = |keys: &Option<Spanned<String>>| {
+            keys.as_ref().map(|list| list.get_ref().clone()).unwrap_or_default()
+        };
+        let of = |(tier, keys): (usize, &TierKeys)| {
+            let hardware = Hardware { cpus: list(&keys.cpus), nodes: list(&keys.nodes) };
+            (hardware != Hardware::default()).then_some((tier as u16, hardware))
+        };
+        self.tier.iter().enumerate().filter_map(of).collect()
     }
 
     /// Which tiers are spare, as a record of the journal holds it, if some are.

@@ -87,7 +87,9 @@ pub fn open_host(config: &Config) -> Result<Host, StartError> {
         HostKey::DryRun => Backend::DryRun,
         HostKey::Cgroup => {
             let parent = config.host.parent.to_string_lossy();
-            Backend::Cgroup(CgroupHost::detect(&parent, &resources)?)
+            let mut host = CgroupHost::detect(&parent, &resources)?;
+            host.confine(config.hardware());
+            Backend::Cgroup(host)
         }
     };
     Ok(Host::new(backend, &resources, options))

@@ -10,6 +10,7 @@ use crate::lever::Failure;
 use crate::limit::{FILES, Knob, Setting};
 use crate::meter::{Meter, MeterError};
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -111,6 +112,19 @@ pub enum PlaceError {
     /// Not there, or not a directory.
     #[error("{0:?} is not an existing cgroup (symbolic links are not followed)")]
     NotADirectory(String),
+    /// A tier's group could not be given its hardware.
+    #[error(
+        "{path} cannot be set to {list:?} ({errno}); name processors and NUMA nodes of this host, \
+         and have the cpuset controller on cgroup v2"
+    )]
+    NotConfined {
+        /// The file.
+        path: PathBuf,
+        /// Processors or nodes.
+        list: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// A group of Vendue's own could not be made.
     #[error("group {path} cannot be made ({errno})")]
     NotMade {
@@ -195,13 +209,30 @@ impl FileNames {
     }
 }
 
+/// The hardware that a tier's instances run on, as the kernel's lists: `0-3,8`. Empty: all there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// Processors.
+    pub cpus: String,
+    /// NUMA nodes whose memory is used.
+    pub nodes: String,
+}
+
+/// What tiers' groups are made with.
+#[derive(Debug)]
+struct Tiers {
+    /// Controllers that the groups below have.
+    needed: Vec<String>,
+    /// Of tiers that are not to run everywhere.
+    hardware: BTreeMap<u16, Hardware>,
+}
+
 /// A cgroup2 filesystem with a subtree of Vendue's own in it.
 #[derive(Debug)]
 pub struct CgroupHost {
     pub(crate) mount: PathBuf,
     subtree: PathBuf,
-    /// Controllers that groups below have.
-    needed: Vec<String>,
+    tiers: Box<Tiers>,
     pub(crate) names: FileNames,
 }
 
@@ -267,7 +298,13 @@ impl CgroupHost {
         hand_on(&subtree, needed)?;
         let needed = needed.iter().map(|&need| need.to_owned()).collect();
         let mount = mount.point.clone();
-        Ok(CgroupHost { mount, subtree, needed, names: FileNames::kernel() })
+        let tiers = Box::new(Tiers { needed, hardware: BTreeMap::new() });
+        Ok(CgroupHost { mount, subtree, tiers, names: FileNames::kernel() })
+    }
+
+    /// Keeps tiers to some of the host's hardware, from when their groups are opened on.
+    pub fn confine(&mut self, hardware: BTreeMap<u16, Hardware>) {
+        self.tiers.hardware = hardware;
     }
 
     /// Vendue's own subtree.
@@ -290,12 +327,34 @@ impl CgroupHost {
         let dir = self.tier_group(tier);
         let not_made = |errno| PlaceError::NotMade { path: dir.clone(), errno };
         make_group(&dir).map_err(|error| not_made(errno(&error)))?;
-        let needed: Vec<&str> = self.needed.iter().map(String::as_str).collect();
+        let needed: Vec<&str> = self.tiers.needed.iter().map(String::as_str).collect();
         hand_on(&dir, &needed).map_err(|error| match error {
             DetectError::Refused { errno, .. } => not_made(errno),
             _ => not_made(Errno::EBUSY),
         })?;
+        self.give_hardware(tier, &dir)?;
         Ok(self.open_at(dir, true))
+    }
+
+    /// Sets what a tier's instances run on. What is set already is left.
+    fn give_hardware(&self, tier: u16, dir: &Path) -> Result<(), PlaceError> {
+        let Some(hardware) = self.tiers.hardware.get(&tier) else { return Ok(()) };
+        for group in self.subtree.parent().into_iter().chain([self.subtree.as_path()]) {
+            // If it cannot be handed on, the files below are not there.
+            let _ = hand_on(group, &["cpuset"]);
+        }
+        for (file, list) in [("cpuset.mems", &hardware.nodes), ("cpuset.cpus", &hardware.cpus)] {
+            let path = dir.join(file);
+            let set = fs::read_to_string(&path).unwrap_or_default();
+            if list.is_empty() || set.trim_end() == list {
+                continue;
+            }
+            fs::write(&path, list).map_err(|error| {
+                let (list, errno) = (list.clone(), errno(&error));
+                PlaceError::NotConfined { path, list, errno }
+            })?;
+        }
+        Ok(())
     }
 
     /// Opens the group at `place`; an empty `place` makes the instance's own group, or finds it

@@ -75,6 +75,7 @@ fn config() -> String {
     config
         + "\n[[tier]]\nname = \"bronze\"\ncpu = { capacity_vru = 200, burst_percent = 300 }\n\
            memory = { capacity_vru = 64 }\n\n[[tier]]\nname = \"gold\"\n\
+           cpus = \"0\"\nnodes = \"0\"\n\
            cpu = { capacity_vru = 100, burst_percent = 300 }\n"
 }
 
@@ -346,6 +347,8 @@ const TROUBLE: &str = r#"
         wait_for 30 hvctl tier swap bronze gold cpu 5
         wait_for 10 cap_is vendue/tier-0 "195000 100000"
         wait_for 10 cap_is vendue/tier-1 "105000 100000"
+        [ "$(cat $cg/vendue/tier-1/cpuset.cpus)" = 0 ]
+        [ "$(cat $cg/vendue/tier-1/cpuset.mems)" = 0 ]
 
         # Killed, the daemon leaves the limits in force; started again, it knows all and repairs.
         tell instances-before hvctl --json instance list
