@@ -741,6 +741,12 @@ impl Pair {
                 m.phase = phase;
                 (Request::SetPhase(m), wire(session.into(), &m))
             }
+            _ => self.resolve_tiers(op),
+        }
+    }
+
+    fn resolve_tiers(&self, op: &Op) -> (Request, Wire) {
+        match *op {
             Op::Tier { session, tier, act, capacity, size, name: called, id } => {
                 let mut m = SetTier::zeroed();
                 m.client_id = self.id(session, id);

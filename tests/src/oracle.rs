@@ -1550,30 +1550,7 @@ impl Market {
         let asked = m.capacity_vru.map(|vru| i128::from(vru.get()));
         match (m.act, state) {
             (0, 2) => {
-                let taken = |book: &Book| {
-                    self.tiers[usize::from(book.tier)] != 2 && book.tier_name == m.name
-                };
-                if !good_name(&m.name) || self.books.iter().any(taken) {
-                    return Err(Reject::BadName);
-                }
-                for resource in 0..RESOURCES {
-                    let has = self.book_of(tier, resource).is_some();
-                    let size = m.vru_size[resource].get();
-                    if has != (asked[resource] > 0) || !has && size > 0 {
-                        return Err(Reject::InsufficientCapacity);
-                    }
-                    if size > 1 << 40 {
-                        return Err(Reject::Overflow);
-                    }
-                }
-                for &book in &books {
-                    let row = &mut self.books[book];
-                    row.capacity_vru = asked[row.resource];
-                    row.tier_name = m.name;
-                    let size = m.vru_size[row.resource].get();
-                    row.vru_size = if size > 0 { size } else { row.vru_size };
-                }
-                self.tiers[at] = 0;
+                self.define_tier(m, &books)?;
                 books.iter().for_each(|&book| self.back_on_schedule(book, time_ns));
             }
             (0, _) => return Err(Reject::WrongTierState),
@@ -1614,6 +1591,34 @@ impl Market {
             _ => return Err(Reject::WrongTierState),
         }
         Ok(tier.into())
+    }
+
+    fn define_tier(&mut self, m: &SetTier, books: &[usize]) -> Result<(), Reject> {
+        let tier = m.tier.get();
+        let used = |book: &Book| self.tiers[usize::from(book.tier)] != 2;
+        let taken = |book: &Book| used(book) && book.tier_name == m.name;
+        if !good_name(&m.name) || self.books.iter().any(taken) {
+            return Err(Reject::BadName);
+        }
+        let asked = m.capacity_vru.map(|vru| i128::from(vru.get()));
+        let sizes = m.vru_size.map(|size| size.get());
+        for (resource, (&vru, &size)) in asked.iter().zip(&sizes).enumerate() {
+            let has = self.book_of(tier, resource).is_some();
+            if has != (vru > 0) || !has && size > 0 {
+                return Err(Reject::InsufficientCapacity);
+            }
+            if size > 1 << 40 {
+                return Err(Reject::Overflow);
+            }
+        }
+        for &book in books {
+            let row = &mut self.books[book];
+            (row.capacity_vru, row.tier_name) = (asked[row.resource], m.name);
+            let size = sizes[row.resource];
+            row.vru_size = if size > 0 { size } else { row.vru_size };
+        }
+        self.tiers[usize::from(tier)] = 0;
+        Ok(())
     }
 
     fn back_on_schedule(&mut self, number: usize, time_ns: u64) {
