@@ -372,6 +372,7 @@ impl Subscriber {
                 Notice::Swapped(m) => self.keep(&seen_by(m, self.account)),
                 Notice::Funds(m) => self.keep(m),
                 Notice::Credits(m) => self.keep(m),
+                Notice::Tiers(m) => self.keep(m),
             }
         }
     }
@@ -433,6 +434,9 @@ fn after(bytes: &[u8]) -> Option<(u64, u32)> {
         return Some(behind(m.sequence, m.part));
     }
     if let Some(m) = frame.message::<CreditsChanged>() {
+        return Some(behind(m.sequence, m.part));
+    }
+    if let Some(m) = frame.message::<TiersSwapped>() {
         return Some(behind(m.sequence, m.part));
     }
     frame.message::<CaughtUp>().map(|m| (m.sequence.get() + 1, 0))

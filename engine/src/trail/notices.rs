@@ -5,7 +5,7 @@
 use crate::desk::IN_AUCTION;
 use crate::machine::Machine;
 use crate::machine::command::Usage;
-use crate::machine::event::{AuctionTrade, Fill, Outbox};
+use crate::machine::event::{AuctionTrade, Fill, Outbox, TierSwap};
 use crate::storage::Record;
 use vendue_wire::code::{RESOURCES, Resource, Side};
 use vendue_wire::message::*;
@@ -19,6 +19,8 @@ pub enum Notice {
     Funds(FundsChanged),
     /// An instance's credits.
     Credits(CreditsChanged),
+    /// A swap between tiers.
+    Tiers(TiersSwapped),
 }
 
 impl Notice {
@@ -28,6 +30,7 @@ impl Notice {
             Notice::Swapped(_) => TELL_SWAPS,
             Notice::Funds(_) => TELL_FUNDS,
             Notice::Credits(_) => TELL_CREDITS,
+            Notice::Tiers(_) => TELL_TIERS,
         }
     }
 
@@ -37,6 +40,8 @@ impl Notice {
             Notice::Swapped(m) => [m.seller_account, m.buyer_account],
             Notice::Funds(m) => [m.account; 2],
             Notice::Credits(m) => [m.account; 2],
+            // The house's own affair.
+            Notice::Tiers(_) => return account == ANY,
         };
         account == ANY || parties.contains(&account.into())
     }
@@ -83,8 +88,8 @@ impl Shadow {
         }
     }
 
-    /// Appends what the machine's last record did, in order: trades, then funds by account, then
-    /// credits by instance and resource. Everything is compared, apart from the records there are
+    /// Appends what the machine's last record did, in order: trades, then swaps between tiers, then
+    /// funds by account, then credits by instance and resource. Everything is compared, apart from the records there are
     /// most of: those move balances only of the parties of their trades, or of whose use they tell.
     pub fn take(
         &mut self,
@@ -110,6 +115,8 @@ impl Shadow {
                 out.push(Notice::Swapped(swapped));
             }
         }
+        let swaps = outbox.events().filter_map(|event| event.read::<TierSwap>().copied());
+        out.extend(swaps.map(|swap| Notice::Tiers(tiers_swapped(machine, record, &swap))));
         let narrow = match record.kind {
             NewOrder::KIND | Cancel::KIND | Replace::KIND | MassCancel::KIND => true,
             Usage::KIND => {
@@ -144,6 +151,7 @@ impl Shadow {
                 Notice::Swapped(m) => m.part = part.into(),
                 Notice::Funds(m) => m.part = part.into(),
                 Notice::Credits(m) => m.part = part.into(),
+                Notice::Tiers(m) => m.part = part.into(),
             }
         }
     }
@@ -263,6 +271,27 @@ fn swapped_in_auction(machine: &Machine, record: &Record<'_>, trade: &AuctionTra
         book: trade.book,
         taker_side: IN_AUCTION,
         reserved: 0,
+    }
+}
+
+fn tiers_swapped(machine: &Machine, record: &Record<'_>, swap: &TierSwap) -> TiersSwapped {
+    let book = |number: U16| machine.books().get(usize::from(number.get()));
+    let tier = |number: U16| book(number).map_or(ANY_BOOK, |book| book.tier).into();
+    TiersSwapped {
+        sequence: record.sequence.into(),
+        time_ns: record.time_ns.into(),
+        left_millicredits: swap.left_millicredits,
+        arrived_millicredits: swap.arrived_millicredits,
+        part: 0.into(),
+        left_vru: swap.left_vru,
+        arrived_vru: swap.arrived_vru,
+        rest_vru: swap.rest_vru,
+        rate: swap.rate,
+        from: tier(swap.from_book),
+        to: tier(swap.to_book),
+        resource: book(swap.from_book).map_or(0, |book| book.resource as u8),
+        cause: record.kind,
+        reserved: [0; 2],
     }
 }
 

@@ -319,6 +319,13 @@ impl Peer {
                 phase.phase = [3, 3, 0, 1, 2][self.chance.below(5) as usize];
                 self.wait_for(id, &phase);
             }
+            8 => {
+                let mut swap = SwapTiers::zeroed();
+                let to = self.chance.below(2) as u16;
+                (swap.client_id, swap.from, swap.to) = (id.into(), (1 - to).into(), to.into());
+                swap.vru = (self.chance.below(4) as u32).into();
+                self.wait_for(id, &swap);
+            }
             6 => {
                 let (client_id, amount_micro, account) = (id.into(), amount.into(), whose.into());
                 let withdraw = Withdraw { client_id, amount_micro, account, reserved: 0.into() };
