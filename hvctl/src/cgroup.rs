@@ -317,11 +317,6 @@ impl CgroupHost {
         self.subtree.join(format!("{TIER}{tier}"))
     }
 
-    /// The group that instance `instance` has if it is put nowhere else.
-    pub fn own_group(&self, tier: u16, instance: u32) -> PathBuf {
-        self.tier_group(tier).join(format!("instance-{instance}"))
-    }
-
     /// Opens a tier's group; makes it, or finds it again after a restart.
     pub(crate) fn open_tier(&self, tier: u16) -> Result<CgroupPlace, PlaceError> {
         let dir = self.tier_group(tier);
@@ -333,7 +328,7 @@ impl CgroupHost {
             _ => not_made(Errno::EBUSY),
         })?;
         self.give_hardware(tier, &dir)?;
-        Ok(self.open_at(dir, true))
+        Ok(self.place(dir, true))
     }
 
     /// Sets what a tier's instances run on. What is set already is left.
@@ -357,18 +352,49 @@ impl CgroupHost {
         Ok(())
     }
 
+    /// The group that the instances of a capped account live below.
+    pub fn account_group(&self, account: u32) -> PathBuf {
+        self.subtree.join(format!("account-{account}"))
+    }
+
+    /// The group that instance `instance` of `account` and `tier` has if it is put nowhere else:
+    /// below its account's, if that is there and it was not made elsewhere before; otherwise below
+    /// its tier's.
+    fn own_group(&self, instance: u32, account: u32, tier: u16) -> PathBuf {
+        let name = format!("instance-{instance}");
+        let (group, plain) = (self.account_group(account), self.tier_group(tier).join(&name));
+        if is_directory(&group) && !is_directory(&plain) { group.join(name) } else { plain }
+    }
+
+    /// Opens the group of an account, made if it is not there. It hands on what the subtree does.
+    pub(crate) fn open_account(&self, account: u32) -> Result<CgroupPlace, PlaceError> {
+        let path = self.account_group(account);
+        let not_made = |errno| PlaceError::NotMade { path: path.clone(), errno };
+        make_group(&path).map_err(|error| not_made(errno(&error)))?;
+        let handed_on = words(&self.subtree.join("cgroup.subtree_control"));
+        let handed_on = handed_on.and_then(|names| {
+            hand_on(&path, &names.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        handed_on.map_err(|error| match error {
+            DetectError::Refused { errno, .. } => not_made(errno),
+            _ => not_made(Errno::EBUSY),
+        })?;
+        Ok(self.place(path, true))
+    }
+
     /// Opens the group at `place`; an empty `place` makes the instance's own group, or finds it
     /// again after a restart.
     pub(crate) fn open(
         &self,
         instance: u32,
+        account: u32,
         tier: u16,
         place: &str,
     ) -> Result<CgroupPlace, PlaceError> {
         let own = place.is_empty();
         let dir = if own {
             self.open_tier(tier)?;
-            let dir = self.own_group(tier, instance);
+            let dir = self.own_group(instance, account, tier);
             make_group(&dir)
                 .map_err(|error| PlaceError::NotMade { path: dir.clone(), errno: errno(&error) })?;
             dir
@@ -382,10 +408,10 @@ impl CgroupHost {
             }
             dir
         };
-        Ok(self.open_at(dir, own))
+        Ok(self.place(dir, own))
     }
 
-    fn open_at(&self, dir: PathBuf, own: bool) -> CgroupPlace {
+    fn place(&self, dir: PathBuf, own: bool) -> CgroupPlace {
         let names = self.names.clone();
         let mut place =
             CgroupPlace { dir, own, names, files: [const { None }; FILES], meter: None };

@@ -1,5 +1,12 @@
 //! All instances of one host: what each may use, and when that is written.
 
+mod account;
+mod tier;
+
+pub use account::account_key;
+pub use tier::tier_key;
+use tier::{is_tier, tier_owner};
+
 use crate::cgroup::{CgroupHost, CgroupPlace, PlaceError};
 use crate::dry_run::{DryRunError, DryRunPlace};
 use crate::lever::{Failure, Lever, Standing, State, Verdict};
@@ -10,7 +17,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use vendue_wire::code::Resource;
-use vendue_wire::message::{LimitRow, TIER_BIT, field_cut};
+use vendue_wire::message::{LimitRow, field_cut};
 
 /// Where limits go.
 #[derive(Debug)]
@@ -61,7 +68,7 @@ pub enum HostError {
     #[error("instance {0} is not held")]
     UnknownInstance(u32),
     /// Two instances would write one group's limits.
-    #[error("{place:?} is already held for instance {instance}; one group, one instance")]
+    #[error("{place:?} is already held for {}; one group, one instance", whose(*.instance))]
     PlaceTaken {
         /// The place.
         place: String,
@@ -117,7 +124,7 @@ pub struct Counters {
 /// A fault that stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Whose limit.
+    /// Whose limit: an instance's, or what [`account_key`] says of an account.
     pub instance: u32,
     /// When it was first seen, nanoseconds.
     pub since_ns: u64,
@@ -177,6 +184,10 @@ struct Instance {
     /// As adopted; unique unless empty.
     name: String,
     levers: Vec<Lever>,
+    /// Its account; an account's own group: that account.
+    account: u32,
+    /// Whose group it lives below: its account, or [`tier_owner`].
+    above: Option<u32>,
     /// The group has gone; a verification looks whether it is back.
     lost: bool,
     /// Its entry in the host's schedule.
@@ -262,14 +273,6 @@ impl Instance {
     }
 }
 
-/// What people call it.
-fn called(number: u32) -> String {
-    match number.checked_sub(TIER_BIT) {
-        Some(tier) => format!("tier {tier}"),
-        None => format!("instance {number}"),
-    }
-}
-
 /// What a memory lever wants, bytes.
 fn goal_bytes(lever: &Lever) -> u64 {
     lever.wanted().map_or(u64::MAX, Setting::bytes)
@@ -289,10 +292,15 @@ pub struct Host {
     options: Options,
     page_bytes: u64,
     instances: BTreeMap<u32, Instance>,
+    /// Caps on accounts' instances together, thousandths of a processor.
+    caps: BTreeMap<u32, u64>,
+    /// The instances that live below each account's group. Accounts that are in here or capped have
+    /// their group held.
+    below: BTreeMap<u32, BTreeSet<u32>>,
+    /// Tiers whose groups are to weigh what their instances do by now, as [`tier_owner`] says.
+    unweighed: BTreeSet<u32>,
     /// Who has which place; places without a name are nobody's.
     places: BTreeMap<String, u32>,
-    /// How many of the instances are tiers.
-    tiers: usize,
     /// When each instance with pending limits is to be served.
     schedule: BTreeSet<(u64, u32)>,
     /// Where the next verification starts: instance, and index of its lever.
@@ -314,8 +322,10 @@ impl Host {
             options: Options { quantum_ns: options.quantum_ns.max(1), ..options },
             page_bytes: page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096),
             instances: BTreeMap::new(),
+            caps: BTreeMap::new(),
+            below: BTreeMap::new(),
+            unweighed: BTreeSet::new(),
             places: BTreeMap::new(),
-            tiers: 0,
             schedule: BTreeSet::new(),
             cursor: (0, 0),
             counters: Counters::default(),
@@ -335,84 +345,82 @@ impl Host {
         }
     }
 
-    /// Takes instance `instance` of tier `tier` in at `place`: on cgroup v2 the absolute path of a
-    /// group, or empty for a group of its own below the tier's; in a dry run `pid:N`, or any label. `devices` are the block
-    /// devices its tier's `io.max` covers. Nothing is written until something is wanted.
+    /// Takes instance `instance` of `account` and `tier` in at `place`: on cgroup v2 the absolute
+    /// path of a group, or empty for a group of its own, below its account's if that is there,
+    /// otherwise below its tier's; in a dry run
+    /// `pid:N`, or any label. `devices` are the block devices its tier's `io.max` covers. Nothing is
+    /// written until something is wanted.
     ///
     /// # Errors
     /// A bound is reached, the number or the place is taken, or the place is not one.
     pub fn adopt(
         &mut self,
-        instance: u32,
+        (instance, account): (u32, u32),
         tier: u16,
         place: &str,
         devices: &[Device],
     ) -> Result<(), HostError> {
+        assert!(instance < account_key(0), "an instance's number has 16 bits");
         if self.instances.contains_key(&instance) {
             return Err(HostError::Held(instance));
         }
-        let held = self.instances.len() - self.tiers;
-        if held >= self.options.instances_max {
-            return Err(HostError::Full(held));
+        let accounts = self.instances.range(account_key(0)..).count();
+        if self.instances.len() - accounts >= self.options.instances_max {
+            return Err(HostError::Full(self.instances.len() - accounts));
         }
         if devices.len() > self.options.devices_max {
             return Err(HostError::TooManyDevices(devices.len()));
         }
-        let (opened, name) = match &self.backend {
+        let (opened, above) = match &self.backend {
             Backend::Cgroup(host) => {
-                let opened = host.open(instance, tier, place)?;
-                let name = opened.dir().to_string_lossy().into_owned();
-                (Place::Cgroup(opened), name)
+                let opened = host.open(instance, account, tier, place)?;
+                let parent = opened.dir().parent();
+                let above = if parent == Some(&host.account_group(account)) {
+                    Some(account)
+                } else if parent == Some(&host.tier_group(tier)) {
+                    Some(tier_owner(tier))
+                } else {
+                    None
+                };
+                (Place::Cgroup(opened), above)
             }
-            Backend::DryRun => (Place::DryRun(DryRunPlace::open(place)?), place.to_string()),
+            Backend::DryRun => (Place::DryRun(DryRunPlace::open(place)?), None),
+        };
+        let name = match &opened {
+            Place::Cgroup(opened) => opened.dir().to_string_lossy().into_owned(),
+            Place::DryRun(_) => place.to_string(),
         };
         if let Some(&instance) = self.places.get(&name) {
             return Err(HostError::PlaceTaken { place: name, instance });
         }
-        self.hold(instance, opened, name, devices);
+        if let Some(owner) = above {
+            match is_tier(owner) {
+                true => self.hold_tier(tier, devices)?,
+                false => self.hold_account(owner)?,
+            }
+            self.below.entry(owner).or_default().insert(instance);
+        }
+        let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
+        let knobs = knobs.collect();
+        self.hold(instance, (opened, name), (account, above), knobs);
         Ok(())
     }
 
-    fn hold(&mut self, instance: u32, mut place: Place, name: String, devices: &[Device]) {
-        if !name.is_empty() {
-            self.places.insert(name.clone(), instance);
-        }
-        let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
-        let levers =
-            knobs.map(|knob| Lever::new(knob, self.page_bytes, place.read(knob).ok())).collect();
-        let held = Instance { place, name, levers, lost: false, due_ns: None };
-        self.instances.insert(instance, held);
-    }
-
-    /// Sets what all instances of a tier together may use of `resource`, and how much they weigh
-    /// beside other tiers': as much as `vrus`, each of `vru_size`, do. It holds for instances whose
-    /// groups are below the tier's, [`CgroupHost::tier_group`]. The first time makes that group;
-    /// `devices` are as with [`Host::adopt`].
-    ///
-    /// # Errors
-    /// The group cannot be made.
-    pub fn resize_tier(
+    /// Holds a group's limits from now on.
+    fn hold(
         &mut self,
-        tier: u16,
-        resource: Resource,
-        (vrus, vru_size): (u64, u64),
-        devices: &[Device],
-        now_ns: u64,
-    ) -> Result<(), HostError> {
-        let number = TIER_BIT | u32::from(tier);
-        if !self.instances.contains_key(&number) {
-            let place = match &self.backend {
-                Backend::Cgroup(host) => Place::Cgroup(host.open_tier(tier)?),
-                Backend::DryRun => Place::DryRun(DryRunPlace::open("")?),
-            };
-            let name = match &place {
-                Place::Cgroup(place) => place.dir().to_string_lossy().into_owned(),
-                Place::DryRun(_) => String::new(),
-            };
-            self.hold(number, place, name, devices);
-            self.tiers += 1;
+        number: u32,
+        (mut place, name): (Place, String),
+        (account, above): (u32, Option<u32>),
+        knobs: Vec<Knob>,
+    ) {
+        if !name.is_empty() {
+            self.places.insert(name.clone(), number);
         }
-        self.set(number, (vrus, vru_size), now_ns, |knob| knob.resource() == resource)
+        let lever = |knob| Lever::new(knob, self.page_bytes, place.read(knob).ok());
+        let levers = knobs.into_iter().map(lever).collect();
+        let held = Instance { place, name, levers, account, above, lost: false, due_ns: None };
+        self.instances.insert(number, held);
     }
 
     /// Lifts the limits of `instance` that Vendue set, at once, and lets it go. A group that
@@ -423,10 +431,19 @@ impl Host {
     /// what was left behind.
     pub fn release(&mut self, instance: u32) -> Result<(), HostError> {
         let held = self.instances.remove(&instance).ok_or(HostError::UnknownInstance(instance))?;
+        let above = held.above;
+        let released = self.let_go(instance, held);
+        if let Some(owner) = above {
+            self.leave_account(instance, owner);
+        }
+        released
+    }
+
+    /// Lifts the limits of what is held no more.
+    fn let_go(&mut self, instance: u32, held: Instance) -> Result<(), HostError> {
         if let Some(due_ns) = held.due_ns {
             assert!(self.schedule.remove(&(due_ns, instance)), "a due instance has its entry");
         }
-        self.tiers -= usize::from(instance >= TIER_BIT);
         let Instance { mut place, levers, name, .. } = held;
         if !name.is_empty() {
             assert_eq!(self.places.remove(&name), Some(instance), "a held place has its entry");
@@ -508,7 +525,14 @@ impl Host {
             let setting = lever.knob().setting(vrus, vru_size, self.page_bytes);
             self.counters.spared += lever.want(setting, vrus);
         }
+        let above = held.above;
         self.reschedule(instance, now_ns);
+        match above {
+            // Once for all of its instances: see `turn`.
+            Some(owner) if is_tier(owner) => drop(self.unweighed.insert(owner)),
+            Some(account) => self.weigh_account(account, now_ns),
+            None => {}
+        }
         Ok(())
     }
 
@@ -516,6 +540,9 @@ impl Host {
     /// when the next write is due, nanoseconds (not after `now_ns` if the bound was reached), or
     /// `None` if nothing is pending.
     pub fn turn(&mut self, now_ns: u64) -> Option<u64> {
+        while let Some(owner) = self.unweighed.pop_first() {
+            self.weigh_account(owner, now_ns);
+        }
         let mut budget = self.options.writes_per_turn_max.max(1);
         while let Some(&(due_ns, instance)) = self.schedule.first() {
             if due_ns > now_ns || budget == 0 {
@@ -681,8 +708,8 @@ impl Host {
         sample
     }
 
-    /// The limits of `instance`: what is wanted, written and read back. Empty until something is
-    /// wanted, and for an unknown instance.
+    /// The limits of `instance`, or of what [`account_key`] stands for: what is wanted, written and
+    /// read back. Empty until something is wanted, and for what is not held.
     pub fn limits(&self, instance: u32) -> Vec<LimitRow> {
         let levers = self.instances.get(&instance).into_iter().flat_map(|held| &held.levers);
         levers.filter_map(|lever| self.row(instance, lever)).collect()
@@ -705,10 +732,11 @@ impl Host {
             wanted_vru: lever.wanted_vru().into(),
             writes: lever.writes().into(),
             written_at_ns: lever.written_at_ns().into(),
-            instance: instance.into(),
+            instance: (instance % account_key(0)).into(),
             resource: lever.knob().resource() as u8,
             state: state as u8,
-            reserved: [0; 2],
+            of_account: (account_key(0)..tier_key(0)).contains(&instance).into(),
+            of_tier: (instance >= tier_key(0)).into(),
             file: field_cut(&file),
             wanted: shown(Some(wanted)),
             written: shown(lever.written()),
@@ -731,7 +759,7 @@ impl Host {
             failure: fault.failure,
             text: format!(
                 "{}: {} in {place}: {}",
-                called(instance),
+                whose(instance),
                 lever.knob().file(),
                 fault.failure
             ),
@@ -750,6 +778,17 @@ impl Host {
                 move |lever| Some((instance, lever, held.name.as_str(), Lever::fault(lever)?));
             held.levers.iter().filter_map(faulty)
         })
+    }
+}
+
+/// Whose limit it is, in words.
+fn whose(number: u32) -> String {
+    if let Some(tier) = number.checked_sub(tier_key(0)) {
+        return format!("tier {tier}");
+    }
+    match number.checked_sub(account_key(0)) {
+        Some(account) => format!("account {account}"),
+        None => format!("instance {number}"),
     }
 }
 

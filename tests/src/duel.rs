@@ -19,9 +19,9 @@ use vendue_engine::machine::command::{
     Usage,
 };
 use vendue_engine::machine::event::{
-    AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated, InstanceRemoved,
-    Moved, Outbox, PhaseChanged, RateMoved, Resized, SessionOpened, SessionRefused, TierSwap,
-    Uncrossed, Weighted,
+    AccountCapped, AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated,
+    InstanceRemoved, Moved, Outbox, PhaseChanged, RateMoved, Resized, SessionOpened,
+    SessionRefused, TierSwap, Uncrossed, Weighted,
 };
 use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -116,6 +116,7 @@ pub enum Op {
     Swap { session: u8, pair: (u8, u8, u8), vru: u32, id: Id },
     Rate { session: u8, pair: (u8, u8, u8), rates: [[u32; 2]; 3], fixed: bool, id: Id },
     Tier { session: u8, tier: u8, act: u8, capacity: [u32; 2], size: u64, name: u8, id: Id },
+    Cap { session: u8, account: u8, millicores: u32, id: Id },
     Snapshot,
 }
 
@@ -612,6 +613,11 @@ impl Pair {
                 let slot = u32::from(slot);
                 (Request::Close { slot }, own(&CloseSession { slot: slot.into() }))
             }
+            Op::Cap { session, account, millicores, id } => {
+                let (client_id, account) = (self.id(session, id), u32::from(account).into());
+                let m = SetAccountCap { client_id, account, millicores: millicores.into() };
+                (Request::SetAccountCap(m), wire(session.into(), &m))
+            }
             Op::Open { .. } => self.open_session(op),
             _ => self.resolve_admin(op),
         }
@@ -843,6 +849,11 @@ impl Pair {
     fn snapshot(&mut self) -> Result<(), TestCaseError> {
         let bytes = self.room.machine.encode();
         prop_assert!(bytes == self.twin.0.encode(), "the twin's state differs");
+        for (at, row) in (0_u32..).zip(&self.market.accounts) {
+            self.room.apply(ANY, &QueryAccounts { from: at.into() });
+            let cap = self.room.said::<AccountRow>()[0].1.cap_millicores.get();
+            prop_assert_eq!(cap, row.cap_millicores, "cap of {}", at);
+        }
         let restored = Machine::decode(&bytes);
         let restored = restored.map_err(|why| TestCaseError::fail(why.to_string()))?;
         prop_assert!(restored.encode() == bytes, "a restored state encodes otherwise");
@@ -1047,6 +1058,9 @@ impl Pair {
         } else if let Some(m) = event.read::<InstanceRemoved>() {
             self.caps.retain(|&(instance, _), _| instance != m.instance.get());
             Ok(Said::Removed { instance: m.instance.get() })
+        } else if let Some(m) = event.read::<AccountCapped>() {
+            let account = m.account.get() as usize;
+            Ok(Said::Capped { account, millicores: m.millicores.get() })
         } else if let Some(m) = event.read::<SessionOpened>() {
             Ok(Said::Opened {
                 to,

@@ -13,8 +13,8 @@ use vendue_wire::code::{
 };
 use vendue_wire::message::{
     ANY, ANY_BOOK, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
-    NewOrder, RemoveInstance, Replace, SetBid, SetPhase, SetRate, SetTier, SwapTiers, U32,
-    Withdraw,
+    NewOrder, RemoveInstance, Replace, SetAccountCap, SetBid, SetPhase, SetRate, SetTier,
+    SwapTiers, U32, Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -131,6 +131,8 @@ pub struct Account {
     pub name: [u8; 32],
     /// Micro-units not held for orders.
     pub free: i128,
+    /// Thousandths of a processor for its instances together, 0: as many as they like.
+    pub cap_millicores: u32,
 }
 
 /// A VM or container.
@@ -227,6 +229,7 @@ pub enum Request {
     SwapTiers(SwapTiers),
     SetRate(SetRate),
     SetTier(SetTier),
+    SetAccountCap(SetAccountCap),
     Tick,
     Usage { instance: u32, resource: usize, used: u64 },
     Open { number: u64, account: u32, instance: u32, role: Role, cancel_on_disconnect: bool },
@@ -309,6 +312,10 @@ pub enum Said {
     },
     Removed {
         instance: u32,
+    },
+    Capped {
+        account: usize,
+        millicores: u32,
     },
     Opened {
         to: u32,
@@ -525,6 +532,7 @@ impl Market {
             Request::SwapTiers(m) => (SwapTiers::KIND, m.client_id.get()),
             Request::SetRate(m) => (SetRate::KIND, m.client_id.get()),
             Request::SetTier(m) => (SetTier::KIND, m.client_id.get()),
+            Request::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
             _ => unreachable!("not a session's request"),
         };
         if self.sessions[who.session as usize].role != Role::Operator {
@@ -544,6 +552,7 @@ impl Market {
             Request::SwapTiers(m) => self.swap_tiers(m),
             Request::SetRate(m) => self.set_rate(m),
             Request::SetTier(m) => self.set_tier(m, who.time_ns),
+            Request::SetAccountCap(m) => self.cap(m.account.get() as usize, m.millicores.get()),
             _ => unreachable!("matched above"),
         };
         let result = result.map(|value| {
@@ -598,6 +607,7 @@ impl Market {
             buys_from: m.buys_from.get(),
             name: m.name,
             free: 0,
+            cap_millicores: 0,
         });
         Ok(self.accounts.len() as i128 - 1)
     }
@@ -1280,6 +1290,16 @@ impl Market {
             1 => Err(Reject::WrongTierState),
             _ => Err(Reject::UnknownTier),
         }
+    }
+
+    fn cap(&mut self, account: usize, millicores: u32) -> Result<i128, Reject> {
+        let row = self.accounts.get_mut(account).ok_or(Reject::UnknownAccount)?;
+        if matches!(millicores, 1..=9 | 65_536_001..) {
+            return Err(Reject::BadQuantity);
+        }
+        row.cap_millicores = millicores;
+        self.said.push(Said::Capped { account, millicores });
+        Ok(millicores.into())
     }
 
     fn set_phase(&mut self, who: &Caller, m: &SetPhase) -> Result<i128, Reject> {

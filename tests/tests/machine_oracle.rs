@@ -117,11 +117,19 @@ fn admin(world: &World) -> impl Strategy<Value = Op> + use<> {
                 Op::Bid { session, instance, resource, bid_milli, id }
             },
         ),
+        1 => (session(), 0..world.accounts_max as u8 + 1, cap(), id()).prop_map(
+            |(session, account, millicores, id)| Op::Cap { session, account, millicores, id },
+        ),
         6 => (session(), instance, 0..4_u8, size(), id())
             .prop_map(|(session, instance, resource, amount, id)| {
                 Op::Grant { session, instance, resource, amount, id }
             }),
     ]
+}
+
+/// Caps of accounts, within their bounds and not.
+fn cap() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 0..4000_u32, 1 => 65_535_999..65_536_002_u32, 1 => any::<u32>()]
 }
 
 /// Mostly usual bids.

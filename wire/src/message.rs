@@ -18,9 +18,6 @@ pub const ANY_BOOK: u16 = u16::MAX;
 pub const NAME_BYTES: usize = 32;
 /// Bytes of an instance's place on the host (a cgroup path), zero-padded UTF-8.
 pub const PLACE_BYTES: usize = 192;
-/// Bit of [`LimitRow::instance`]: what all instances of a tier may use together. The rest is the
-/// tier's number; no instance has so high a one.
-pub const TIER_BIT: u32 = 1 << 31;
 /// Price levels a side that a depth row or the board holds.
 pub const DEPTH_LEVELS: usize = 10;
 /// Least bid of an instance, milli-credits a VRU-second.
@@ -364,6 +361,16 @@ messages! {
         reserved: u8,
         /// To define: unique name. Otherwise empty.
         name: [u8; NAME_BYTES],
+    }
+    /// Caps what the account's instances use of processors together, as far as they live below its
+    /// group: section 7. [`Done`] holds the cap.
+    0x2b SetAccountCap {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Account number.
+        account: U32,
+        /// Thousandths of a processor, 10 to 65,536,000; 0 for no cap.
+        millicores: U32,
     }
     /// Swaps capacity, and the pool's credits that go with it, from a tier to another at the rate in
     /// force. [`Done`] holds the VRUs that arrived.
@@ -871,10 +878,12 @@ messages! {
         instances: U32,
         /// Name.
         name: [u8; NAME_BYTES],
+        /// Thousandths of a processor that its instances may use together, 0 for no cap.
+        cap_millicores: U32,
         /// Group.
         group: u8,
         /// Zero.
-        reserved: [u8; 7],
+        reserved: [u8; 3],
     }
     /// An instance.
     0xb4 InstanceRow {
@@ -1037,14 +1046,16 @@ messages! {
         writes: U64,
         /// Nanoseconds since 1970 UTC of the last write, 0 if none.
         written_at_ns: U64,
-        /// Instance, or [`TIER_BIT`] and a tier.
+        /// Instance, account or tier.
         instance: U32,
         /// A [`crate::code::Resource`].
         resource: u8,
         /// 0 pending, 1 in force (read back), 2 refused, 3 drifted, 4 gone, 5 dry run.
         state: u8,
-        /// Zero.
-        reserved: [u8; 2],
+        /// 1: of the group that an account's instances live below; `instance` is the account.
+        of_account: u8,
+        /// 1: of the group that a tier's instances live below; `instance` is the tier.
+        of_tier: u8,
         /// File written, e.g. `cpu.max`.
         file: [u8; 16],
         /// Text wanted in the file.

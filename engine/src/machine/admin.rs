@@ -21,7 +21,7 @@ impl Machine {
         }
     }
 
-    fn known_account(&self, account: U32) -> Result<u16, Reject> {
+    pub(super) fn known_account(&self, account: U32) -> Result<u16, Reject> {
         if account.get() < self.accounts_used {
             Ok(account.get() as u16)
         } else {
@@ -45,7 +45,7 @@ impl Machine {
             buys_from: m.buys_from.get(),
             name: m.name,
             group: m.group.into(),
-            instances: 0,
+            ..Account::FREE
         };
         self.accounts_used += 1;
         self.use_client_id(env, client_id);
@@ -150,7 +150,7 @@ impl Machine {
         let event = InstanceCreated {
             instance: u32::from(instance).into(),
             tier: row.tier.into(),
-            reserved: 0.into(),
+            account: row.account.into(),
             place: row.place,
         };
         out.push(ANY, &event);

@@ -194,6 +194,7 @@ pub enum Command<'a> {
     SwapTiers(&'a SwapTiers, Resource),
     SetRate(&'a SetRate, Resource),
     SetTier(&'a SetTier),
+    SetAccountCap(&'a SetAccountCap),
     Genesis(&'a Genesis),
     DefineBook(&'a DefineBook, Resource),
     DefineCredits(&'a DefineCredits, Resource),
@@ -331,6 +332,7 @@ impl Command<'_> {
             Command::SwapTiers(m, _) => (SwapTiers::KIND, m.client_id.get()),
             Command::SetRate(m, _) => (SetRate::KIND, m.client_id.get()),
             Command::SetTier(m) => (SetTier::KIND, m.client_id.get()),
+            Command::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
             _ => (0, 0),
         }
     }
@@ -429,6 +431,7 @@ fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             };
             Ok(Command::SetPhase(message, phase))
         }
+        SetAccountCap::KIND => Ok(Command::SetAccountCap(body(bytes)?)),
         _ => parse_exchange(kind, bytes),
     }
 }

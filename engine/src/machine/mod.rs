@@ -7,11 +7,12 @@
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
 //! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`exchange`], [`tiers`],
-//! [`admin`], [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! [`admin`], [`cap`], [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
 //! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
 pub mod auction;
+pub mod cap;
 pub mod command;
 pub mod config;
 pub mod credits;
@@ -152,7 +153,7 @@ impl Machine {
         genesis.check()?;
         let (accounts, instances) = (genesis.accounts_max.get(), genesis.instances_max.get());
         let orders = genesis.orders_max.get();
-        let account = Account { sells_to: 0, buys_from: 0, name: [0; 32], group: 0, instances: 0 };
+        let account = Account::FREE;
         Ok(Machine {
             genesis: *genesis,
             books: Vec::new(),
@@ -188,8 +189,7 @@ impl Machine {
 
     /// An outbox that the largest answer of this machine fits.
     pub fn outbox(&self) -> Outbox {
-        let genesis = &self.genesis;
-        Outbox::new(Outbox::capacity_for(genesis.orders_max.get(), genesis.instances_max.get()))
+        Outbox::new(Outbox::capacity_for(&self.genesis))
     }
 
     /// The bounds it was made with.
@@ -375,6 +375,7 @@ impl Machine {
             Command::SwapTiers(m, resource) => self.swap_tiers(env, m, *resource, out),
             Command::SetRate(m, resource) => self.set_rate(env, m, *resource, out),
             Command::SetTier(m) => self.set_tier(env, m, out),
+            Command::SetAccountCap(m) => self.set_account_cap(env, m, out),
             _ => Err(Reject::NotPermitted),
         }
     }

@@ -106,8 +106,9 @@ impl Machine {
                 account: (at as u32).into(),
                 instances: row.instances.into(),
                 name: row.name,
+                cap_millicores: row.cap_millicores.into(),
                 group: row.group as u8,
-                reserved: [0; 7],
+                reserved: [0; 3],
             };
             out.push(env.connection, &answer);
         }

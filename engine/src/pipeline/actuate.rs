@@ -5,8 +5,10 @@ use super::record::{Arrival, Delivery, TO_CONNECTION, take};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::machine::command;
-use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved, Resized, Weighted};
-use hvctl::host::Host;
+use crate::machine::event::{
+    AccountCapped, Asked, Entitled, InstanceCreated, InstanceRemoved, Resized, Weighted,
+};
+use hvctl::host::{Host, account_key, tier_key};
 use hvctl::limit::Device;
 use hvctl::meter::Usage;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vendue_wire::code::{RESOURCES, Resource};
 use vendue_wire::frame::{self, FRAME_BYTES_MAX};
-use vendue_wire::message::{ANY, Body, LimitRow, QueryEnd, TIER_BIT, text};
+use vendue_wire::message::{ANY, Body, LimitRow, QueryEnd, text};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -180,6 +182,11 @@ impl Actuate {
                     self.resize(resized);
                 }
             }
+            AccountCapped::KIND => {
+                if let Ok(capped) = AccountCapped::ref_from_bytes(body) {
+                    self.cap(capped);
+                }
+            }
             Asked::KIND => {
                 if let Ok(asked) = Asked::ref_from_bytes(body) {
                     self.answer(asked);
@@ -194,7 +201,8 @@ impl Actuate {
         let place = text(&created.place);
         self.metered.insert(instance, Metered { at_ns: self.clock.now_ns(), ..Metered::default() });
         self.faults.remove(&instance);
-        if let Err(error) = self.host.adopt(instance, tier, place, &self.devices) {
+        let whose = (instance, created.account.get().into());
+        if let Err(error) = self.host.adopt(whose, tier, place, &self.devices) {
             self.faults.insert(
                 instance,
                 format!("instance {instance} is traded but not limited: {error}"),
@@ -235,7 +243,7 @@ impl Actuate {
     fn resize(&mut self, resized: &Resized) {
         let Some(resource) = Resource::from_u8(resized.resource) else { return };
         let (tier, now) = (resized.tier.get(), self.clock.now_ns());
-        let number = TIER_BIT | u32::from(tier);
+        let number = tier_key(tier);
         let capacity = (resized.capacity_vru.get(), resized.vru_size.get());
         if capacity.0 == 0 {
             // Deleted: the first of its resources says it.
@@ -252,6 +260,15 @@ impl Actuate {
             Err(error) => {
                 self.faults.insert(number, format!("tier {tier} is not limited: {error}"));
             }
+        }
+    }
+
+    fn cap(&mut self, capped: &AccountCapped) {
+        let (account, millicores) = (capped.account.get(), capped.millicores.get());
+        self.faults.remove(&account_key(account));
+        if let Err(error) = self.host.cap(account, millicores.into(), self.clock.now_ns()) {
+            let text = format!("account {account} is not capped: {error}");
+            self.faults.insert(account_key(account), text);
         }
     }
 
@@ -283,6 +300,7 @@ impl Actuate {
         self.health.limits_drifted.set(counters.drifted);
         let mut texts: Vec<String> =
             self.host.faults().into_iter().map(|fault| fault.text).collect();
+        texts.extend(self.host.outside());
         texts.extend(self.faults.values().take(16).cloned());
         self.health.restate("limits", &texts);
     }
@@ -294,8 +312,8 @@ impl Actuate {
         let from = asked.from.get() as u32;
         // The machine has found the one instance that may be shown, and the next.
         let to = if asked.narrow == 1 { from } else { u32::MAX };
-        let instances = self.metered.range(from..=to).map(|(at, _)| at);
-        for &instance in instances.chain(self.tiers.range(from..=to)) {
+        let instances = self.metered.range(from..=to).map(|(&at, _)| at);
+        for instance in instances.chain(self.host.accounts(from..=to)) {
             if rows.len() >= PAGE {
                 next = instance.into();
                 break;

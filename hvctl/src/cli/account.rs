@@ -32,6 +32,25 @@ pub enum AccountCommand {
     Deposit(Payment),
     /// Pay free funds out
     Withdraw(Payment),
+    /// Cap what its instances use of processors together, or lift the cap
+    ///
+    /// Binds the instances that are launched once it is capped, in a group of the account's own; the
+    /// daemon says of which others it does not. See `hvctl limits` for what is in force.
+    Cap {
+        /// Account, by name or number
+        account: String,
+        /// Thousandths of a processor, or none
+        #[arg(value_parser = parse_cap)]
+        millicores: u32,
+    },
+}
+
+fn parse_cap(text: &str) -> Result<u32, String> {
+    match (text, text.parse()) {
+        ("none", _) => Ok(0),
+        (_, Ok(millicores @ 10..=65_536_000)) => Ok(millicores),
+        _ => Err("write 10 to 65536000 thousandths of a processor, or none".to_owned()),
+    }
 }
 
 /// Funds in or out.
@@ -73,7 +92,21 @@ pub fn run(command: &AccountCommand, reach: &Reach, out: &mut Output) -> Result<
         }
         AccountCommand::Deposit(payment) => pay(payment, true, reach, out),
         AccountCommand::Withdraw(payment) => pay(payment, false, reach, out),
+        AccountCommand::Cap { account, millicores } => {
+            let mut door = reach.acting(Who::OPERATOR)?;
+            let number = find_account(account, &accounts(&mut door)?)?;
+            let (client_id, millicores) = (door.next_client_id().into(), (*millicores).into());
+            door.call(&SetAccountCap { client_id, account: number.into(), millicores })?;
+            let object = json!({ "account": number, "cap_millicores": millicores.get() });
+            let shown = cap(millicores.get());
+            Ok(out.say(&object, &format!("account {account} has the cap {shown}"))?)
+        }
     }
+}
+
+/// A cap for people.
+fn cap(millicores: u32) -> String {
+    if millicores == 0 { "none".to_owned() } else { format!("{millicores}m") }
 }
 
 fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
@@ -86,6 +119,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
         left("SELLS TO"),
         left("BUYS FROM"),
         right("INSTANCES"),
+        right("CAP"),
     ]);
     for row in accounts(door)? {
         list.object(&json!({
@@ -97,6 +131,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
             "sells_to": format!("{:#x}", row.sells_to.get()),
             "buys_from": format!("{:#x}", row.buys_from.get()),
             "instances": row.instances.get(),
+            "cap_millicores": row.cap_millicores.get(),
         }))?;
         list.cells(vec![
             row.account.to_string(),
@@ -107,6 +142,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
             groups(row.sells_to.get()),
             groups(row.buys_from.get()),
             row.instances.to_string(),
+            cap(row.cap_millicores.get()),
         ]);
     }
     Ok(list.show()?)

@@ -109,6 +109,7 @@ fn amount_key(what: &str) -> Option<&'static str> {
             Some("number")
         }
         "mass cancel" => Some("count"),
+        "cap" => Some("millicores"),
         _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! `hvctl limits`: what each instance's and each tier's limits should be, were written as, and read back as.
+//! `hvctl limits`: what the limits of each instance, of each capped account and of each tier should
+//! be, were written as, and read back as.
 
 use super::door::{Reach, Trouble};
 use super::names::{Directory, find_instance, resource};
@@ -36,11 +37,17 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
         right("WRITES"),
         left("LAST WRITE"),
     ]);
-    let wanted = |row: &&LimitRow| only.is_none_or(|only| row.instance.get() == only);
+    let wanted =
+        |row: &&LimitRow| only.is_none_or(|only| is_instance(row) && row.instance.get() == only);
     for row in rows.iter().filter(wanted) {
+        let number = row.instance.get();
+        let instance = is_instance(row).then_some(number);
+        let account = (row.of_account == 1).then_some(number);
+        let tier = (row.of_tier == 1).then_some(number);
         list.object(&json!({
-            "instance": Some(row.instance.get()).filter(|&number| number < TIER_BIT),
-            "tier": row.instance.get().checked_sub(TIER_BIT),
+            "instance": instance,
+            "account": account,
+            "tier": tier,
             "resource": resource(row.resource),
             "wanted_vru": row.wanted_vru.get(),
             "file": text(&row.file),
@@ -56,9 +63,10 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
             text => text.trim_end().to_owned(),
         };
         list.cells(vec![
-            match row.instance.get().checked_sub(TIER_BIT) {
-                Some(tier) => format!("tier {}", names.tier(tier as u16)),
-                None => names.instance(row.instance.get()),
+            match (account, tier) {
+                (Some(account), _) => format!("account {}", names.account(account)),
+                (_, Some(tier)) => format!("tier {}", names.tier(tier as u16)),
+                _ => names.instance(number),
             },
             resource(row.resource),
             row.wanted_vru.to_string(),
@@ -72,6 +80,11 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
         ]);
     }
     Ok(list.show()?)
+}
+
+/// True if it is an instance's own.
+fn is_instance(row: &LimitRow) -> bool {
+    row.of_account == 0 && row.of_tier == 0
 }
 
 /// A limit's state as one word, or as two.

@@ -76,7 +76,7 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=9_u8)? {
+    Ok(match bytes.int_in_range(0..=10_u8)? {
         9 => Op::Tier {
             session,
             tier: bytes.int_in_range(0..=3)?,
@@ -103,6 +103,7 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
             fixed: bytes.arbitrary()?,
             id,
         },
+        10 => Op::Cap { session, account, millicores: bytes.arbitrary()?, id },
         6 => Op::Phase {
             session,
             book: bytes.int_in_range(0..=3)?,
