@@ -13,14 +13,18 @@
 //! - State and desk after a restart are those of an uninterrupted run of the journal's commands.
 //! - No client is told anything twice, differently, or with a gap; what was carried out stays so,
 //!   what was said never to have happened does not happen later.
+//! - A subscriber is told every trade and every balance that changed, once and in order, whatever is
+//!   cut or crashes: what all records of the journal did, and nothing else.
 //! - Funds and credits are conserved, and the funds are those that were paid in.
 //! - When everything is mended, everything comes to rest: nobody waits for ever.
 
 pub mod disk;
+pub mod listener;
 pub mod peer;
 
 use crate::chance::Chance;
 use disk::{BrokenDisk, Fault, Lie, SimDisk, Tear};
+use listener::{Ledgers, Listener};
 use peer::{ACCOUNTS, Peer, Stage};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,6 +50,8 @@ const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
 const PEERS: u64 = 4;
 /// Times a restart is tried while power and devices fail.
 const RESTARTS_MAX: u32 = 20;
+/// Records that subscribers may not have been told of yet when everything is at rest: time passes.
+const TOLD_LATER_MAX: u64 = 40;
 /// Rounds in which everything must come to rest.
 const REST_ROUNDS: u32 = 20_000;
 
@@ -178,6 +184,7 @@ struct World {
     _home: tempfile::TempDir,
     room: Option<Room>,
     peers: Vec<Peer>,
+    listener: Listener,
     /// What the journal has called durable.
     durable: u64,
     /// Chain values by sequence, as the log had them.
@@ -236,8 +243,11 @@ impl World {
         let hands = Arc::new(Hands::at(BEGIN_NS));
         let access = Access::load(&config.access).expect("a table of grants");
         let peers = (1..=PEERS).map(|number| Peer::new(number, Chance::new(chance.draw())));
+        let peers = peers.collect();
+        let loses = config.journal.sync != SyncKey::Always;
         World {
-            peers: peers.collect(),
+            peers,
+            listener: Listener::new(Chance::new(chance.draw()), loses),
             chance,
             options,
             weather,
@@ -341,7 +351,7 @@ impl World {
             // A thread is not scheduled, or a device is slow.
             self.stalled = (self.chance.below(5), step + self.chance.below(150));
         }
-        let at = self.chance.below(22);
+        let at = self.chance.below(24);
         let Some(room) = &mut self.room else { return Ok(()) };
         let stages = &mut room.stages;
         let (name, moved) = match at / 4 {
@@ -352,6 +362,7 @@ impl World {
             3 => ("journal", stages.journal.turn()),
             4 => ("publish", stages.publish.turn()),
             _ if at == 20 => ("actuate", stages.actuate.turn()),
+            _ if at > 21 => ("herald", stages.herald.turn()),
             _ => ("clerk", stages.clerk.turn()),
         };
         if moved {
@@ -361,7 +372,13 @@ impl World {
     }
 
     fn carry(&mut self, step: u64) -> Result<(), String> {
-        let at = self.chance.below(PEERS) as usize;
+        let at = self.chance.below(PEERS + 1) as usize;
+        if at == PEERS as usize {
+            if self.listener.carry(false)? {
+                self.note(|| format!("{step}: bytes of the listener"));
+            }
+            return Ok(());
+        }
         if self.peers[at].carry(false)? {
             self.note(|| format!("{step}: bytes of peer {}", at + 1));
         }
@@ -370,6 +387,13 @@ impl World {
 
     fn act(&mut self, step: u64) {
         let at = self.chance.below(PEERS) as usize;
+        if self.chance.below(8) == 0 {
+            self.listener.connect(&self.config.gateway.unix);
+            if self.chance.below(self.weather.cut_one_in) == 0 {
+                self.listener.cut();
+            }
+            return;
+        }
         let (cut, beat) =
             (self.chance.below(self.weather.cut_one_in) == 0, self.chance.below(30) == 0);
         let peer = &mut self.peers[at];
@@ -641,8 +665,13 @@ impl World {
                 (lied[0] || power(log)) && (lied[1] || power(mirror))
             }
             // What only the side that lied has was never acknowledged, but nobody can know.
-            StartError::Recover(RecoverError::Stale { last, damage, .. }) => {
-                (*last >= durable || !self.syncs()) && (lied != [false; 2] || power(damage))
+            StartError::Recover(RecoverError::Stale { dir, last, damage }) => {
+                // Two devices at once: this one lied, and power took the middle of a flush from the
+                // other.
+                let stale = usize::from(*dir != self.dirs.journal);
+                let both = lied[stale] && (lied[1 - stale] || power(damage));
+                let unknown = *last >= durable || !self.syncs();
+                both || unknown && (lied != [false; 2] || power(damage))
             }
             StartError::Recover(error) => !mirrored && power(error),
             _ => false,
@@ -778,6 +807,8 @@ impl World {
             let Some(room) = &mut self.room else { return Err("no daemon".to_owned()) };
             turn_gateway(&mut room.stages);
             turn_core(&mut room.stages, &self.disk);
+            self.listener.connect(&self.config.gateway.unix);
+            self.listener.carry(true)?;
             for peer in &mut self.peers {
                 peer.carry(true)?;
                 if peer.stage == Stage::Down {
@@ -787,7 +818,10 @@ impl World {
             }
             self.look()?;
             self.hands.pass(Duration::from_millis(1));
-            if round > 50 && self.peers.iter().all(Peer::is_settled) && self.is_quiet() {
+            // A journal that its device lied about may be unreadable, and then nobody is told more.
+            let told = self.listener.told_through() + TOLD_LATER_MAX >= self.durable
+                || self.disk.lied()[0];
+            if round > 50 && told && self.peers.iter().all(Peer::is_settled) && self.is_quiet() {
                 return Ok(());
             }
             if round % 400 == 399 {
@@ -834,8 +868,12 @@ impl World {
     /// The journal holds what clients asked for, and nothing else.
     fn check_trail(&mut self) -> Result<(), String> {
         let (peers, durable, mut wrong) = (&self.peers, self.durable, None);
+        let (mut ledgers, mut told) = (Ledgers::default(), Ok(()));
         let mut state = State::empty(1024);
-        let read = state.advance(&self.dirs, durable, Verify::Trail, |machine, record, _| {
+        let read = state.advance(&self.dirs, durable, Verify::Trail, |machine, record, outbox| {
+            if told.is_ok() {
+                told = ledgers.check(&self.listener, record.sequence, machine, outbox);
+            }
             let (arrival, body) = split::<Arrival>(record.body);
             let Some(number) = machine.session_number(arrival.session.get()) else { return true };
             let peer = &peers[number as usize - 1];
@@ -850,6 +888,7 @@ impl World {
             read.err()
         );
         holds!(wrong.is_none(), "record and peer {wrong:?}: nobody asked for this");
+        told?;
         Ok(())
     }
 
@@ -893,7 +932,8 @@ fn turn_gateway(stages: &mut Stages<SimDisk>) -> bool {
 
 fn turn_core(stages: &mut Stages<SimDisk>, disk: &SimDisk) -> bool {
     let core = stages.sequence.turn() | stages.execute.turn();
-    core | stages.journal.turn() | stages.actuate.turn() | stages.clerk.turn() | disk.run_asides()
+    let aside = stages.clerk.turn() | stages.herald.turn() | disk.run_asides();
+    core | stages.journal.turn() | stages.actuate.turn() | aside
 }
 
 fn turn_until_quiet(room: &mut Room, disk: &SimDisk) {

@@ -19,13 +19,13 @@ pub const ACCOUNTS: u32 = 3;
 
 /// A connection: bytes on their way in both directions.
 #[derive(Debug)]
-struct Link {
+pub(super) struct Link {
     stream: UnixStream,
-    out: VecDeque<u8>,
-    inbound: Vec<u8>,
+    pub(super) out: VecDeque<u8>,
+    pub(super) inbound: Vec<u8>,
     /// Bytes that have arrived at the client and hold no whole frame yet.
     arrived: Vec<u8>,
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 /// How far the session is.
@@ -121,17 +121,7 @@ impl Peer {
 
     /// Connects and sends the logon; nothing if the daemon does not listen.
     pub fn connect(&mut self, socket: &Path) {
-        let Ok(stream) = UnixStream::connect(socket) else { return };
-        if stream.set_nonblocking(true).is_err() {
-            return;
-        }
-        let link = Link {
-            stream,
-            out: VecDeque::new(),
-            inbound: Vec::new(),
-            arrived: Vec::new(),
-            ended: false,
-        };
+        let Some(link) = Link::connect(socket) else { return };
         self.link = Some(link);
         self.stage = Stage::Opening;
         let mut logon = Logon::zeroed();
@@ -602,8 +592,16 @@ fn read<M: Body>(frame: &Frame<'_>) -> Result<M, String> {
 }
 
 impl Link {
+    /// A connection, if the daemon listens.
+    pub(super) fn connect(socket: &Path) -> Option<Link> {
+        let stream = UnixStream::connect(socket).ok()?;
+        stream.set_nonblocking(true).ok()?;
+        let (out, inbound, arrived) = (VecDeque::new(), Vec::new(), Vec::new());
+        Some(Link { stream, out, inbound, arrived, ended: false })
+    }
+
     /// Lets bytes arrive at the daemon: some, cut anywhere.
-    fn carry_out(&mut self, chance: &mut Chance, all: bool) -> bool {
+    pub(super) fn carry_out(&mut self, chance: &mut Chance, all: bool) -> bool {
         if self.out.is_empty() {
             return false;
         }
@@ -617,7 +615,7 @@ impl Link {
     }
 
     /// Lets bytes arrive at the client: some, cut anywhere.
-    fn carry_in(&mut self, chance: &mut Chance, all: bool) -> bool {
+    pub(super) fn carry_in(&mut self, chance: &mut Chance, all: bool) -> bool {
         let mut bytes = [0; 8192];
         loop {
             match self.stream.read(&mut bytes) {
@@ -641,7 +639,7 @@ impl Link {
     }
 
     /// The whole frames that have arrived.
-    fn frames(&mut self) -> Result<Vec<Vec<u8>>, String> {
+    pub(super) fn frames(&mut self) -> Result<Vec<Vec<u8>>, String> {
         let mut frames = Vec::new();
         while let Some(frame) = Frame::parse(&self.arrived).map_err(|error| error.to_string())? {
             let length = frame.len();
