@@ -120,6 +120,30 @@ fn admin(world: &World) -> impl Strategy<Value = Op> + use<> {
             .prop_map(|(session, instance, resource, amount, id)| {
                 Op::Grant { session, instance, resource, amount, id }
             }),
+        4 => limits(world),
+    ]
+}
+
+/// Whom accounts may trade with, and how much; what operators do about their orders and trades.
+fn limits(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let account = 0..world.accounts_max as u8 + 1;
+    let mask = || prop_oneof![5 => Just(0xff_u8), 3 => any::<u8>()];
+    let whom = (0..8_u8, mask(), mask(), proptest::bool::weighted(0.9));
+    let credits = world.asks.1.saturating_mul(5);
+    let worth = world.asks.1.saturating_mul(world.asks.0);
+    let position = (world.credits / 200).min(u32::MAX.into()) as u32;
+    let most = [credits, credits, worth, position]
+        .map(|most| proptest::option::weighted(0.4, prop_oneof![5 => 0..=most, 1 => any::<u32>()]));
+    let cancel = (session(), account.clone(), proptest::option::of(0..4_u8), 0..3_u8, id());
+    prop_oneof![
+        6 => (session(), account, whom, most, id()).prop_map(
+            |(session, account, whom, most, id)| Op::Limits { session, account, whom, most, id },
+        ),
+        1 => cancel.prop_map(|(session, account, book, side, id)| {
+            Op::CancelAccount { session, account, book, side, id }
+        }),
+        6 => (session(), 0..9_u8, id())
+            .prop_map(|(session, back, id)| Op::Reverse { session, back, id }),
     ]
 }
 
@@ -199,7 +223,7 @@ fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
     });
     let met = met.into_inner();
     println!("seed {seed}: {} commands, {} trades", met.commands, met.trades);
-    println!("{} trades of auctions", met.auctioned);
+    println!("{} trades of auctions, {} reversed", met.auctioned, met.reversed);
     println!("{:?} {}", met.rejects, met.accepted);
     if let Err(failure) = outcome {
         panic!("seed {seed}: {failure}");
@@ -233,6 +257,11 @@ const REJECTS: &[Reject] = &[
     Reject::SessionsFull,
     Reject::BookHalted,
     Reject::BookInCall,
+    Reject::UnknownTrade,
+    Reject::AlreadyReversed,
+    Reject::OrderValueLimit,
+    Reject::WindowLimit,
+    Reject::PositionLimit,
 ];
 
 #[test]
@@ -242,9 +271,12 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
         REJECTS.iter().filter(|code| !met.rejects.contains_key(&(**code as u8))).collect();
     assert!(missing.is_empty(), "the generator never met {missing:?}");
     assert!(met.auctioned * 1000 > met.commands, "only {} trades of auctions", met.auctioned);
-    let reasons = CancelReason::InstanceRemoved as u8;
-    let reasons: Vec<_> = (0..=reasons).filter(|reason| !met.cancels.contains(reason)).collect();
-    assert!(reasons.is_empty(), "the generator never met cancels for reasons {reasons:?}");
+    let never: Vec<_> = CancelReason::ALL
+        .iter()
+        .filter(|reason| !met.cancels.contains(&(**reason as u8)))
+        .collect();
+    assert!(never.is_empty(), "the generator never met cancels for reasons {never:?}");
+    assert!(met.reversed * 1000 > met.commands, "only {} trades were reversed", met.reversed);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn line(notice: &Notice) -> Option<Line> {
             let of = format!("credits {} {resource}", m.instance);
             (place, of, m.change_millicredits.get() as i64, m.balance_millicredits.get())
         }
-        Notice::CaughtUp(_) | Notice::Ended(..) => return None,
+        Notice::Reversed(_) | Notice::CaughtUp(_) | Notice::Ended(..) => return None,
     })
 }
 

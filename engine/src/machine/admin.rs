@@ -5,6 +5,7 @@ use super::command::Envelope;
 use super::config::RESOURCES;
 use super::event::{InstanceCreated, InstanceRemoved, Outbox};
 use super::ledger::pocket;
+use super::limits::Limits;
 use super::shares::Stake;
 use super::tables::{Account, Instance};
 use vendue_wire::code::{CancelReason, Reject, Resource, Role};
@@ -21,7 +22,7 @@ impl Machine {
         }
     }
 
-    fn known_account(&self, account: U32) -> Result<u16, Reject> {
+    pub(super) fn known_account(&self, account: U32) -> Result<u16, Reject> {
         if account.get() < self.accounts_used {
             Ok(account.get() as u16)
         } else {
@@ -47,6 +48,7 @@ impl Machine {
             group: m.group.into(),
             instances: 0,
         };
+        self.limits[used] = Limits::none(m.sells_to.get(), m.buys_from.get());
         self.accounts_used += 1;
         self.use_client_id(env, client_id);
         self.report_done(env, CreateAccount::KIND, client_id, used as u64, out);
@@ -102,7 +104,11 @@ impl Machine {
         self.instances[slot] = Instance {
             baseline_vru: m.baseline_vru.map(U32::get),
             live: 1,
-            bursting: 0,
+            bursting: if self.limits[usize::from(account)].are_set() {
+                Instance::LIMITED
+            } else {
+                0
+            },
             tier: m.tier.get(),
             account,
             name: m.name,
@@ -169,6 +175,7 @@ impl Machine {
         let own = |_: &Machine, owner| owner == instance;
         self.cancel_where(env, CancelReason::InstanceRemoved, out, own, |_| true);
         self.slab.forget(instance);
+        self.orphan_trades(instance);
         for &resource in Resource::ALL {
             let at = usize::from(self.book_of[usize::from(row.tier)][resource as usize]);
             if let Some(book) = self.books.get_mut(at) {

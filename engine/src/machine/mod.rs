@@ -6,8 +6,8 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`admin`], [`sessions`],
-//! [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`admin`], [`limits`],
+//! [`reversal`], [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
 //! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
@@ -19,11 +19,13 @@ pub mod event;
 pub mod expiry;
 pub mod ladder;
 pub mod ledger;
+pub mod limits;
 pub mod matching;
 pub mod orders;
 pub mod phase;
 pub mod query;
 pub mod queue;
+pub mod reversal;
 pub mod sessions;
 pub mod shares;
 pub mod slab;
@@ -37,14 +39,16 @@ use config::{BoundsError, RESOURCES, TIERS_MAX};
 use event::Outbox;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger};
+use limits::Limits;
 use orders::Fees;
 use phase::Schedule;
+use reversal::Kept;
 use shares::{Round, Stake};
 use slab::{Node, Slab, foresee};
 use std::hint::select_unpredictable;
 use tables::{Account, Book, Instance, Session};
-use vendue_wire::code::{Phase, Reject, Resource, Side};
-use vendue_wire::message::{ANY, Body, Cancel, NewOrder, Rejected};
+use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
+use vendue_wire::message::{ANY, Body, Cancel, NewOrder, PEER_BYTES, Rejected};
 
 const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
 
@@ -61,10 +65,14 @@ pub struct Machine {
     book_of: Vec<[u16; RESOURCES]>,
     accounts: Box<[Account]>,
     accounts_used: u32,
+    /// What each account may do.
+    limits: Box<[Limits]>,
     instances: Box<[Instance]>,
     /// Account of each instance, dense because every fill reads it.
     owner: Box<[u16]>,
     sessions: Box<[Session]>,
+    /// What the peer that opened each session last is known as.
+    peers: Box<[[u8; PEER_BYTES]]>,
     ledger: Ledger,
     /// What each book's credits are worth, and its rounds of measured use.
     rules: Vec<DefineCredits>,
@@ -74,6 +82,8 @@ pub struct Machine {
     slab: Slab,
     expiry: expiry::Expiry,
     trades: u64,
+    /// The newest trades, by the low bits of their numbers.
+    kept: Box<[Kept]>,
     fees: Fees,
     /// Room for auctions, no part of the state.
     hall: auction::Hall,
@@ -147,9 +157,11 @@ impl Machine {
             book_of: Vec::new(),
             accounts: vec![account; accounts as usize].into_boxed_slice(),
             accounts_used: 0,
+            limits: vec![Limits::none(0, 0); accounts as usize].into_boxed_slice(),
             instances: vec![Instance::FREE; instances as usize].into_boxed_slice(),
             owner: vec![0; instances as usize].into_boxed_slice(),
             sessions: vec![Session::FREE; genesis.sessions_max.get() as usize].into_boxed_slice(),
+            peers: vec![[0; PEER_BYTES]; genesis.sessions_max.get() as usize].into_boxed_slice(),
             ledger: Ledger::new(accounts, instances),
             rules: Vec::new(),
             rounds: Vec::new(),
@@ -157,6 +169,8 @@ impl Machine {
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
+            kept: vec![Kept::default(); reversal::places(genesis.reversible_trades.get())]
+                .into_boxed_slice(),
             hall: auction::Hall::new(orders, accounts),
             fees: Fees::new(genesis.maker_fee_bps.get().into(), genesis.taker_fee_bps.get().into()),
             sequence: 0,
@@ -242,6 +256,13 @@ impl Machine {
     /// The number that the client of a session's slot chose, if the slot is in use.
     pub fn session_number(&self, slot: u32) -> Option<u64> {
         self.sessions.get(slot as usize).map(|row| row.number).filter(|&number| number != 0)
+    }
+
+    /// The role of the session in a slot, and what the peer that opened it last is known as, if the
+    /// slot is in use.
+    pub fn session_peer(&self, slot: u32) -> Option<(Role, &[u8; PEER_BYTES])> {
+        let row = self.sessions.get(slot as usize).filter(|row| row.number != 0)?;
+        Some((row.role(), &self.peers[slot as usize]))
     }
 
     /// Sessions that were connected when the journal ended, as slots.
@@ -353,6 +374,9 @@ impl Machine {
             Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
             Command::SetBid(m, resource) => self.set_bid(env, m, *resource, out),
             Command::SetPhase(m, phase) => self.set_phase(env, m, *phase, out),
+            Command::CancelAccount(m, side) => self.cancel_account(env, m, *side, out),
+            Command::SetLimits(m) => self.set_limits(env, m, out),
+            Command::ReverseTrade(m) => self.reverse_trade(env, m, out),
             _ => Err(Reject::NotPermitted),
         }
     }

@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 use crate::machine::command::{CloseSession, Tick, Usage};
 use crate::machine::event::{
-    AuctionTrade, Event, Fill, Outbox, PhaseChanged, SessionOpened, Uncrossed,
+    AuctionTrade, Event, Fill, Outbox, PhaseChanged, SessionOpened, TradeReversed, Uncrossed,
 };
 use crate::pipeline::record::{Arrival, split};
 use crate::storage::Record;
@@ -11,10 +11,14 @@ use vendue_wire::code::{Phase, Side};
 use vendue_wire::message::*;
 use zerocopy::FromBytes;
 
+/// Role of what the daemon does itself.
+const NOBODY: u8 = u8::MAX;
+
 /// The rows of one record.
 pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut Vec<AuditRow>) {
     let (arrival, body) = split::<Arrival>(record.body);
     let session = machine.session_number(arrival.session.get()).unwrap_or(0);
+    let peer = machine.session_peer(arrival.session.get());
     let blank = AuditRow {
         sequence: record.sequence.into(),
         time_ns: record.time_ns.into(),
@@ -25,6 +29,8 @@ pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut V
         other_account: ANY.into(),
         other_instance: ANY.into(),
         book: ANY_BOOK.into(),
+        role: peer.map_or(NOBODY, |(role, _)| role as u8),
+        peer: peer.map_or([0; PEER_BYTES], |(_, peer)| *peer),
         ..AuditRow::zeroed()
     };
     if record.kind == Tick::KIND && outbox.is_empty() {
@@ -36,6 +42,9 @@ pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut V
         CloseSession::KIND => out.push(AuditRow { what: field_cut("logoff"), ..blank }),
         Deposit::KIND | Withdraw::KIND | GrantCredits::KIND => {
             out.extend(amount(record.kind, &blank, body, outbox));
+        }
+        SetLimits::KIND | CancelAccount::KIND => {
+            out.extend(of_account(record.kind, &blank, body, outbox));
         }
         _ => {}
     }
@@ -86,6 +95,16 @@ fn amount(kind: u8, blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Option<Au
     }
 }
 
+/// What was done to an account, with the number of its orders that went.
+fn of_account(kind: u8, blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Option<AuditRow> {
+    let amount = outbox.events().find_map(|event| event.read::<Done>())?.value;
+    let (what, account) = match kind {
+        SetLimits::KIND => ("set limits", SetLimits::ref_from_bytes(body).ok()?.account),
+        _ => ("cancel account", CancelAccount::ref_from_bytes(body).ok()?.account),
+    };
+    Some(AuditRow { amount, account, what: field_cut(what), ..*blank })
+}
+
 fn account(machine: &Machine, instance: u32) -> U32 {
     machine.instance(instance).map_or(ANY, |row| row.account.into()).into()
 }
@@ -97,6 +116,12 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
     if let Some(m) = event.read::<AuctionTrade>() {
         let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
         return Some(sale(machine, blank, m.book.get(), (m.price_ticks, m.quantity), parties));
+    }
+    if let Some(m) = event.read::<TradeReversed>() {
+        let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
+        let terms = (m.price_ticks, m.quantity);
+        let what = field_cut(&format!("reversed {}", m.trade));
+        return Some(AuditRow { what, ..sale(machine, blank, m.book.get(), terms, parties) });
     }
     if let Some(row) = book_row(blank, event) {
         return Some(row);
@@ -135,8 +160,11 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
         return Some(AuditRow { code: m.code, what: field_cut("rejected"), ..*blank });
     }
     if let Some(m) = event.read::<SessionOpened>() {
+        let peer = machine.session_peer(event.target);
         return Some(AuditRow {
             session: m.session,
+            role: m.role,
+            peer: peer.map_or([0; PEER_BYTES], |(_, peer)| *peer),
             account: m.account,
             instance: m.instance,
             what: field_cut("logon"),
