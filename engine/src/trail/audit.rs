@@ -110,18 +110,8 @@ fn account(machine: &Machine, instance: u32) -> U32 {
 }
 
 fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRow> {
-    if let Some(fill) = event.read::<Fill>() {
-        return Some(trade(machine, blank, fill));
-    }
-    if let Some(m) = event.read::<AuctionTrade>() {
-        let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
-        return Some(sale(machine, blank, m.book.get(), (m.price_ticks, m.quantity), parties));
-    }
-    if let Some(m) = event.read::<TradeReversed>() {
-        let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
-        let terms = (m.price_ticks, m.quantity);
-        let what = field_cut(&format!("reversed {}", m.trade));
-        return Some(AuditRow { what, ..sale(machine, blank, m.book.get(), terms, parties) });
+    if let Some(row) = trade_row(machine, blank, event) {
+        return Some(row);
     }
     if let Some(row) = book_row(blank, event) {
         return Some(row);
@@ -182,6 +172,22 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
         _ => return None,
     };
     Some(AuditRow { amount: m.value, what: field_cut(what), ..*blank })
+}
+
+/// A trade, or what became of one.
+fn trade_row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRow> {
+    if let Some(fill) = event.read::<Fill>() {
+        return Some(trade(machine, blank, fill));
+    }
+    if let Some(m) = event.read::<AuctionTrade>() {
+        let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
+        return Some(sale(machine, blank, m.book.get(), (m.price_ticks, m.quantity), parties));
+    }
+    let m = event.read::<TradeReversed>()?;
+    let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
+    let terms = (m.price_ticks, m.quantity);
+    let what = field_cut(&format!("reversed {}", m.trade));
+    Some(AuditRow { what, ..sale(machine, blank, m.book.get(), terms, parties) })
 }
 
 fn trade(machine: &Machine, blank: &AuditRow, fill: &Fill) -> AuditRow {
