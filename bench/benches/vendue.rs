@@ -28,6 +28,8 @@ struct Arguments {
 enum Command {
     /// The order book on a flow, beside the bare ladder.
     Book(Book),
+    /// The order book with fees and groups of accounts, beside the same book without.
+    Rules(Runs),
     /// The shared-memory ring between two threads, beside a bare array and bare counters.
     Ring(Runs),
     /// Encoding and decoding, beside a copy of the same bytes.
@@ -158,6 +160,7 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
     // The device below the target directory is the one that durability is measured on.
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     match command {
+        Command::Rules(runs) => rules(runs.count(), &mut runs.show())?,
         Command::Ring(runs) => ring::measure(processors, runs.count(), &mut runs.show())?,
         Command::Codec(runs) => codec::measure(processors, runs.count(), &mut runs.show())?,
         Command::Rtt(Rtt { runs, over, wait }) => {
@@ -187,6 +190,14 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
     Ok(())
 }
 
+fn rules(runs: usize, show: &mut dyn FnMut(Pair)) -> Result<(), AnyError> {
+    for published in [FLOW_A, FLOW_B] {
+        let flow = published.load(&flows())?;
+        show(run::rules(&format!("rules.flow-{}", published.name), &flow, runs)?);
+    }
+    Ok(())
+}
+
 fn quality(arguments: &Quality) -> Result<(), AnyError> {
     let Quality { trace, capacities, json } = arguments;
     quality::measure(trace, capacities.as_deref(), &mut |row| {
@@ -204,9 +215,10 @@ fn instructions(refresh: bool) -> Result<(), AnyError> {
 /// Each in a process of its own: memory that one frees, and processors it is kept on, are no
 /// matter of the next.
 fn all(runs: &Runs) -> Result<(), AnyError> {
-    for name in
-        ["book", "ring", "codec", "rtt", "journal", "limit", "replay", "scale", "auction", "idle"]
-    {
+    for name in [
+        "book", "rules", "ring", "codec", "rtt", "journal", "limit", "replay", "scale", "auction",
+        "idle",
+    ] {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.arg(name).arg("--runs").arg(runs.runs.to_string());
         command.args(runs.json.then_some("--json"));
@@ -218,15 +230,19 @@ fn all(runs: &Runs) -> Result<(), AnyError> {
     Ok(())
 }
 
+/// Where the published flows are kept once they were made.
+fn flows() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("flow")
+}
+
 fn book(arguments: &Book) -> Result<(), AnyError> {
     if let Some(path) = &arguments.flow {
         let name =
             path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         return book_on(&name, Flow::read(path, arguments.prefill)?, arguments);
     }
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("flow");
     for published in [FLOW_A, FLOW_B] {
-        book_on(published.name, published.load(&directory)?, arguments)?;
+        book_on(published.name, published.load(&flows())?, arguments)?;
     }
     Ok(())
 }

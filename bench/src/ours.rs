@@ -37,6 +37,8 @@ pub struct Ours {
     sequence: u64,
     /// Accounts a side.
     accounts: u32,
+    /// Nobody pays a fee, and all accounts are of one group.
+    plain: bool,
     /// What the machine foresaw of the next operations.
     foreseen: [u32; VIEW],
 }
@@ -51,11 +53,25 @@ impl Ours {
     /// As [`Ours::new`], with `accounts` that buy and as many that sell.
     #[must_use]
     pub fn with_accounts(books: usize, capacity: usize, accounts: u32) -> Self {
+        Ours::made(books, capacity, accounts, false)
+    }
+
+    /// As [`Ours::new`], without fees and without groups to tell apart.
+    #[must_use]
+    pub fn plain(books: usize, capacity: usize) -> Self {
+        Ours::made(books, capacity, ACCOUNTS, true)
+    }
+
+    fn made(books: usize, capacity: usize, accounts: u32, plain: bool) -> Self {
         let tiers = books.div_ceil(PER_TIER) as u32;
-        let genesis = genesis(accounts, tiers, capacity);
+        let mut genesis = genesis(accounts, tiers, capacity);
+        if plain {
+            (genesis.maker_fee_bps, genesis.taker_fee_bps) = (0.into(), 0.into());
+        }
         let machine = Machine::new(&genesis).expect("the bench's bounds are valid");
         let outbox = machine.outbox();
-        let mut ours = Ours { machine, outbox, sequence: 0, accounts, foreseen: [0; VIEW] };
+        let foreseen = [0; VIEW];
+        let mut ours = Ours { machine, outbox, sequence: 0, accounts, plain, foreseen };
         ours.tell(ANY, &genesis);
         for book in 0..books {
             ours.define(book);
@@ -109,7 +125,7 @@ impl Ours {
                     sells_to: u64::MAX.into(),
                     buys_from: u64::MAX.into(),
                     name: field_cut(&format!("account {account}")),
-                    group: (account % 64) as u8,
+                    group: if self.plain { 0 } else { (account % 64) as u8 },
                     reserved: [0; 7],
                 },
             );

@@ -15,10 +15,12 @@ use serde_json::{Map, Value, json};
 use crate::floor::Floor;
 use crate::flow::{CANCEL, Fill, Flow, Record, Totals};
 use crate::ours::Ours;
-use crate::report::{Comparison, Latency, Row};
+use crate::report::{Comparison, Latency, Pair, Row};
 
 /// Most runs of a measurement.
 pub const RUNS_MAX: usize = 1000;
+/// What fees and permissions may cost at most, as a ratio.
+const RULES_RATIO_MAX: f64 = 1.3;
 
 /// What a flow is driven through.
 pub trait Matcher {
@@ -216,6 +218,29 @@ pub fn book(name: &str, flow: &Flow, runs: usize) -> Result<Comparison, RunError
         facts: facts(flow)?,
         method: method(runs, cpu, ns_per_tick),
     })
+}
+
+/// Measures ours on one flow beside the same book without fees and without groups of accounts, which
+/// trades the same. It pins the thread for good.
+///
+/// # Errors
+/// As [`book`].
+pub fn rules(name: &str, flow: &Flow, runs: usize) -> Result<Pair, RunError> {
+    let cpu = pin()?;
+    let (books, capacity) = (flow.books, flow.expected.live_max + 1);
+    let mut plain = Contender::new("plain", flow, true, || Ours::plain(books, capacity))?;
+    let mut ours = Contender::new("ours", flow, true, || Ours::new(books, capacity))?;
+    for _ in 0..runs {
+        plain.time(name)?;
+        ours.time(name)?;
+    }
+    let method = format!(
+        "{runs} interleaved runs on CPU {cpu}, every fill checked; floor: the same book, nobody pays \
+         a fee and all accounts are of one group"
+    );
+    Ok(Pair::new(name, "ns/op", &ours.run_ns, &plain.run_ns)
+        .at_most(RULES_RATIO_MAX)
+        .method(method))
 }
 
 fn method(runs: usize, cpu: usize, ns_per_tick: f64) -> String {

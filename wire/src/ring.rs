@@ -288,7 +288,7 @@ impl Producer {
     ///
     /// # Errors
     /// [`PushError`]; nothing was written then.
-    #[inline]
+    #[inline(always)]
     pub fn try_push(&mut self, tag: u32, parts: &[&[u8]]) -> Result<(), PushError> {
         let length = parts.iter().fold(0, |sum: usize, part| sum.saturating_add(part.len()));
         let max = self.memory.record_bytes_max();
@@ -314,7 +314,7 @@ impl Producer {
 
     /// Writes a record at the tail if it does not wrap and only its last part may end within a
     /// word, as nearly all do; otherwise it does nothing and says so.
-    #[inline]
+    #[inline(always)]
     fn write_straight(&self, header: u64, words: u64, parts: &[&[u8]]) -> bool {
         let data = self.memory.data();
         let start = self.tail as usize & (data.len() - 1);
@@ -471,15 +471,22 @@ impl Consumer {
     ///
     /// # Errors
     /// [`Corrupt`]; the ring is of no use any more.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self) -> Result<Option<Record<'_>>, Corrupt> {
+        // Whoever polls finds nothing most of the time: that has to be cheap.
+        if self.is_empty() {
+            // A record may need more than what is free until now: keep nothing back.
+            self.release();
+            return Ok(None);
+        }
+        self.copy_oldest().map(Some)
+    }
+
+    /// Takes the oldest record of a ring that has some.
+    #[inline]
+    fn copy_oldest(&mut self) -> Result<Record<'_>, Corrupt> {
         if self.head == self.tail {
             self.look_at_producer()?;
-            if self.head == self.tail {
-                // A record may need more than what is free until now: keep nothing back.
-                self.release();
-                return Ok(None);
-            }
         }
         let data = self.memory.data();
         let mask = data.len() - 1;
@@ -502,7 +509,7 @@ impl Consumer {
         if self.head.wrapping_sub(self.released) >= self.memory.capacity_words / RELEASES_PER_LAP {
             self.release();
         }
-        Ok(Some(Record { tag, bytes: &self.scratch.as_bytes()[..length as usize] }))
+        Ok(Record { tag, bytes: &self.scratch.as_bytes()[..length as usize] })
     }
 
     /// Returns the space of everything popped to the producer.
@@ -515,7 +522,7 @@ impl Consumer {
     }
 
     /// True if [`Consumer::pop`] would find nothing now.
-    #[inline]
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.head == self.tail && self.head == self.memory.word(PRODUCER_AT).load(Ordering::Acquire)
     }
@@ -558,7 +565,7 @@ impl Consumer {
 }
 
 /// Stores bytes in as many words as they need, the last filled up with zeros.
-#[inline]
+#[inline(always)]
 fn store_words(slots: &[AtomicU64], bytes: &[u8]) {
     let (whole, rest) = bytes.as_chunks::<WORD_BYTES>();
     for (slot, chunk) in slots.iter().zip(whole) {
@@ -571,7 +578,7 @@ fn store_words(slots: &[AtomicU64], bytes: &[u8]) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn copy_out(from: &[AtomicU64], to: &mut [u64]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = from.load(Ordering::Relaxed);

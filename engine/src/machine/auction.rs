@@ -26,7 +26,7 @@ use super::ledger::{Gap, Sale};
 use super::orders::fee;
 use super::queue;
 use super::reversal::{Kept, keep};
-use super::slab::{Node, Slab, Tag, handle};
+use super::slab::{Node, Slab, Tag, foresee, handle};
 use super::tables::{Account, Book};
 use vendue_wire::code::{Resource, Side};
 use vendue_wire::message::ANY;
@@ -514,6 +514,7 @@ impl Machine {
 
     /// Takes what has traded out of its queues.
     fn leave(&mut self, auction: &Auction, side: Side, lots: &[Lot]) {
+        let mut later = lots.iter().skip(ABREAST);
         for lots in lots.chunk_by(|a, b| a.tag.price() == b.tag.price()) {
             let price = lots[0].tag.price();
             let book = &self.books[auction.book];
@@ -522,6 +523,9 @@ impl Machine {
             // Whoever leaves is bridged once the next one that stays is known.
             let (mut kept, mut gap, mut gone) = (sentinel, false, 0);
             for lot in lots {
+                if let Some(later) = later.next() {
+                    foresee(&self.slab.nodes, later.slot);
+                }
                 if lot.left == 0 {
                     self.retire(lot.slot, lot.tag);
                     (gap, gone) = (true, gone + 1);

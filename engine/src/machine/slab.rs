@@ -164,9 +164,29 @@ struct Pages {
     owners: Box<[u16]>,
     /// The first of nobody's pages, or their number if none is left.
     first_left: usize,
+    /// The newest page of each instance, or [`NONE`]...
+    newest: Box<[u32]>,
+    /// ...and of each page the one that its owner was given before it.
+    older: Box<[u32]>,
 }
 
 impl Pages {
+    fn new(pages: usize, instances: usize) -> Pages {
+        Pages {
+            owners: vec![NOBODY; pages].into_boxed_slice(),
+            first_left: 0,
+            newest: vec![NONE; instances].into_boxed_slice(),
+            older: vec![NONE; pages].into_boxed_slice(),
+        }
+    }
+
+    /// Notes whose a page is.
+    fn own(&mut self, page: usize, instance: u16) {
+        self.owners[page] = instance;
+        let newest = &mut self.newest[usize::from(instance)];
+        self.older[page] = std::mem::replace(newest, page as u32);
+    }
+
     fn none_left(&self) -> bool {
         self.first_left == self.owners.len()
     }
@@ -176,7 +196,7 @@ impl Pages {
     fn give(&mut self, instance: u16, share: &mut Share, nodes: &mut [Node], slots: u32) {
         let page = self.first_left;
         assert!(self.owners[page] == NOBODY, "a page is given twice");
-        self.owners[page] = instance;
+        self.own(page, instance);
         let left = self.owners[page..].iter().position(|&owner| owner == NOBODY);
         self.first_left = left.map_or(self.owners.len(), |after| page + after);
         share.pages += 1;
@@ -192,10 +212,13 @@ impl Pages {
     #[cold]
     fn take_back(&mut self, instance: u16, share: &mut Share) {
         assert!(share.orders == 0, "an instance with orders loses its pages");
-        let own = |(_, owner): &(usize, &mut u16)| **owner == instance;
-        for (page, owner) in self.owners.iter_mut().enumerate().filter(own) {
-            *owner = NOBODY;
-            self.first_left = self.first_left.min(page);
+        let mut page = std::mem::replace(&mut self.newest[usize::from(instance)], NONE);
+        while page != NONE {
+            let at = page as usize;
+            assert!(self.owners[at] == instance, "a page is in another's list");
+            self.owners[at] = NOBODY;
+            self.first_left = self.first_left.min(at);
+            page = self.older[at];
         }
         *share = Share::NOTHING;
     }
@@ -236,10 +259,7 @@ impl Slab {
             nodes: vec![Node::new_zeroed(); orders as usize],
             slots: orders,
             shares: Shares {
-                pages: Pages {
-                    owners: vec![NOBODY; pages as usize].into_boxed_slice(),
-                    first_left: 0,
-                },
+                pages: Pages::new(pages as usize, instances as usize),
                 rows: vec![Share::NOTHING; instances as usize].into_boxed_slice(),
                 per_instance,
             },
@@ -333,6 +353,7 @@ impl Slab {
         }
         self.nodes[..nodes.len()].copy_from_slice(nodes);
         pages.owners.copy_from_slice(owners);
+        pages.newest.fill(NONE);
         let left = owners.iter().position(|&owner| owner == NOBODY);
         pages.first_left = left.unwrap_or(owners.len());
         // Every row is made from the slots, but for where its free ones begin.
@@ -348,6 +369,7 @@ impl Slab {
             }
             row.pages += 1;
             row.orders += live.count() as u32;
+            pages.own(page, owner);
         }
         let live = nodes.iter().filter(|node| node.live()).count();
         rows.iter().map(|row| row.orders as usize).sum::<usize>() == live

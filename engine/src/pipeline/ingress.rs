@@ -192,7 +192,10 @@ impl Ingress {
         // go on running.
         moved |= self.read_all(&mut bytes) && !self.health.stopping();
         self.turns_unpolled += if moved { BUSY_TURN - 1 } else { 0 };
-        self.look_at_timers();
+        // They go by the time of the last poll: in this turn, or in the wait before it.
+        if self.turns_unpolled < BUSY_TURN {
+            self.look_at_timers();
+        }
         self.retry_closing();
         self.requests.flush();
         self.subscriptions.flush();
@@ -1021,6 +1024,9 @@ impl Ingress {
     }
 
     fn flush_dirty(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
         dirty.dedup();

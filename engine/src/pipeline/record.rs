@@ -92,7 +92,7 @@ pub const REFUSED: u32 = 4;
 ///
 /// # Panics
 /// If the ring is corrupt: nobody but our own stages writes it.
-#[inline]
+#[inline(always)]
 pub fn take(ring: &mut Consumer) -> Option<Record<'_>> {
     match ring.pop() {
         Ok(record) => record,

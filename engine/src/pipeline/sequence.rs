@@ -24,13 +24,21 @@ const SLEW: u64 = 10;
 /// The host's clock and ours may be so far apart before it is a fault.
 const APART_NS: u64 = 5_000_000_000;
 
+/// The host's clock is asked again after so long: what it shows between is as much later as time
+/// has passed, and to ask costs as much as a look at the clock that nobody sets.
+const ASK_NS: u64 = 1_000_000;
+
 /// How the host's clock is followed.
 #[derive(Debug)]
 pub struct Following {
-    /// When it was read last, on a clock that nobody sets.
+    /// Up to when time has passed, on a clock that nobody sets.
     read_at: Instant,
     /// The same moment on a coarser clock, nanoseconds.
     coarse_ns: u64,
+    /// When the host's clock was asked last...
+    asked_at: Instant,
+    /// ...and what it showed, nanoseconds since 1970 UTC.
+    host_ns: u64,
     /// It and ours are too far apart, and that was said.
     apart: bool,
 }
@@ -38,7 +46,19 @@ pub struct Following {
 impl Following {
     /// From now on.
     pub fn begin(clock: &Clock) -> Following {
-        Following { read_at: clock.instant(), coarse_ns: clock.coarse_ns(), apart: false }
+        let now = clock.instant();
+        let (coarse_ns, host_ns) = (clock.coarse_ns(), clock.now_ns());
+        Following { read_at: now, coarse_ns, asked_at: now, host_ns, apart: false }
+    }
+
+    /// What the host's clock shows, nanoseconds since 1970 UTC.
+    fn host_ns(&mut self, clock: &Clock, now: Instant) -> u64 {
+        let since_ns = now.duration_since(self.asked_at).as_nanos() as u64;
+        if since_ns < ASK_NS {
+            return self.host_ns + since_ns;
+        }
+        (self.asked_at, self.host_ns) = (now, clock.now_ns());
+        self.host_ns
     }
 }
 
@@ -84,7 +104,7 @@ impl Sequence {
             return false;
         }
         self.following.coarse_ns = coarse_ns;
-        self.pass(self.clock.now_ns(), self.clock.instant());
+        self.pass();
         let mut taken = 0;
         if self.time_ns >= self.next_tick_ns && self.room() {
             self.tick();
@@ -106,7 +126,9 @@ impl Sequence {
     /// Lets time pass: as much as did, a little more or less to follow the host's clock. That may
     /// be set at any moment; ours neither jumps nor stands still for it, or a wrong step would
     /// expire every order, and its correction would stop ticks until the clock has caught up.
-    fn pass(&mut self, host_ns: u64, now: Instant) {
+    fn pass(&mut self) {
+        let now = self.clock.instant();
+        let host_ns = self.following.host_ns(&self.clock, now);
         let elapsed_ns = now.duration_since(self.following.read_at).as_nanos() as u64;
         self.following.read_at = now;
         self.time_ns = follow(self.time_ns, host_ns, elapsed_ns);
