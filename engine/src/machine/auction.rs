@@ -441,9 +441,8 @@ impl Machine {
                 | u64::from(buyer.tag.price()) << 48,
         ];
         out.push_words::<AuctionTrade, 11>(ANY, words);
-        let kept =
-            Kept::new([seller_fee, buyer_fee], [seller.tag, buyer.tag], auction.price, quantity);
-        keep(&mut self.kept, self.trades, kept);
+        let tags = [seller.tag.at_price(auction.price), buyer.tag];
+        keep(&mut self.kept, self.trades, Kept::new([seller_fee, buyer_fee], tags, quantity));
         quantity
     }
 

@@ -21,7 +21,7 @@ use super::command::{Envelope, Style};
 use super::config::{MILLI, RESOURCES};
 use super::event::{Events, Fill, Outbox};
 use super::orders::{check_terms, limit_of};
-use super::slab::Node;
+use super::slab::{Node, Tag};
 use super::tables::Instance;
 use vendue_wire::code::{CancelReason, Reject, Resource, Side};
 use vendue_wire::message::{
@@ -314,11 +314,11 @@ impl Machine {
     }
 
     /// An open order has left its book, or part of it, without having traded.
-    pub(super) fn note_gone(&mut self, node: &Node, quantity: u32) {
-        let instance = usize::from(node.tag.instance());
+    pub(super) fn note_gone(&mut self, tag: Tag, quantity: u32) {
+        let instance = usize::from(tag.instance());
         if self.instances[instance].is_limited() {
             let row = &mut self.limits[usize::from(self.owner[instance])];
-            row.open[node.tag.side()] -= u64::from(quantity);
+            row.open[tag.side()] -= u64::from(quantity);
         }
     }
 
@@ -358,11 +358,18 @@ impl Machine {
         self.flip(instance, resource, out);
     }
 
-    /// An order was cancelled, and its pocket says that something follows.
+    /// An order of so much was cancelled, and its pocket says that something follows. By value: a
+    /// reference would have every cancel put its node into memory.
     #[cold]
-    pub(super) fn follow_cancel(&mut self, node: &Node, resource: Resource, out: &mut Outbox) {
-        self.note_gone(node, node.quantity);
-        self.flip(node.tag.instance(), resource, out);
+    pub(super) fn follow_cancel(
+        &mut self,
+        tag: Tag,
+        quantity: u32,
+        resource: Resource,
+        out: &mut Outbox,
+    ) {
+        self.note_gone(tag, quantity);
+        self.flip(tag.instance(), resource, out);
     }
 
     /// True if every account's limits say what its instances and orders do: of a snapshot.

@@ -231,7 +231,7 @@ impl Machine {
     fn cancel_own(&mut self, env: &Envelope, order: &Incoming, slot: u32, out: &mut Outbox) -> u32 {
         let node = self.slab.nodes[slot as usize];
         self.release_hold(&node);
-        self.note_gone(&node, node.quantity);
+        self.note_gone(node.tag, node.quantity);
         let reason = CancelReason::SelfTrade;
         report_cancelled(env, slot, &node, reason, out);
         self.retire(slot, node.tag);
@@ -422,7 +422,7 @@ impl Floor<'_> {
         ];
         out.push_words::<Fill, 11>(ANY, words);
         let fees = [maker_fee, taken.fee - fee_before];
-        keep(self.kept, *self.trades, Kept::new(fees, [tag, order.tag], tag.price(), quantity));
+        keep(self.kept, *self.trades, Kept::new(fees, [tag, order.tag], quantity));
         if left > 0 {
             node.quantity = left;
         } else {

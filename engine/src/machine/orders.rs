@@ -332,7 +332,7 @@ impl Machine {
         self.retire(slot, node.tag);
         self.fold(u64::from(slot) << 8 | reason as u64);
         if flips {
-            self.follow_cancel(&node, resource, out);
+            self.follow_cancel(node.tag, node.quantity, resource, out);
         }
     }
 
@@ -417,7 +417,7 @@ impl Machine {
         let pocket = self.ledger.pocket(side, account, node.tag.instance(), resource);
         pocket.balance.release(self.fees.cost(side, tick_micro, node.tag.price(), before).held);
         pocket.balance.hold(self.fees.cost(side, tick_micro, node.tag.price(), node.quantity).held);
-        self.note_gone(&node, before - node.quantity);
+        self.note_gone(node.tag, before - node.quantity);
         let was = Node { quantity: before, ..node };
         say_moved(&was, node.tag.price(), node.quantity, out);
         self.report_replaced(env, m, m.handle.get(), out);

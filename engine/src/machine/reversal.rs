@@ -34,25 +34,25 @@ pub struct Kept {
     maker_fee: u64,
     /// The other party's.
     taker_fee: u64,
-    /// Tag of the maker's order, or of an auction the seller's.
+    /// Tag of the maker's order, or of an auction the seller's, at the trade's price.
     maker: u64,
     /// Tag of the other one.
     taker: u64,
-    /// Credits, price in ticks << 32, state << 48: one word, because storing three costs three stores.
+    /// Credits, and the state in the upper half.
     terms: u64,
 }
 
 impl Kept {
-    /// A trade that stands. `fees` and `tags` are the maker's and the taker's, or of an auction the
-    /// seller's and the buyer's.
+    /// A trade that stands, at the price of the first tag. `fees` and `tags` are the maker's and the
+    /// taker's, or of an auction the seller's and the buyer's.
     #[inline(always)]
-    pub fn new(fees: [u64; 2], tags: [Tag; 2], price: u16, quantity: u32) -> Kept {
+    pub fn new(fees: [u64; 2], tags: [Tag; 2], quantity: u32) -> Kept {
         Kept {
             maker_fee: fees[0],
             taker_fee: fees[1],
             maker: tags[0].0,
             taker: tags[1].0,
-            terms: u64::from(quantity) | u64::from(price) << 32 | STANDS << 48,
+            terms: u64::from(quantity) | STANDS << 32,
         }
     }
 
@@ -60,12 +60,20 @@ impl Kept {
         [&mut self.maker, &mut self.taker]
     }
 
+    fn quantity(&self) -> u32 {
+        self.terms as u32
+    }
+
+    fn price(&self) -> u16 {
+        Tag(self.maker).price()
+    }
+
     fn state(&self) -> u64 {
-        self.terms >> 48
+        self.terms >> 32
     }
 
     fn set_state(&mut self, state: u64) {
-        self.terms = self.terms & 0xffff_ffff_ffff | state << 48;
+        self.terms = u64::from(self.quantity()) | state << 32;
     }
 }
 
@@ -110,7 +118,7 @@ impl Machine {
         let [(seller, seller_fee), (buyer, buyer_fee)] = [parties[sold], parties[1 - sold]];
         let accounts = [seller, buyer].map(|tag| self.owner[usize::from(tag.instance())]);
         let book = &self.books[seller.book()];
-        let (quantity, price) = (kept.terms as u32, (kept.terms >> 32) as u16);
+        let (quantity, price) = (kept.quantity(), kept.price());
         let (resource, milli) = (book.resource, u64::from(quantity) * MILLI);
         let notional = u64::from(price) * book.tick_micro * u64::from(quantity);
         if self.ledger.credit(buyer.instance(), resource).free < milli {
@@ -166,7 +174,7 @@ impl Machine {
             let kept = self.kept[(before + 1) as usize & (self.kept.len() - 1)];
             let [maker, taker] = [Tag(kept.maker), Tag(kept.taker)];
             let book = self.books.get(maker.book());
-            let (quantity, price) = (kept.terms as u32, (kept.terms >> 32) as u16);
+            let (quantity, price) = (kept.quantity(), kept.price());
             let bounded = |tag: Tag| usize::from(tag.instance()) < self.instances.len();
             let fees = |notional: u64| kept.maker_fee.max(kept.taker_fee) <= notional;
             bounded(maker)
