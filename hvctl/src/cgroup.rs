@@ -269,17 +269,46 @@ impl CgroupHost {
         &self.subtree
     }
 
-    /// The group that instance `instance` has if it is put nowhere else.
-    pub fn own_group(&self, instance: u32) -> PathBuf {
-        self.subtree.join(format!("instance-{instance}"))
+    /// The group that the instances of a capped account live below.
+    pub fn account_group(&self, account: u32) -> PathBuf {
+        self.subtree.join(format!("account-{account}"))
+    }
+
+    /// The group that instance `instance` of `account` has if it is put nowhere else: below its
+    /// account's, if that is there and it was not made elsewhere before.
+    fn own_group(&self, instance: u32, account: u32) -> PathBuf {
+        let name = format!("instance-{instance}");
+        let (group, plain) = (self.account_group(account), self.subtree.join(&name));
+        if is_directory(&group) && !is_directory(&plain) { group.join(name) } else { plain }
+    }
+
+    /// Opens the group of an account, made if it is not there. It hands on what the subtree does.
+    pub(crate) fn open_account(&self, account: u32) -> Result<CgroupPlace, PlaceError> {
+        let path = self.account_group(account);
+        let not_made = |errno| PlaceError::NotMade { path: path.clone(), errno };
+        make_group(&path).map_err(|error| not_made(errno(&error)))?;
+        let handed_on = words(&self.subtree.join("cgroup.subtree_control"));
+        let handed_on = handed_on.and_then(|names| {
+            hand_on(&path, &names.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        handed_on.map_err(|error| match error {
+            DetectError::Refused { errno, .. } => not_made(errno),
+            _ => not_made(Errno::EBUSY),
+        })?;
+        Ok(self.place(path, true))
     }
 
     /// Opens the group at `place`; an empty `place` makes the instance's own group, or finds it
     /// again after a restart.
-    pub(crate) fn open(&self, instance: u32, place: &str) -> Result<CgroupPlace, PlaceError> {
+    pub(crate) fn open(
+        &self,
+        instance: u32,
+        account: u32,
+        place: &str,
+    ) -> Result<CgroupPlace, PlaceError> {
         let own = place.is_empty();
         let dir = if own {
-            let dir = self.own_group(instance);
+            let dir = self.own_group(instance, account);
             make_group(&dir)
                 .map_err(|error| PlaceError::NotMade { path: dir.clone(), errno: errno(&error) })?;
             dir
@@ -293,16 +322,16 @@ impl CgroupHost {
             }
             dir
         };
-        let mut place = CgroupPlace {
-            dir,
-            own,
-            names: self.names.clone(),
-            files: [const { None }; FILES],
-            meter: None,
-        };
+        Ok(self.place(dir, own))
+    }
+
+    fn place(&self, dir: PathBuf, own: bool) -> CgroupPlace {
+        let names = self.names.clone();
+        let mut place =
+            CgroupPlace { dir, own, names, files: [const { None }; FILES], meter: None };
         // What cannot be opened now is reported by the first use of it.
         let _ = place.reopen();
-        Ok(place)
+        place
     }
 }
 

@@ -1,5 +1,9 @@
 //! All instances of one host: what each may use, and when that is written.
 
+mod account;
+
+pub use account::account_key;
+
 use crate::cgroup::{CgroupHost, CgroupPlace, PlaceError};
 use crate::dry_run::{DryRunError, DryRunPlace};
 use crate::lever::{Failure, Lever, Standing, State, Verdict};
@@ -61,7 +65,7 @@ pub enum HostError {
     #[error("instance {0} is not held")]
     UnknownInstance(u32),
     /// Two instances would write one group's limits.
-    #[error("{place:?} is already held for instance {instance}; one group, one instance")]
+    #[error("{place:?} is already held for {}; one group, one instance", whose(*.instance))]
     PlaceTaken {
         /// The place.
         place: String,
@@ -117,7 +121,7 @@ pub struct Counters {
 /// A fault that stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Whose limit.
+    /// Whose limit: an instance's, or what [`account_key`] says of an account.
     pub instance: u32,
     /// When it was first seen, nanoseconds.
     pub since_ns: u64,
@@ -177,6 +181,10 @@ struct Instance {
     /// As adopted; unique unless empty.
     name: String,
     levers: Vec<Lever>,
+    /// Its account; an account's own group: that account.
+    account: u32,
+    /// It lives below its account's group.
+    below: bool,
     /// The group has gone; a verification looks whether it is back.
     lost: bool,
     /// Its entry in the host's schedule.
@@ -281,6 +289,11 @@ pub struct Host {
     options: Options,
     page_bytes: u64,
     instances: BTreeMap<u32, Instance>,
+    /// Caps on accounts' instances together, thousandths of a processor.
+    caps: BTreeMap<u32, u64>,
+    /// The instances that live below each account's group. Accounts that are in here or capped have
+    /// their group held.
+    below: BTreeMap<u32, BTreeSet<u32>>,
     /// Who has which place; places without a name are nobody's.
     places: BTreeMap<String, u32>,
     /// When each instance with pending limits is to be served.
@@ -304,6 +317,8 @@ impl Host {
             options: Options { quantum_ns: options.quantum_ns.max(1), ..options },
             page_bytes: page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096),
             instances: BTreeMap::new(),
+            caps: BTreeMap::new(),
+            below: BTreeMap::new(),
             places: BTreeMap::new(),
             schedule: BTreeSet::new(),
             cursor: (0, 0),
@@ -324,47 +339,70 @@ impl Host {
         }
     }
 
-    /// Takes instance `instance` in at `place`: on cgroup v2 the absolute path of a group, or
-    /// empty for a group of its own; in a dry run `pid:N`, or any label. `devices` are the block
-    /// devices its tier's `io.max` covers. Nothing is written until something is wanted.
+    /// Takes instance `instance` of `account` in at `place`: on cgroup v2 the absolute path of a
+    /// group, or empty for a group of its own, below its account's if that is there; in a dry run
+    /// `pid:N`, or any label. `devices` are the block devices its tier's `io.max` covers. Nothing is
+    /// written until something is wanted.
     ///
     /// # Errors
     /// A bound is reached, the number or the place is taken, or the place is not one.
     pub fn adopt(
         &mut self,
-        instance: u32,
+        (instance, account): (u32, u32),
         place: &str,
         devices: &[Device],
     ) -> Result<(), HostError> {
+        assert!(instance < account_key(0), "an instance's number has 16 bits");
         if self.instances.contains_key(&instance) {
             return Err(HostError::Held(instance));
         }
-        if self.instances.len() >= self.options.instances_max {
-            return Err(HostError::Full(self.instances.len()));
+        let accounts = self.instances.range(account_key(0)..).count();
+        if self.instances.len() - accounts >= self.options.instances_max {
+            return Err(HostError::Full(self.instances.len() - accounts));
         }
         if devices.len() > self.options.devices_max {
             return Err(HostError::TooManyDevices(devices.len()));
         }
-        let (mut opened, name) = match &self.backend {
+        let (opened, below) = match &self.backend {
             Backend::Cgroup(host) => {
-                let opened = host.open(instance, place)?;
-                let name = opened.dir().to_string_lossy().into_owned();
-                (Place::Cgroup(opened), name)
+                let opened = host.open(instance, account, place)?;
+                let below = opened.dir().parent() == Some(&host.account_group(account));
+                (Place::Cgroup(opened), below)
             }
-            Backend::DryRun => (Place::DryRun(DryRunPlace::open(place)?), place.to_string()),
+            Backend::DryRun => (Place::DryRun(DryRunPlace::open(place)?), false),
+        };
+        let name = match &opened {
+            Place::Cgroup(opened) => opened.dir().to_string_lossy().into_owned(),
+            Place::DryRun(_) => place.to_string(),
         };
         if let Some(&instance) = self.places.get(&name) {
             return Err(HostError::PlaceTaken { place: name, instance });
         }
-        if !name.is_empty() {
-            self.places.insert(name.clone(), instance);
+        if below {
+            self.hold_account(account)?;
+            self.below.entry(account).or_default().insert(instance);
         }
         let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
-        let levers =
-            knobs.map(|knob| Lever::new(knob, self.page_bytes, opened.read(knob).ok())).collect();
-        let held = Instance { place: opened, name, levers, lost: false, due_ns: None };
-        self.instances.insert(instance, held);
+        let knobs = knobs.collect();
+        self.hold(instance, (opened, name), (account, below), knobs);
         Ok(())
+    }
+
+    /// Holds a group's limits from now on.
+    fn hold(
+        &mut self,
+        number: u32,
+        (mut place, name): (Place, String),
+        (account, below): (u32, bool),
+        knobs: Vec<Knob>,
+    ) {
+        if !name.is_empty() {
+            self.places.insert(name.clone(), number);
+        }
+        let lever = |knob| Lever::new(knob, self.page_bytes, place.read(knob).ok());
+        let levers = knobs.into_iter().map(lever).collect();
+        let held = Instance { place, name, levers, account, below, lost: false, due_ns: None };
+        self.instances.insert(number, held);
     }
 
     /// Lifts the limits of `instance` that Vendue set, at once, and lets it go. A group that
@@ -375,6 +413,16 @@ impl Host {
     /// what was left behind.
     pub fn release(&mut self, instance: u32) -> Result<(), HostError> {
         let held = self.instances.remove(&instance).ok_or(HostError::UnknownInstance(instance))?;
+        let (account, below) = (held.account, held.below);
+        let released = self.let_go(instance, held);
+        if below {
+            self.leave_account(instance, account);
+        }
+        released
+    }
+
+    /// Lifts the limits of what is held no more.
+    fn let_go(&mut self, instance: u32, held: Instance) -> Result<(), HostError> {
         if let Some(due_ns) = held.due_ns {
             assert!(self.schedule.remove(&(due_ns, instance)), "a due instance has its entry");
         }
@@ -459,7 +507,11 @@ impl Host {
             let setting = lever.knob().setting(vrus, vru_size, self.page_bytes);
             self.counters.spared += lever.want(setting, vrus);
         }
+        let account = held.below.then_some(held.account);
         self.reschedule(instance, now_ns);
+        if let Some(account) = account {
+            self.weigh_account(account, now_ns);
+        }
         Ok(())
     }
 
@@ -632,8 +684,8 @@ impl Host {
         sample
     }
 
-    /// The limits of `instance`: what is wanted, written and read back. Empty until something is
-    /// wanted, and for an unknown instance.
+    /// The limits of `instance`, or of what [`account_key`] stands for: what is wanted, written and
+    /// read back. Empty until something is wanted, and for what is not held.
     pub fn limits(&self, instance: u32) -> Vec<LimitRow> {
         let levers = self.instances.get(&instance).into_iter().flat_map(|held| &held.levers);
         levers.filter_map(|lever| self.row(instance, lever)).collect()
@@ -656,10 +708,11 @@ impl Host {
             wanted_vru: lever.wanted_vru().into(),
             writes: lever.writes().into(),
             written_at_ns: lever.written_at_ns().into(),
-            instance: instance.into(),
+            instance: (instance % account_key(0)).into(),
             resource: lever.knob().resource() as u8,
             state: state as u8,
-            reserved: [0; 2],
+            of_account: (instance >= account_key(0)).into(),
+            reserved: 0,
             file: field_cut(&file),
             wanted: shown(Some(wanted)),
             written: shown(lever.written()),
@@ -681,7 +734,8 @@ impl Host {
             count: fault.count,
             failure: fault.failure,
             text: format!(
-                "instance {instance}: {} in {place}: {}",
+                "{}: {} in {place}: {}",
+                whose(instance),
                 lever.knob().file(),
                 fault.failure
             ),
@@ -700,6 +754,14 @@ impl Host {
                 move |lever| Some((instance, lever, held.name.as_str(), Lever::fault(lever)?));
             held.levers.iter().filter_map(faulty)
         })
+    }
+}
+
+/// Whose limit it is, in words.
+fn whose(number: u32) -> String {
+    match number.checked_sub(account_key(0)) {
+        Some(account) => format!("account {account}"),
+        None => format!("instance {number}"),
     }
 }
 

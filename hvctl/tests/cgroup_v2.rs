@@ -49,7 +49,7 @@ impl Room {
         };
         let subtree = backend.subtree().to_path_buf();
         let mut host = Host::new(Backend::Cgroup(backend), resources, Options::default());
-        host.adopt(1, "", devices).unwrap();
+        host.adopt((1, 0), "", devices).unwrap();
         let group = PathBuf::from(host.place(1).unwrap());
         Some(Room { host, group, subtree, children: Vec::new(), _alone: alone })
     }

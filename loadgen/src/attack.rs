@@ -4,6 +4,8 @@
 //! at work. So both kinds of seconds see the same machine, and their latencies can be compared.
 //! One thread drives all of them; it never waits for one.
 
+mod requests;
+
 use crate::random::SplitMix;
 use crate::setup::Seat;
 use mio::net::{TcpStream, UnixStream};
@@ -14,16 +16,19 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vendue_wire::client::{Endpoint, fresh_session};
-use vendue_wire::code::{Goodbye, OrderType, Role, Side, TimeInForce};
+use vendue_wire::code::{Goodbye, Reject, Role};
 use vendue_wire::frame::{FRAME_BYTES_MAX, Frame, VERSION, encode};
 use vendue_wire::message::{
-    ANY, Body, Farewell, Logon, LogonAck, NewOrder, QueryInstances, QueryStatus,
+    ANY, Accepted, Body, Cancelled, Done, Farewell, Logon, LogonAck, NewOrder, QueryInstances,
+    QueryStatus, Refused, Rejected, Replaced,
 };
 
 /// How long the calm and the attack take in turn.
 const WINDOW_NS: u64 = 1_000_000_000;
 /// What is due so soon after a change counts as neither.
 const SETTLE_NS: u64 = 100_000_000;
+/// Requests that an attacker who hears every answer keeps unanswered.
+const UNANSWERED_MAX: u64 = 64;
 /// Bytes an attacker sends in a turn at most.
 const TURN_BYTES: usize = 64 << 10;
 /// Pause between two turns of all attackers.
@@ -58,6 +63,12 @@ pub enum Kind {
     Truncated,
     /// Announces frames longer than any.
     Oversized,
+    /// Asks for what is not its own: others' instances and orders, what only operators may.
+    Forge,
+    /// Sends prices, quantities and fields that no book takes.
+    Absurd,
+    /// Sends an order that was executed again, each time as a new request.
+    Replay,
     /// Sends a request again under its old number, and ids used long ago.
     Stale,
     /// Begins to log on and says no more.
@@ -68,8 +79,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Flood,
+        Kind::Forge,
+        Kind::Absurd,
+        Kind::Replay,
         Kind::Garbage,
         Kind::Truncated,
         Kind::Oversized,
@@ -82,6 +96,9 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Flood => "flood",
+            Kind::Forge => "forge",
+            Kind::Absurd => "absurd",
+            Kind::Replay => "replay",
             Kind::Garbage => "garbage",
             Kind::Truncated => "truncated",
             Kind::Oversized => "oversized",
@@ -99,8 +116,8 @@ pub struct Kinds(pub Vec<Kind>);
 /// The text names no attackers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no attack; use all, or of flood, garbage, truncated, oversized, stale, half-open, \
-     slow-reader those you want, with commas between"
+    "{0:?} is no attack; use all, or of flood, forge, absurd, replay, garbage, truncated, oversized, \
+     stale, half-open, slow-reader those you want, with commas between"
 )]
 pub struct BadKinds(String);
 
@@ -126,6 +143,10 @@ pub struct Fate {
     pub not_connected: u64,
     /// Bytes sent.
     pub bytes: u64,
+    /// Requests that were refused, by the reason given.
+    pub refused: BTreeMap<String, u64>,
+    /// Requests that were carried out.
+    pub granted: u64,
     /// How connections ended, by the daemon's reason.
     pub ended: BTreeMap<String, u64>,
 }
@@ -173,6 +194,10 @@ struct Connection {
     outbox: Vec<u8>,
     /// Number of its next request, once it is logged on.
     next: Option<u64>,
+    /// Requests sent and not answered yet.
+    unanswered: u64,
+    /// The last id its session used before.
+    used_id: u64,
     /// It has said all that it has to say.
     said: bool,
     /// Why the daemon ends it, once it has said so.
@@ -186,6 +211,7 @@ struct Attacker {
     session: u64,
     token: [u8; 32],
     book: u16,
+    victims: Vec<Seat>,
     random: SplitMix,
     connection: Option<Connection>,
     fate: Fate,
@@ -202,6 +228,8 @@ pub struct Plan {
     pub seat: Seat,
     /// Book they send orders for.
     pub book: u16,
+    /// The honest sessions' seats.
+    pub victims: Vec<Seat>,
     /// Kinds.
     pub kinds: Kinds,
     /// Attackers of each kind.
@@ -235,6 +263,10 @@ pub fn run(plan: &Plan, start: Instant, over: &AtomicBool) -> BTreeMap<String, F
         fate.connections += attacker.fate.connections;
         fate.not_connected += attacker.fate.not_connected;
         fate.bytes += attacker.fate.bytes;
+        fate.granted += attacker.fate.granted;
+        for (reason, count) in attacker.fate.refused {
+            *fate.refused.entry(reason).or_default() += count;
+        }
         for (reason, count) in attacker.fate.ended {
             *fate.ended.entry(reason).or_default() += count;
         }
@@ -250,6 +282,7 @@ impl Attacker {
             session: fresh_session(),
             token: plan.token,
             book: plan.book,
+            victims: plan.victims.clone(),
             random: SplitMix(plan.seed ^ at << 8 ^ kind as u64),
             connection: None,
             fate: Fate::default(),
@@ -297,7 +330,12 @@ impl Attacker {
         self.fate.connections += 1;
         let mut outbox = Vec::new();
         match self.kind {
-            Kind::Flood | Kind::Stale | Kind::Truncated => {
+            Kind::Flood
+            | Kind::Forge
+            | Kind::Absurd
+            | Kind::Replay
+            | Kind::Stale
+            | Kind::Truncated => {
                 put(&mut outbox, 0, &self.logon(self.session, Role::Tenant));
             }
             Kind::SlowReader => put(&mut outbox, 0, &self.logon(0, Role::Observer)),
@@ -307,8 +345,16 @@ impl Attacker {
             }
             Kind::Garbage | Kind::Oversized => {}
         }
-        let (inbox, said, farewell) = (Vec::new(), false, None);
-        self.connection = Some(Connection { stream, inbox, outbox, next: None, said, farewell });
+        self.connection = Some(Connection {
+            stream,
+            inbox: Vec::new(),
+            outbox,
+            next: None,
+            unanswered: 0,
+            used_id: 0,
+            said: false,
+            farewell: None,
+        });
         true
     }
 
@@ -326,17 +372,26 @@ impl Attacker {
 
     /// An order that nobody meets and that does not stay.
     fn order(&self, client_id: u64) -> NewOrder {
-        NewOrder {
-            client_id: client_id.into(),
-            instance: self.seat.instance.into(),
-            price_ticks: 1.into(),
-            quantity: 1.into(),
-            book: self.book.into(),
-            side: Side::Buy as u8,
-            order_type: OrderType::Limit as u8,
-            time_in_force: TimeInForce::Ioc as u8,
-            ..NewOrder::zeroed()
+        requests::order(client_id, self.seat.instance, self.book)
+    }
+
+    /// Asks for what must be refused, as far as answers have come.
+    fn provoke(&mut self, connection: &mut Connection, mut next: u64) {
+        let outbox = &mut connection.outbox;
+        while connection.unanswered < UNANSWERED_MAX {
+            match self.kind {
+                Kind::Forge => {
+                    let who = (self.seat, self.victims.as_slice());
+                    requests::forged(outbox, next, who, (self.book, &mut self.random));
+                }
+                Kind::Absurd => requests::absurd(outbox, next, self.seat, self.book),
+                // Its first one is carried out, ever.
+                _ => put(outbox, next, &self.order(connection.used_id.max(1))),
+            }
+            next += 1;
+            connection.unanswered += 1;
         }
+        connection.next = Some(next);
     }
 
     /// Puts into the outbox what this kind has to say now.
@@ -362,6 +417,9 @@ impl Attacker {
                     next += 1;
                 }
                 connection.next = Some(next);
+            }
+            (Kind::Forge | Kind::Absurd | Kind::Replay, Some(next)) => {
+                self.provoke(connection, next);
             }
             (Kind::SlowReader, Some(mut next)) => {
                 while outbox.len() + 64 <= TURN_BYTES {
@@ -415,7 +473,7 @@ impl Attacker {
                 Ok(count) => {
                     left = left.saturating_sub(count);
                     connection.inbox.extend_from_slice(&bytes[..count]);
-                    connection.take_frames();
+                    connection.take_frames(&mut self.fate);
                 }
                 Err(error) if waits(&error) => return false,
                 Err(_) => return true,
@@ -426,12 +484,30 @@ impl Attacker {
 }
 
 impl Connection {
-    fn take_frames(&mut self) {
+    fn take_frames(&mut self, fate: &mut Fate) {
         let mut at = 0;
         while let Ok(Some(frame)) = Frame::parse(&self.inbox[at..]) {
             at += frame.len();
             if let Some(ack) = frame.message::<LogonAck>() {
                 self.next = Some(ack.last_request.get() + 1);
+                self.used_id = ack.last_client_id.get();
+            }
+            let code = match (frame.message::<Rejected>(), frame.message::<Refused>()) {
+                (Some(rejected), _) => Some(rejected.code),
+                (_, Some(refused)) => Some(refused.code),
+                _ => None,
+            };
+            if let Some(code) = code {
+                let reason = Reject::from_u8(code).map_or("no reason", Reject::text);
+                *fate.refused.entry(reason.to_owned()).or_default() += 1;
+                self.unanswered = self.unanswered.saturating_sub(1);
+            }
+            // An order's first answer is that it was accepted; a cancel of it comes after.
+            let done = [Accepted::KIND, Replaced::KIND, Done::KIND].contains(&frame.header.kind)
+                || frame.message::<Cancelled>().is_some_and(|m| m.reason < 2);
+            if done {
+                fate.granted += 1;
+                self.unanswered = self.unanswered.saturating_sub(1);
             }
             if let Some(farewell) = frame.message::<Farewell>() {
                 self.farewell = Some(farewell.reason);

@@ -80,7 +80,7 @@ struct Arguments {
     #[arg(long, requires = "flow", value_parser = clap::value_parser!(u64).range(1..))]
     ops: Option<u64>,
     /// Attack the daemon in every second second, and show what the sessions lost: all, or of
-    /// flood, garbage, truncated, oversized, stale, half-open, slow-reader.
+    /// flood, forge, absurd, replay, garbage, truncated, oversized, stale, half-open, slow-reader.
     #[arg(long, value_name = "KIND,...", num_args = 0..=1, default_missing_value = "all")]
     attack: Option<Kinds>,
     /// With --attack: attackers of each kind.

@@ -199,6 +199,8 @@ pub struct AttackReport {
     pub calm_ack_ns: Percentiles,
     /// Of requests due while every attacker was at work.
     pub attacked_ack_ns: Percentiles,
+    /// The median under attack beside the median without.
+    pub p50_ratio: f64,
     /// p99 under attack beside p99 without.
     pub p99_ratio: f64,
     /// What became of the attackers, by kind.
@@ -208,8 +210,11 @@ pub struct AttackReport {
 impl AttackReport {
     fn of(windows: &[Histogram; 2], attackers: BTreeMap<String, Fate>) -> AttackReport {
         let [calm_ack_ns, attacked_ack_ns] = [&windows[0], &windows[1]].map(Percentiles::of);
-        let p99_ratio = attacked_ack_ns.p99 as f64 / calm_ack_ns.p99.max(1) as f64;
-        AttackReport { calm_ack_ns, attacked_ack_ns, p99_ratio, attackers }
+        let ratio = |of: fn(&Percentiles) -> u64| {
+            of(&attacked_ack_ns) as f64 / of(&calm_ack_ns).max(1) as f64
+        };
+        let (p50_ratio, p99_ratio) = (ratio(|ns| ns.p50), ratio(|ns| ns.p99));
+        AttackReport { calm_ack_ns, attacked_ack_ns, p50_ratio, p99_ratio, attackers }
     }
 }
 
@@ -471,15 +476,25 @@ fn write_attack(f: &mut fmt::Formatter<'_>, attack: &AttackReport) -> fmt::Resul
     write_titles(f, "honest sessions")?;
     write_percentiles(f, "without attack", &attack.calm_ack_ns)?;
     write_percentiles(f, "under attack", &attack.attacked_ack_ns)?;
-    writeln!(f, "p99 under attack is {:.1} times that without", attack.p99_ratio)?;
+    let AttackReport { p50_ratio, p99_ratio, .. } = attack;
+    writeln!(
+        f,
+        "under attack the median is {p50_ratio:.2} times that without, p99 {p99_ratio:.1}"
+    )?;
     for (kind, fate) in &attack.attackers {
-        let Fate { connections, not_connected, bytes, ended } = fate;
+        let Fate { connections, not_connected, bytes, refused, granted, ended } = fate;
         write!(f, "{kind:<16}{connections:>11} connections, {bytes} bytes")?;
         if *not_connected > 0 {
             write!(f, ", {not_connected} not connected")?;
         }
         ended.iter().try_for_each(|(reason, count)| write!(f, "; {count} {reason}"))?;
         writeln!(f)?;
+        for (reason, count) in refused {
+            writeln!(f, "{:<16}{count:>11} refused: {reason}", "")?;
+        }
+        if *granted > 0 {
+            writeln!(f, "{:<16}{granted:>11} carried out", "")?;
+        }
     }
     Ok(())
 }
@@ -594,5 +609,6 @@ mod tests {
         let attack = report.attack.unwrap();
         assert_eq!((attack.calm_ack_ns.count, attack.attacked_ack_ns.count), (2, 1));
         assert!((attack.p99_ratio - 9.0).abs() < 1e-9);
+        assert_eq!(attack.p50_ratio, attack.p99_ratio, "of one request each");
     }
 }

@@ -207,6 +207,7 @@ fn plan(options: &Options, market: &Market) -> Option<Plan> {
         token: options.token,
         seat: market.attacker?,
         book: options.book,
+        victims: market.seats.clone(),
         kinds: kinds.clone(),
         per_kind: *per_kind,
         seed: options.seed,

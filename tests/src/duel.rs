@@ -16,8 +16,9 @@ use vendue_engine::machine::command::{
     CloseSession, Command, DefineBook, Genesis, OpenSession, Tick, Usage,
 };
 use vendue_engine::machine::event::{
-    AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated, InstanceRemoved,
-    Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, TradeReversed, Uncrossed, Weighted,
+    AccountCapped, AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated,
+    InstanceRemoved, Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, TradeReversed,
+    Uncrossed, Weighted,
 };
 use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -87,6 +88,19 @@ pub struct Terms {
     pub price: u32,
     pub quantity: u32,
     pub expires_ms: u32,
+    pub id: Id,
+}
+
+/// Whom an account may trade with, and how much.
+#[allow(missing_docs, reason = "what is not plain is explained")]
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub session: u8,
+    pub account: u8,
+    /// Group, groups it sells to, groups it buys from, opted in.
+    pub whom: (u8, u8, u8, bool),
+    /// Sold and bought in a window, worth of an order in ticks, position.
+    pub most: [Option<u32>; 4],
     pub id: Id,
 }
 
@@ -178,14 +192,13 @@ pub enum Op {
         phase: u8,
         id: Id,
     },
-    /// Sells and buys in a window, worth of an order in ticks, position.
-    Limits {
+    Cap {
         session: u8,
         account: u8,
-        whom: (u8, u8, u8, bool),
-        most: [Option<u32>; 4],
+        millicores: u32,
         id: Id,
     },
+    Limits(Bounds),
     CancelAccount {
         session: u8,
         account: u8,
@@ -616,6 +629,11 @@ impl Pair {
                 let slot = u32::from(slot);
                 (Request::Close { slot }, own(&CloseSession { slot: slot.into() }))
             }
+            Op::Cap { session, account, millicores, id } => {
+                let (client_id, account) = (self.id(session, id), u32::from(account).into());
+                let m = SetAccountCap { client_id, account, millicores: millicores.into() };
+                (Request::SetAccountCap(m), wire(session.into(), &m))
+            }
             Op::Open { .. } => self.open_session(op),
             _ => self.resolve_admin(op),
         }
@@ -751,7 +769,7 @@ impl Pair {
 
     fn resolve_limits(&self, op: &Op) -> (Request, Wire) {
         match *op {
-            Op::Limits { session, account, whom, most, id } => {
+            Op::Limits(Bounds { session, account, whom, most, id }) => {
                 let (group, sells_to, buys_from, opted_in) = whom;
                 let limit = |most: Option<u32>, unit: u64| {
                     most.map_or(UNLIMITED, |most| u64::from(most).saturating_mul(unit)).into()
@@ -853,6 +871,11 @@ impl Pair {
     fn snapshot(&mut self) -> Result<(), TestCaseError> {
         let bytes = self.room.machine.encode();
         prop_assert!(bytes == self.twin.0.encode(), "the twin's state differs");
+        for (at, row) in (0_u32..).zip(&self.market.accounts) {
+            self.room.apply(ANY, &QueryAccounts { from: at.into() });
+            let cap = self.room.said::<AccountRow>()[0].1.cap_millicores.get();
+            prop_assert_eq!(cap, row.cap_millicores, "cap of {}", at);
+        }
         let restored = Machine::decode(&bytes);
         let restored = restored.map_err(|why| TestCaseError::fail(why.to_string()))?;
         prop_assert!(restored.encode() == bytes, "a restored state encodes otherwise");
@@ -1062,6 +1085,9 @@ impl Pair {
         } else if let Some(m) = event.read::<InstanceRemoved>() {
             self.caps.retain(|&(instance, _), _| instance != m.instance.get());
             Ok(Said::Removed { instance: m.instance.get() })
+        } else if let Some(m) = event.read::<AccountCapped>() {
+            let account = m.account.get() as usize;
+            Ok(Said::Capped { account, millicores: m.millicores.get() })
         } else if let Some(m) = event.read::<SessionOpened>() {
             Ok(Said::Opened {
                 to,
@@ -1214,7 +1240,7 @@ impl Pair {
         for account in 0..self.market.accounts.len() as u8 {
             let (session, id, most) = (0, Id::Next, [None; 4]);
             let whom = (0, 0xff, 0xff, true);
-            self.play(&Op::Limits { session, account, whom, most, id }, met)?;
+            self.play(&Op::Limits(Bounds { session, account, whom, most, id }), met)?;
         }
         for (at, book) in (0_u16..).zip(self.market.books.clone()) {
             let mut m = SetPhase::zeroed();

@@ -13,8 +13,8 @@ use vendue_wire::code::{
 };
 use vendue_wire::message::{
     ANY, ANY_BOOK, Body, Cancel, CancelAccount, CreateAccount, CreateInstance, Deposit,
-    GrantCredits, MassCancel, NewOrder, RemoveInstance, Replace, ReverseTrade, SetBid, SetLimits,
-    SetPhase, U64, UNLIMITED, Withdraw,
+    GrantCredits, MassCancel, NewOrder, RemoveInstance, Replace, ReverseTrade, SetAccountCap,
+    SetBid, SetLimits, SetPhase, U64, UNLIMITED, Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -94,6 +94,8 @@ pub struct Account {
     pub order_max: Option<i128>,
     /// Credits that it may hold and have ordered.
     pub position_max: Option<i128>,
+    /// Thousandths of a processor for its instances together, 0: as many as they like.
+    pub cap_millicores: u32,
 }
 
 impl Account {
@@ -200,6 +202,7 @@ pub enum Request {
     CancelAccount(CancelAccount),
     SetLimits(SetLimits),
     ReverseTrade(ReverseTrade),
+    SetAccountCap(SetAccountCap),
     Tick,
     Usage { instance: u32, resource: usize, used: u64 },
     Open { number: u64, account: u32, instance: u32, role: Role, cancel_on_disconnect: bool },
@@ -285,6 +288,10 @@ pub enum Said {
     },
     Removed {
         instance: u32,
+    },
+    Capped {
+        account: usize,
+        millicores: u32,
     },
     Opened {
         to: u32,
@@ -502,6 +509,7 @@ impl Market {
             Request::CancelAccount(m) => (CancelAccount::KIND, m.client_id.get()),
             Request::SetLimits(m) => (SetLimits::KIND, m.client_id.get()),
             Request::ReverseTrade(m) => (ReverseTrade::KIND, m.client_id.get()),
+            Request::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
             _ => unreachable!("not a session's request"),
         };
         if self.sessions[who.session as usize].role != Role::Operator {
@@ -521,6 +529,7 @@ impl Market {
             Request::CancelAccount(m) => self.cancel_account(who, m),
             Request::SetLimits(m) => self.set_limits(who, m),
             Request::ReverseTrade(m) => self.reverse_trade(m.trade.get()),
+            Request::SetAccountCap(m) => self.cap(m.account.get() as usize, m.millicores.get()),
             _ => unreachable!("matched above"),
         };
         let result = result.map(|value| {
@@ -579,6 +588,7 @@ impl Market {
             window_max: [None; 2],
             order_max: None,
             position_max: None,
+            cap_millicores: 0,
         });
         Ok(self.accounts.len() as i128 - 1)
     }
@@ -1403,6 +1413,16 @@ impl Market {
 
 /// Phases and auctions.
 impl Market {
+    fn cap(&mut self, account: usize, millicores: u32) -> Result<i128, Reject> {
+        let row = self.accounts.get_mut(account).ok_or(Reject::UnknownAccount)?;
+        if matches!(millicores, 1..=9 | 65_536_001..) {
+            return Err(Reject::BadQuantity);
+        }
+        row.cap_millicores = millicores;
+        self.said.push(Said::Capped { account, millicores });
+        Ok(millicores.into())
+    }
+
     fn set_phase(&mut self, who: &Caller, m: &SetPhase) -> Result<i128, Reject> {
         let (number, now_ms) = (usize::from(m.book.get()), who.time_ns / 1_000_000);
         let book = self.books.get_mut(number).ok_or(Reject::UnknownBook)?;

@@ -2,10 +2,10 @@
 
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{DefineBook, DefineCredits, Genesis, Restart};
-use vendue_engine::machine::event::{Entitled, Weighted};
+use vendue_engine::machine::event::{Entitled, Fill, Weighted};
 use vendue_tests::room::Room;
-use vendue_wire::code::{Reject, Resource, Role};
-use vendue_wire::message::{ANY, Done, Rejected, SetBid, field_cut};
+use vendue_wire::code::{Reject, Resource, Role, Side};
+use vendue_wire::message::{ANY, Cancelled, Done, Rejected, SetBid, field_cut};
 
 const CPU: Resource = Resource::Cpu;
 /// Whole credits as the machine keeps them.
@@ -78,6 +78,16 @@ impl Host {
         self.weights()
     }
 
+    /// Sells so many credits from one instance to another at once.
+    fn trade(&mut self, seller: u32, buyer: u32, quantity: u32) {
+        for (instance, side) in [(seller, Side::Sell), (buyer, Side::Buy)] {
+            let order = self.room.order(instance, side, 1, quantity);
+            self.room.apply(self.operator, &order);
+            assert_eq!(self.room.refusal(), None, "{instance}");
+        }
+        assert_eq!(self.room.said::<Fill>().len(), 1);
+    }
+
     fn weights(&self) -> Vec<(u32, u32)> {
         let told = self.room.said::<Weighted>().into_iter();
         told.map(|(_, m)| (m.instance.get(), m.weight_vru.get())).collect()
@@ -126,6 +136,49 @@ fn credits_that_lay_idle_for_their_time_burn_and_those_in_use_do_not() {
     }
     assert!((saved - 40 * CREDIT..=saved).contains(&burned), "{burned} of {saved} burned");
     assert_eq!(host.free(1), 0, "what was granted lay idle as well");
+}
+
+#[test]
+fn saving_ends_at_the_cap_and_what_was_bought_beyond_it_earns_nothing_more() {
+    let mut host = host(|_| {});
+    let cap = 3600 * 20 * CREDIT;
+    host.room.tick(7200 * 1000);
+    assert_eq!([0, 1, 2].map(|instance| host.free(instance)), [cap; 3]);
+    host.room.deposit(host.operator, 0, 1_000_000);
+    host.trade(2, 0, 100);
+    assert_eq!((host.free(0), host.free(2)), (cap + 100 * CREDIT, cap - 100 * CREDIT));
+    host.room.tick(3600 * 1000);
+    assert_eq!((host.free(0), host.free(2)), (cap + 100 * CREDIT, cap));
+}
+
+#[test]
+fn a_hoarder_has_at_most_what_two_periods_brought_it_even_if_it_offers_all_at_a_price_nobody_pays()
+{
+    const PERIOD_S: u64 = 10;
+    let mut host = host(|rules| rules.expiry_s = (PERIOD_S as u32).into());
+    host.room.deposit(host.operator, 1, 1_000_000);
+    let (mut most, mut taken_back) = (0, 0);
+    for second in 1..=100 {
+        host.room.tick(1000);
+        taken_back += host.room.said::<Cancelled>().len();
+        // All that a earns goes to b, which now and then offers what it has.
+        host.trade(0, 1, 20);
+        if second % 7 == 0 {
+            let quantity = (host.free(1) / CREDIT) as u32;
+            let offer = host.room.order(1, Side::Sell, 100, quantity.min(1000));
+            host.room.apply(host.operator, &offer);
+            assert_eq!(host.room.refusal(), None);
+        }
+        // What lies idle is looked at in ticks.
+        host.room.tick(0);
+        taken_back += host.room.said::<Cancelled>().len();
+        let balance = host.room.machine.ledger().credit(1, CPU);
+        most = (balance.free + balance.held).max(most);
+        host.room.machine.check_conservation();
+    }
+    let brought = PERIOD_S * (20 + 20) * CREDIT;
+    assert!((brought..=2 * brought).contains(&most), "{most} hoarded, {brought} a period");
+    assert!(taken_back > 5, "offers taken back: {taken_back}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use vendue_tests::daemon::{Daemon, Setup, eventually, free_address};
 use vendue_tests::market::*;
 use vendue_tests::vm::binaries;
 use vendue_wire::client::Endpoint;
-use vendue_wire::code::Goodbye;
+use vendue_wire::code::{Goodbye, Reject};
 use vendue_wire::message::{Accepted, Body, Cancelled, Filled};
 
 const TOKEN: [u8; 32] = [7; 32];
@@ -304,8 +304,62 @@ fn honest_sessions_are_served_right_beside_attackers() {
     answered(Kind::Stale, Goodbye::SequenceGap.text());
     answered(Kind::HalfOpen, Goodbye::LogonTimeout.text());
     answered(Kind::SlowReader, "cut off, not reading");
+    assert!(attack["p50_ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{attack}");
     let market = Market::open(&daemon);
     check_alive(&daemon, &market, &daemon.unix());
+}
+
+/// Who asks for what is not its own, for what makes no sense or for what was done before is refused by
+/// reason, each time; who asks too much is throttled, and nobody else is. Every request of the honest
+/// sessions is answered, or the run would have failed its checks, and none of them is refused.
+#[test]
+fn attackers_get_typed_refusals_only_and_the_throttle_holds_nobody_else() {
+    let setup = roomy().key("throttle_per_s", "1000").key("throttle_burst", "200");
+    let daemon = Daemon::start(&setup);
+    let kinds = "flood,forge,absurd,replay";
+    let arguments = ["--rate", "200", "--seconds", "4", "--attack", kinds, "--attackers", "1"];
+    let report = passed(loadgen(&daemon.unix(), &arguments));
+    assert_eq!(number(&report, "/unsent"), 0, "{report}");
+    assert!(report["refused"].as_object().is_some_and(serde_json::Map::is_empty), "{report}");
+    let fate = |kind: Kind| &report["attack"]["attackers"][kind.name()];
+    let reasons = |kind: Kind| -> BTreeSet<&str> {
+        let refused = fate(kind)["refused"].as_object().expect("reasons");
+        refused.keys().map(String::as_str).collect()
+    };
+    for (kind, expected) in [
+        (Kind::Flood, &[Reject::Throttled][..]),
+        (
+            Kind::Forge,
+            &[
+                Reject::NotPermitted,
+                Reject::UnknownInstance,
+                Reject::UnknownOrder,
+                Reject::Throttled,
+            ],
+        ),
+        (
+            Kind::Absurd,
+            &[
+                Reject::BadPrice,
+                Reject::BadQuantity,
+                Reject::BadField,
+                Reject::BadExpiry,
+                Reject::UnknownBook,
+                Reject::Throttled,
+            ],
+        ),
+        (Kind::Replay, &[Reject::DuplicateClientId, Reject::Throttled]),
+    ] {
+        let expected: BTreeSet<&str> = expected.iter().map(|code| code.text()).collect();
+        assert_eq!(reasons(kind), expected, "{}: {}", kind.name(), fate(kind));
+        let ended = fate(kind)["ended"].as_object().expect("ends");
+        assert!(ended.keys().all(|end| end == "left by itself"), "{}", fate(kind));
+    }
+    for (kind, most) in [(Kind::Forge, 0), (Kind::Absurd, 0), (Kind::Replay, 1)] {
+        let granted = number(fate(kind), "/granted");
+        assert!(granted <= most, "{} got {granted} through: {report}", kind.name());
+    }
+    check_alive(&daemon, &Market::open(&daemon), &daemon.unix());
 }
 
 /// A flood that no throttle holds fills the queue to the core. It is refused itself, not those who

@@ -9,7 +9,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
-use vendue_tests::duel::{EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play};
+use vendue_tests::duel::{
+    Bounds, EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play,
+};
 use vendue_wire::code::{CancelReason, Reject};
 
 // ---- generator ---------------------------------------------------------------------------
@@ -116,6 +118,9 @@ fn admin(world: &World) -> impl Strategy<Value = Op> + use<> {
                 Op::Bid { session, instance, resource, bid_milli, id }
             },
         ),
+        1 => (session(), 0..world.accounts_max as u8 + 1, cap(), id()).prop_map(
+            |(session, account, millicores, id)| Op::Cap { session, account, millicores, id },
+        ),
         6 => (session(), instance, 0..4_u8, size(), id())
             .prop_map(|(session, instance, resource, amount, id)| {
                 Op::Grant { session, instance, resource, amount, id }
@@ -137,7 +142,7 @@ fn limits(world: &World) -> impl Strategy<Value = Op> + use<> {
     let cancel = (session(), account.clone(), proptest::option::of(0..4_u8), 0..3_u8, id());
     prop_oneof![
         6 => (session(), account, whom, most, id()).prop_map(
-            |(session, account, whom, most, id)| Op::Limits { session, account, whom, most, id },
+            |(session, account, whom, most, id)| Op::Limits(Bounds { session, account, whom, most, id }),
         ),
         1 => cancel.prop_map(|(session, account, book, side, id)| {
             Op::CancelAccount { session, account, book, side, id }
@@ -145,6 +150,11 @@ fn limits(world: &World) -> impl Strategy<Value = Op> + use<> {
         6 => (session(), 0..9_u8, id())
             .prop_map(|(session, back, id)| Op::Reverse { session, back, id }),
     ]
+}
+
+/// Caps of accounts, within their bounds and not.
+fn cap() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 0..4000_u32, 1 => 65_535_999..65_536_002_u32, 1 => any::<u32>()]
 }
 
 /// Mostly usual bids.

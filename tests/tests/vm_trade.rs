@@ -294,6 +294,107 @@ fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
     }
 }
 
+/// Two busy instances of a capped account beside one of another account.
+const CAP: &str = r#"
+        start_vendued
+        account alice
+        account bob
+        hvctl account cap alice 500
+        launch() {
+            hvctl instance launch $1 --account $2 --tier bronze --cpu 20 --detach -- vm-burn 300
+            hvctl instance grant $1 cpu 100000
+        }
+        launch one alice
+        launch two alice
+        launch free bob
+        own=vendue/account-0
+        for group in $own/one $own/two vendue/free; do
+            wait_for 10 cap_is $group "60000 100000"
+        done
+        wait_for 10 cap_is $own "50000 100000"
+        vm-shares 14 $cg/$own/one $cg/$own/two $cg/vendue/free >/tmp/shares &
+        shares=$!
+        sleep 1
+        mark capped
+        sleep 4
+        tell limits-capped hvctl --json limits
+        mark drifting
+        # Somebody else's write is noticed and set back.
+        echo max >$cg/$own/cpu.max
+        wait_for 10 cap_is $own "50000 100000"
+        wait_for 10 hvctl status >/dev/null
+        tell drifted hvctl --json status
+        # What lives elsewhere is not bound, and that is said.
+        mkdir $cg/elsewhere
+        hvctl instance adopt elsewhere --account alice --tier bronze --cpu 20 --cgroup $cg/elsewhere
+        is_unwell() { ! hvctl status >/dev/null; }
+        wait_for 10 is_unwell
+        code outside hvctl --json status
+        hvctl instance remove elsewhere
+        wait_for 10 hvctl status >/dev/null
+        hvctl account cap alice none
+        wait_for 10 cap_is $own "max 100000"
+        sleep 1
+        mark lifted
+        wait $shares
+        mark after
+        cat /tmp/shares
+        # The last one takes the group along.
+        for name in one two free; do
+            hvctl instance remove $name
+        done
+        tell accounts hvctl --json account list
+        tell audit hvctl --json audit
+        kill -TERM $vendued
+        wait $vendued
+    "#;
+
+#[test]
+fn an_accounts_instances_together_stay_under_its_cap() {
+    let outcome = run(CAP);
+    let console = &outcome.console;
+    let at = |name| outcome.mark_ms(name).unwrap_or_else(|| panic!("no mark {name}: {console}"));
+    let samples = outcome.samples();
+    let mean = |group, from, to| mean_percent(&samples, group, from, to).expect(console);
+    let shares = |from, to| [0, 1, 2].map(|group| mean(group, from, to));
+    let [one, two, free] = shares(at("capped"), at("drifting"));
+    println!("capped at 50%: {one}% and {two}%, beside them {free}%");
+    about(Some(one + two), 50, "both under the cap", console);
+    about(Some(free), 60, "who is not capped", console);
+    let [one, two, free] = shares(at("lifted"), at("after"));
+    println!("the cap lifted: {one}% and {two}%, beside them {free}%");
+    assert!(one + two > 50 + 2 * MARGIN_PERCENT, "{one}% and {two}% without a cap: {console}");
+
+    let limits = objects(&outcome, "limits-capped");
+    let of_account = |file: &str| {
+        let is_it = |row: &&Value| row["account"] == 0 && row["file"] == file;
+        limits.iter().find(is_it).unwrap_or_else(|| panic!("no {file} of the account: {limits:?}"))
+    };
+    // Written once, however often its instances' caps and weights changed.
+    let cap = of_account("cpu.max");
+    for (field, wanted) in [("wanted", "50000 100000"), ("read_back", "50000 100000")] {
+        assert_eq!(cap[field], wanted, "{cap}");
+    }
+    assert_eq!((&cap["state"], &cap["writes"]), (&"in force".into(), &1.into()), "{cap}");
+    let weights = [0, 1].map(|instance| {
+        let text = limit(&limits, instance, "cpu.weight")["read_back"].as_str();
+        text.and_then(|text| text.parse::<u64>().ok()).expect(console)
+    });
+    let together = weights.iter().sum::<u64>().to_string();
+    assert_eq!(of_account("cpu.weight")["read_back"], together, "{limits:?}");
+
+    assert_eq!(objects(&outcome, "drifted")[0]["limits_drifted"], 1, "{console}");
+    let outside: Vec<&str> = told(&outcome, "outside").collect();
+    assert!(outside[0].contains("elsewhere") && outside[0].contains("does not bind"), "{console}");
+    assert_eq!(outside[1], "code 1", "{console}");
+    assert_eq!(objects(&outcome, "accounts")[0]["cap_millicores"], 0, "{console}");
+    let audit = objects(&outcome, "audit");
+    let caps = audit.iter().filter(|row| row["what"] == "cap");
+    let caps: Vec<_> =
+        caps.map(|row| (row["account"].clone(), row["millicores"].clone())).collect();
+    assert_eq!(caps, [(0.into(), 500.into()), (0.into(), 0.into())], "{console}");
+}
+
 /// What goes wrong on a host, one after another.
 const TROUBLE: &str = r#"
         start_vendued

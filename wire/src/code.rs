@@ -132,7 +132,7 @@ codes! {
         MassCancel = 1 => "mass cancel",
         /// Its session ended and had asked for cancel-on-disconnect.
         Disconnected = 2 => "disconnected",
-        /// Its date passed.
+        /// Its date passed, or the credits that it offered expired.
         Expired = 3 => "expired",
         /// Immediate-or-cancel, fill-or-kill or market: no (more) counterparty.
         Unmatched = 4 => "unmatched",

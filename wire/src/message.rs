@@ -343,6 +343,16 @@ messages! {
         /// Zero.
         reserved: [u8; 5],
     }
+    /// Caps what the account's instances use of processors together, as far as they live below its
+    /// group: section 7. [`Done`] holds the cap.
+    0x2b SetAccountCap {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Account number.
+        account: U32,
+        /// Thousandths of a processor, 10 to 65,536,000; 0 for no cap.
+        millicores: U32,
+    }
 
     /// Sets whom an account may trade with, and how much: all of it at once. [`Done`] holds how many
     /// of its orders were cancelled because what is open passes the new limits of a window.
@@ -893,12 +903,14 @@ messages! {
         instances: U32,
         /// Name.
         name: [u8; NAME_BYTES],
+        /// Thousandths of a processor that its instances may use together, 0 for no cap.
+        cap_millicores: U32,
         /// Group.
         group: u8,
         /// 1 if it swaps credits with other accounts, as the masks say.
         opted_in: u8,
         /// Zero.
-        reserved: [u8; 6],
+        reserved: [u8; 2],
     }
     /// The limits of an account that has some.
     0xbf AccountLimitsRow {
@@ -1084,14 +1096,16 @@ messages! {
         writes: U64,
         /// Nanoseconds since 1970 UTC of the last write, 0 if none.
         written_at_ns: U64,
-        /// Instance.
+        /// Instance, or account.
         instance: U32,
         /// A [`crate::code::Resource`].
         resource: u8,
         /// 0 pending, 1 in force (read back), 2 refused, 3 drifted, 4 gone, 5 dry run.
         state: u8,
+        /// 1: of the group that an account's instances live below; `instance` is the account.
+        of_account: u8,
         /// Zero.
-        reserved: [u8; 2],
+        reserved: u8,
         /// File written, e.g. `cpu.max`.
         file: [u8; 16],
         /// Text wanted in the file.

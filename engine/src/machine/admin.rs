@@ -46,7 +46,7 @@ impl Machine {
             buys_from: m.buys_from.get(),
             name: m.name,
             group: m.group.into(),
-            instances: 0,
+            ..Account::FREE
         };
         self.limits[used] = Limits::none(m.sells_to.get(), m.buys_from.get());
         self.accounts_used += 1;
@@ -155,7 +155,7 @@ impl Machine {
         let event = InstanceCreated {
             instance: u32::from(instance).into(),
             tier: row.tier.into(),
-            reserved: 0.into(),
+            account: row.account.into(),
             place: row.place,
         };
         out.push(ANY, &event);

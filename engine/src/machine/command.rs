@@ -164,6 +164,7 @@ pub enum Command<'a> {
     CancelAccount(&'a CancelAccount, Option<Side>),
     SetLimits(&'a SetLimits),
     ReverseTrade(&'a ReverseTrade),
+    SetAccountCap(&'a SetAccountCap),
     Genesis(&'a Genesis),
     DefineBook(&'a DefineBook, Resource),
     DefineCredits(&'a DefineCredits, Resource),
@@ -298,6 +299,7 @@ impl Command<'_> {
             Command::CancelAccount(m, _) => (CancelAccount::KIND, m.client_id.get()),
             Command::SetLimits(m) => (SetLimits::KIND, m.client_id.get()),
             Command::ReverseTrade(m) => (ReverseTrade::KIND, m.client_id.get()),
+            Command::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
             _ => (0, 0),
         }
     }
@@ -414,6 +416,7 @@ fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             Ok(Command::SetLimits(message))
         }
         ReverseTrade::KIND => Ok(Command::ReverseTrade(body(bytes)?)),
+        SetAccountCap::KIND => Ok(Command::SetAccountCap(body(bytes)?)),
         _ => Err(Reject::UnknownKind),
     }
 }

@@ -24,7 +24,7 @@ impl Machine {
         self.accrued_ms = now_ms;
         for instance in 0..self.instances.len() {
             if self.instances[instance].live == 1 {
-                self.accrue(instance as u16, elapsed_ms, out);
+                self.accrue(env, instance as u16, elapsed_ms, out);
             }
         }
         self.settle(out);
@@ -35,7 +35,7 @@ impl Machine {
         self.fold(now_ms ^ self.trades);
     }
 
-    fn accrue(&mut self, instance: u16, elapsed_ms: u64, out: &mut Outbox) {
+    fn accrue(&mut self, env: &Envelope, instance: u16, elapsed_ms: u64, out: &mut Outbox) {
         let row = self.instances[usize::from(instance)];
         for &resource in Resource::ALL {
             let baseline = u64::from(row.baseline_vru[resource as usize]);
@@ -51,7 +51,7 @@ impl Machine {
             if earned > 0 {
                 self.ledger.issue(usize::from(book), instance, resource, earned);
             }
-            self.expire_credits(instance, resource, book);
+            self.expire_credits(env, (instance, resource, book), out);
             self.reassess(instance, resource, out);
         }
     }
@@ -155,9 +155,11 @@ impl Machine {
         out.push(ANY, &event);
     }
 
-    /// Tells the later stages every instance and its caps: what start-up begins from.
+    /// Tells the later stages every account's cap, every instance and its caps: what start-up begins
+    /// from.
     pub fn announce_all(&mut self, out: &mut Outbox) {
         let digest = self.digest;
+        self.announce_caps(out);
         for instance in 0..self.instances.len() as u16 {
             if self.instances[usize::from(instance)].live == 1 {
                 self.announce_created(instance, out);

@@ -3,6 +3,7 @@
 //! Reports are the protocol's own messages, addressed to a session's slot. What later stages
 //! need besides (trades, levels, entitlements) has layouts of its own, below.
 
+use super::command::Genesis;
 use super::config::RESOURCES;
 use super::slab::BOOKS_MAX;
 use vendue_wire::code::Side;
@@ -90,8 +91,8 @@ messages! {
         instance: U32,
         /// Tier.
         tier: U16,
-        /// Zero.
-        reserved: U16,
+        /// Account that owns it.
+        account: U16,
         /// Where it runs.
         place: [u8; PLACE_BYTES],
     }
@@ -254,6 +255,13 @@ messages! {
         /// Book.
         book: U16,
     }
+    /// What an account's instances may use of processors together from now on.
+    0xdb AccountCapped {
+        /// Account.
+        account: U32,
+        /// Thousandths of a processor, 0 for no cap.
+        millicores: U32,
+    }
     /// A query that a later stage answers; its body follows this one.
     0xc7 Asked {
         /// Request's number.
@@ -341,8 +349,9 @@ impl Outbox {
 
     /// Bytes that the largest answer to one command can take on a machine of these bounds: a
     /// sweep, an auction or a mass cancel of every open order, in every book, or what start-up
-    /// says of every instance.
-    pub fn capacity_for(orders_max: u32, instances_max: u32) -> usize {
+    /// says of every instance and account.
+    pub fn capacity_for(genesis: &Genesis) -> usize {
+        let of = |bound: U32| bound.get() as usize;
         let per_order = size_of::<Fill>() + size_of::<Cancelled>() + 2 * HEADER_BYTES;
         let per_instance = size_of::<InstanceCreated>()
             + HEADER_BYTES
@@ -353,10 +362,12 @@ impl Outbox {
             + size_of::<Indicative>()
             + size_of::<Uncrossed>()
             + 3 * HEADER_BYTES;
+        let per_account = size_of::<AccountCapped>() + HEADER_BYTES;
         64 * 1024
             + per_book * BOOKS_MAX
-            + per_order * orders_max as usize
-            + per_instance * instances_max as usize
+            + per_order * of(genesis.orders_max)
+            + per_instance * of(genesis.instances_max)
+            + per_account * of(genesis.accounts_max)
     }
 
     /// Appends an event. Inlined, so that its fields are stored straight into the buffer instead of

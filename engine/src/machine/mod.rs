@@ -6,12 +6,14 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`admin`], [`limits`],
-//! [`reversal`], [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`admin`], [`cap`],
+//! [`limits`], [`reversal`], [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`],
+//! [`ladder`], [`slab`], [`queue`],
 //! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
 pub mod auction;
+pub mod cap;
 pub mod command;
 pub mod config;
 pub mod credits;
@@ -149,7 +151,7 @@ impl Machine {
         genesis.check()?;
         let (accounts, instances) = (genesis.accounts_max.get(), genesis.instances_max.get());
         let orders = genesis.orders_max.get();
-        let account = Account { sells_to: 0, buys_from: 0, name: [0; 32], group: 0, instances: 0 };
+        let account = Account::FREE;
         Ok(Machine {
             genesis: *genesis,
             books: Vec::new(),
@@ -183,8 +185,7 @@ impl Machine {
 
     /// An outbox that the largest answer of this machine fits.
     pub fn outbox(&self) -> Outbox {
-        let genesis = &self.genesis;
-        Outbox::new(Outbox::capacity_for(genesis.orders_max.get(), genesis.instances_max.get()))
+        Outbox::new(Outbox::capacity_for(&self.genesis))
     }
 
     /// The bounds it was made with.
@@ -377,6 +378,7 @@ impl Machine {
             Command::CancelAccount(m, side) => self.cancel_account(env, m, *side, out),
             Command::SetLimits(m) => self.set_limits(env, m, out),
             Command::ReverseTrade(m) => self.reverse_trade(env, m, out),
+            Command::SetAccountCap(m) => self.set_account_cap(env, m, out),
             _ => Err(Reject::NotPermitted),
         }
     }

@@ -106,9 +106,10 @@ impl Machine {
                 account: (at as u32).into(),
                 instances: row.instances.into(),
                 name: row.name,
+                cap_millicores: row.cap_millicores.into(),
                 group: row.group as u8,
                 opted_in: limits.opted_in as u8,
-                reserved: [0; 6],
+                reserved: [0; 2],
             };
             out.push(env.connection, &answer);
             if limits.are_set() {

@@ -14,7 +14,7 @@ use super::ledger::pocket;
 use super::tables::Book;
 use super::weights::{self, BID_MILLI};
 use super::{Broken, config::BoundsError};
-use vendue_wire::code::{Reject, Resource};
+use vendue_wire::code::{CancelReason, Reject, Resource, Side};
 use vendue_wire::message::{ANY, BID_MILLI_MAX, BID_MILLI_MIN, Body, SetBid};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -145,7 +145,12 @@ impl Machine {
     }
 
     /// Notes how much of a balance is lying idle; burns what did for the whole of its time.
-    pub(super) fn expire_credits(&mut self, instance: u16, resource: Resource, book: u16) {
+    pub(super) fn expire_credits(
+        &mut self,
+        env: &Envelope,
+        (instance, resource, book): (u16, Resource, u16),
+        out: &mut Outbox,
+    ) {
         let book = usize::from(book);
         if self.rules[book].expiry_s.get() == 0 {
             return;
@@ -153,10 +158,37 @@ impl Machine {
         let due = self.rounds[book].expires_ms <= self.accrued_ms;
         let stake = &mut self.stakes[pocket(instance, resource)];
         let balance = self.ledger.credit(instance, resource);
-        stake.idle_milli = stake.idle_milli.min(balance.free + balance.held);
+        let idle = stake.idle_milli.min(balance.free + balance.held);
+        stake.idle_milli = idle;
         if due {
-            let burned = self.ledger.burn(book, instance, resource, stake.idle_milli);
-            stake.idle_milli = balance.free + balance.held - burned;
+            self.take_back_offers(env, (instance, resource, book), idle, out);
+            let burned = self.ledger.burn(book, instance, resource, idle);
+            assert!(burned == idle, "what expires is free once its offers are taken back");
+            let left = balance.free + balance.held - burned;
+            self.stakes[pocket(instance, resource)].idle_milli = left;
+        }
+    }
+
+    /// Cancels offers of an instance until so much of its credits is free. What lay idle expires
+    /// whether it is offered or not: else a price that nobody pays would keep credits for ever.
+    fn take_back_offers(
+        &mut self,
+        env: &Envelope,
+        (instance, resource, book): (u16, Resource, usize),
+        milli: u64,
+        out: &mut Outbox,
+    ) {
+        let mut first = 0;
+        while self.ledger.credit(instance, resource).free < milli {
+            let mut slots = self.slab.orders(first, |owner| owner == instance);
+            let slot = slots.find(|&slot| {
+                let tag = self.slab.nodes[slot as usize].tag;
+                tag.book() == book && tag.side() == Side::Sell as usize
+            });
+            drop(slots);
+            let slot = slot.expect("held credits are held by offers");
+            self.cancel_order(env, slot, CancelReason::Expired, out);
+            first = slot + 1;
         }
     }
 

@@ -23,9 +23,24 @@ pub struct Account {
     pub group: u32,
     /// Live instances.
     pub instances: u32,
+    /// Thousandths of a processor that its instances may use together, 0 for no cap.
+    pub cap_millicores: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Account {
+    /// An unused row.
+    pub const FREE: Account = Account {
+        sells_to: 0,
+        buys_from: 0,
+        name: [0; NAME_BYTES],
+        group: 0,
+        instances: 0,
+        cap_millicores: 0,
+        reserved: 0,
+    };
+
     /// True if both masks allow `self` to sell to `buyer`.
     #[inline]
     pub fn may_sell_to(&self, buyer: &Account) -> bool {

@@ -5,8 +5,10 @@ use super::record::{Arrival, Delivery, TO_CONNECTION, take};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::machine::command;
-use crate::machine::event::{Asked, Entitled, InstanceCreated, InstanceRemoved, Weighted};
-use hvctl::host::Host;
+use crate::machine::event::{
+    AccountCapped, Asked, Entitled, InstanceCreated, InstanceRemoved, Weighted,
+};
+use hvctl::host::{Host, account_key};
 use hvctl::limit::Device;
 use hvctl::meter::Usage;
 use std::collections::BTreeMap;
@@ -172,6 +174,11 @@ impl Actuate {
                     self.weigh(weighted);
                 }
             }
+            AccountCapped::KIND => {
+                if let Ok(capped) = AccountCapped::ref_from_bytes(body) {
+                    self.cap(capped);
+                }
+            }
             Asked::KIND => {
                 if let Ok(asked) = Asked::ref_from_bytes(body) {
                     self.answer(asked);
@@ -185,7 +192,8 @@ impl Actuate {
         let instance = created.instance.get();
         self.metered.insert(instance, Metered { at_ns: self.clock.now_ns(), ..Metered::default() });
         self.faults.remove(&instance);
-        if let Err(error) = self.host.adopt(instance, text(&created.place), &self.devices) {
+        let whose = (instance, created.account.get().into());
+        if let Err(error) = self.host.adopt(whose, text(&created.place), &self.devices) {
             self.faults.insert(
                 instance,
                 format!("instance {instance} is traded but not limited: {error}"),
@@ -222,6 +230,15 @@ impl Actuate {
         let _ = self.host.weigh(instance, resource, vrus, size, now);
     }
 
+    fn cap(&mut self, capped: &AccountCapped) {
+        let (account, millicores) = (capped.account.get(), capped.millicores.get());
+        self.faults.remove(&account_key(account));
+        if let Err(error) = self.host.cap(account, millicores.into(), self.clock.now_ns()) {
+            let text = format!("account {account} is not capped: {error}");
+            self.faults.insert(account_key(account), text);
+        }
+    }
+
     /// Measures every instance and tells the sequencer what each used.
     fn meter(&mut self, now: u64) {
         for (&instance, metered) in &mut self.metered {
@@ -250,6 +267,7 @@ impl Actuate {
         self.health.limits_drifted.set(counters.drifted);
         let mut texts: Vec<String> =
             self.host.faults().into_iter().map(|fault| fault.text).collect();
+        texts.extend(self.host.outside());
         texts.extend(self.faults.values().take(16).cloned());
         self.health.restate("limits", &texts);
     }
@@ -261,7 +279,8 @@ impl Actuate {
         let from = asked.from.get() as u32;
         // The machine has found the one instance that may be shown, and the next.
         let to = if asked.narrow == 1 { from } else { u32::MAX };
-        for &instance in self.metered.range(from..=to).map(|(at, _)| at) {
+        let instances = self.metered.range(from..=to).map(|(&at, _)| at);
+        for instance in instances.chain(self.host.accounts(from..=to)) {
             if rows.len() >= PAGE {
                 next = instance.into();
                 break;

@@ -4,8 +4,10 @@
 use super::record::{Delivery, Outcome, split, take};
 use crate::desk::{Desk, Told};
 use crate::machine::event::{
-    Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox, Weighted,
+    AccountCapped, Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox,
+    Weighted,
 };
+use hvctl::host::account_key;
 use std::collections::{BTreeMap, VecDeque};
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::RESOURCES;
@@ -127,9 +129,11 @@ impl Publish {
 
     fn release(&mut self, outcome: &Outcome, event: &Event<'_>) {
         match event.kind {
-            Entitled::KIND | Weighted::KIND | InstanceCreated::KIND | InstanceRemoved::KIND => {
-                self.intend(event);
-            }
+            Entitled::KIND
+            | Weighted::KIND
+            | InstanceCreated::KIND
+            | InstanceRemoved::KIND
+            | AccountCapped::KIND => self.intend(event),
             Asked::KIND => self.pass_on(event),
             _ => {}
         }
@@ -164,6 +168,8 @@ impl Publish {
             (entitled.instance.get(), 2 + entitled.resource)
         } else if let Some(weighted) = event.read::<Weighted>() {
             (weighted.instance.get(), 2 + RESOURCES as u8 + weighted.resource)
+        } else if let Some(capped) = event.read::<AccountCapped>() {
+            (account_key(capped.account.get()), 1)
         } else {
             return;
         };

@@ -3,7 +3,8 @@
 use crate::machine::Machine;
 use crate::machine::command::{CloseSession, Tick, Usage};
 use crate::machine::event::{
-    AuctionTrade, Event, Fill, Outbox, PhaseChanged, SessionOpened, TradeReversed, Uncrossed,
+    AccountCapped, AuctionTrade, Event, Fill, Outbox, PhaseChanged, SessionOpened, TradeReversed,
+    Uncrossed,
 };
 use crate::pipeline::record::{Arrival, split};
 use crate::storage::Record;
@@ -115,6 +116,10 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
     }
     if let Some(row) = book_row(blank, event) {
         return Some(row);
+    }
+    if let Some(m) = event.read::<AccountCapped>() {
+        let amount = u64::from(m.millicores.get()).into();
+        return Some(AuditRow { amount, account: m.account, what: field_cut("cap"), ..*blank });
     }
     if let Some(m) = event.read::<Accepted>() {
         let side = if m.side == Side::Buy as u8 { "order buy" } else { "order sell" };

@@ -43,6 +43,25 @@ pub enum AccountCommand {
         #[arg(long)]
         book: Option<u16>,
     },
+    /// Cap what its instances use of processors together, or lift the cap
+    ///
+    /// Binds the instances that are launched once it is capped, in a group of the account's own; the
+    /// daemon says of which others it does not. See `hvctl limits` for what is in force.
+    Cap {
+        /// Account, by name or number
+        account: String,
+        /// Thousandths of a processor, or none
+        #[arg(value_parser = parse_cap)]
+        millicores: u32,
+    },
+}
+
+fn parse_cap(text: &str) -> Result<u32, String> {
+    match (text, text.parse()) {
+        ("none", _) => Ok(0),
+        (_, Ok(millicores @ 10..=65_536_000)) => Ok(millicores),
+        _ => Err("write 10 to 65536000 thousandths of a processor, or none".to_owned()),
+    }
 }
 
 /// Funds in or out.
@@ -86,6 +105,15 @@ pub fn run(command: &AccountCommand, reach: &Reach, out: &mut Output) -> Result<
         AccountCommand::Withdraw(payment) => pay(payment, false, reach, out),
         AccountCommand::Limits(command) => account_limits::run(command, reach, out),
         AccountCommand::Cancel { account, book } => cancel(account, *book, reach, out),
+        AccountCommand::Cap { account, millicores } => {
+            let mut door = reach.acting(Who::OPERATOR)?;
+            let number = find_account(account, &accounts(&mut door)?)?;
+            let (client_id, millicores) = (door.next_client_id().into(), (*millicores).into());
+            door.call(&SetAccountCap { client_id, account: number.into(), millicores })?;
+            let object = json!({ "account": number, "cap_millicores": millicores.get() });
+            let shown = cap(millicores.get());
+            Ok(out.say(&object, &format!("account {account} has the cap {shown}"))?)
+        }
     }
 }
 
@@ -108,6 +136,11 @@ fn cancel(
     Ok(out.say(&json!({ "cancelled": count }), &text)?)
 }
 
+/// A cap for people.
+fn cap(millicores: u32) -> String {
+    if millicores == 0 { "none".to_owned() } else { format!("{millicores}m") }
+}
+
 fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
     let mut list = out.list(&[
         right("ACCOUNT"),
@@ -119,6 +152,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
         left("BUYS FROM"),
         left("OPTED IN"),
         right("INSTANCES"),
+        right("CAP"),
     ]);
     for row in accounts(door)? {
         list.object(&json!({
@@ -131,6 +165,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
             "buys_from": format!("{:#x}", row.buys_from.get()),
             "opted_in": row.opted_in == 1,
             "instances": row.instances.get(),
+            "cap_millicores": row.cap_millicores.get(),
         }))?;
         list.cells(vec![
             row.account.to_string(),
@@ -142,6 +177,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
             groups(row.buys_from.get()),
             if row.opted_in == 1 { "yes" } else { "no" }.to_owned(),
             row.instances.to_string(),
+            cap(row.cap_millicores.get()),
         ]);
     }
     Ok(list.show()?)

@@ -107,6 +107,7 @@ fn amount_key(what: &str) -> Option<&'static str> {
         "account" | "instance" | "remove" => Some("number"),
         "mass cancel" | "set limits" | "cancel account" => Some("count"),
         what if what.starts_with("reversed ") => Some("amount_credits"),
+        "cap" => Some("millicores"),
         _ => None,
     }
 }

@@ -19,12 +19,13 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes the group `name` in `parent`, or in `vendue` of the first cgroup2 mount.
+    /// Makes the group `name` in `parent`, or in `vendue` of the first cgroup2 mount; there `below`
+    /// a group that is the account's, if it has one.
     ///
     /// # Errors
     /// [`Trouble::Usage`] if the name is none for a directory, [`Trouble::Host`] if cgroup v2 or
     /// its CPU controller cannot be used there.
-    pub fn make(parent: Option<&Path>, name: &str) -> Result<Group, Trouble> {
+    pub fn make(parent: Option<&Path>, below: Option<&str>, name: &str) -> Result<Group, Trouble> {
         if name.contains('/') || name == "." || name == ".." {
             return Err(Trouble::Usage(format!("{name:?} cannot name a cgroup; leave out the /")));
         }
@@ -32,15 +33,11 @@ impl Group {
             Some(parent) => parent.to_owned(),
             None => mount()?.join("vendue"),
         };
-        match fs::create_dir(&parent) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(refused("make", &parent, &error));
-            }
-            _ => {}
-        }
-        let above = parent.parent().unwrap_or(&parent);
-        for group in [above, &parent] {
-            hand_on(group);
+        hand_on(parent.parent().unwrap_or(&parent));
+        make_or_find(&parent)?;
+        let parent = below.map_or_else(|| parent.clone(), |below| parent.join(below));
+        if below.is_some() {
+            make_or_find(&parent)?;
         }
         let path = parent.join(name);
         let Some(text) = path.to_str() else {
@@ -104,6 +101,17 @@ impl Group {
     }
 }
 
+/// Makes a group that hands its controllers on, or finds it made.
+fn make_or_find(group: &Path) -> Result<(), Trouble> {
+    match fs::create_dir(group) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(refused("make", group, &error));
+        }
+        _ => hand_on(group),
+    }
+    Ok(())
+}
+
 /// Lets the groups below use the controllers. What cannot be handed on shows in the new group.
 fn hand_on(group: &Path) {
     let control = group.join("cgroup.subtree_control");
@@ -164,7 +172,7 @@ mod tests {
     #[test]
     fn a_directory_without_controllers_is_refused_and_left_as_it_was() {
         let parent = tempfile::tempdir().unwrap();
-        let refused = Group::make(Some(parent.path()), "web").unwrap_err();
+        let refused = Group::make(Some(parent.path()), None, "web").unwrap_err();
         assert!(matches!(&refused, Trouble::Host(why) if why.contains("no CPU controller")));
         assert!(!parent.path().join("web").exists());
     }
@@ -173,11 +181,11 @@ mod tests {
     fn a_group_that_exists_is_not_taken_over() {
         let parent = tempfile::tempdir().unwrap();
         fs::create_dir(parent.path().join("web")).unwrap();
-        let refused = Group::make(Some(parent.path()), "web").unwrap_err().to_string();
+        let refused = Group::make(Some(parent.path()), None, "web").unwrap_err().to_string();
         assert!(refused.contains("web exists"), "{refused}");
         assert!(parent.path().join("web").exists());
         for name in ["a/b", "..", "."] {
-            assert!(matches!(Group::make(Some(parent.path()), name), Err(Trouble::Usage(_))));
+            assert!(matches!(Group::make(Some(parent.path()), None, name), Err(Trouble::Usage(_))));
         }
     }
 }

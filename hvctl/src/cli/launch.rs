@@ -6,6 +6,7 @@
 use super::door::{Door, Reach, Trouble, Who};
 use super::group::Group;
 use super::instance::{Reservation, create, remove};
+use super::names::accounts;
 use super::output::Output;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
@@ -32,7 +33,8 @@ cgroup: the command runs unlimited and is only metered.")]
 pub struct Launch {
     #[command(flatten)]
     reservation: Reservation,
-    /// Directory to make the cgroup in [default: vendue in the first cgroup2 mount]
+    /// Directory to make the cgroup in, below the account's group if it has a cap [default: vendue
+    /// in the first cgroup2 mount]
     #[arg(long, value_name = "CGROUP_DIR")]
     parent: Option<PathBuf>,
     /// Return at once; the instance stays until `hvctl instance remove`, its cgroup longer
@@ -54,7 +56,12 @@ pub fn run(launch: &Launch, reach: &Reach, out: &mut Output) -> Result<(), Troub
         );
         None
     } else {
-        Some(Group::make(launch.parent.as_deref(), text(&message.name))?)
+        let account = message.account.get();
+        let rows = accounts(&mut door)?;
+        let mut capped = rows.iter().filter(|row| row.cap_millicores.get() > 0);
+        let below = capped.any(|row| row.account.get() == account);
+        let below = below.then(|| format!("account-{account}"));
+        Some(Group::make(launch.parent.as_deref(), below.as_deref(), text(&message.name))?)
     };
     let started = start(launch, group.as_ref(), message, &mut door, out);
     // The session is not held while the command runs; another one ends the instance.

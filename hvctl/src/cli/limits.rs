@@ -1,4 +1,5 @@
-//! `hvctl limits`: what each instance's limits should be, were written as, and read back as.
+//! `hvctl limits`: what the limits of each instance and of each capped account should be, were
+//! written as, and read back as.
 
 use super::door::{Reach, Trouble};
 use super::names::{Directory, find_instance, resource};
@@ -36,10 +37,15 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
         right("WRITES"),
         left("LAST WRITE"),
     ]);
-    let wanted = |row: &&LimitRow| only.is_none_or(|only| row.instance.get() == only);
+    let wanted =
+        |row: &&LimitRow| only.is_none_or(|only| row.of_account == 0 && row.instance.get() == only);
     for row in rows.iter().filter(wanted) {
+        let number = row.instance.get();
+        let (instance, account) =
+            if row.of_account == 1 { (None, Some(number)) } else { (Some(number), None) };
         list.object(&json!({
-            "instance": row.instance.get(),
+            "instance": instance,
+            "account": account,
             "resource": resource(row.resource),
             "wanted_vru": row.wanted_vru.get(),
             "file": text(&row.file),
@@ -55,7 +61,10 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
             text => text.trim_end().to_owned(),
         };
         list.cells(vec![
-            names.instance(row.instance.get()),
+            match account {
+                Some(account) => format!("account {}", names.account(account)),
+                None => names.instance(number),
+            },
             resource(row.resource),
             row.wanted_vru.to_string(),
             shown(&row.file),

@@ -3,7 +3,9 @@
 
 use arbitrary::{Result, Unstructured};
 use std::cell::RefCell;
-use vendue_tests::duel::{EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play};
+use vendue_tests::duel::{
+    Bounds, EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play,
+};
 
 /// Operations of one run at most: the model is slow, and long runs say no more than short ones.
 const OPS_MAX: usize = 300;
@@ -77,7 +79,8 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=6_u8)? {
+    Ok(match bytes.int_in_range(0..=7_u8)? {
+        7 => Op::Cap { session, account, millicores: bytes.arbitrary()?, id },
         6 => Op::Phase {
             session,
             book: bytes.int_in_range(0..=3)?,
@@ -147,7 +150,7 @@ fn limits(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
                     _ => None,
                 };
             }
-            Op::Limits { session, account, whom, most, id }
+            Op::Limits(Bounds { session, account, whom, most, id })
         }
     })
 }
