@@ -240,7 +240,8 @@ impl Market {
             let account = account(&mut client, name)?;
             let reserved = (resource, BASELINE_VRU);
             let instance = instance(&mut client, account, name, reserved, millicredits)?;
-            let path = subtree.join(format!("instance-{instance}")).join(controller.file);
+            let group = subtree.join("tier-0").join(format!("instance-{instance}"));
+            let path = group.join(controller.file);
             sides.push((
                 instance,
                 wait_for(|| OpenOptions::new().read(true).write(true).open(&path).ok())?,

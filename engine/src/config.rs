@@ -3,16 +3,19 @@
 //! A wrong value is refused with its line and the reason; an unknown key is an error. The file
 //! embedded here is the default, and the commented example in one.
 
-use crate::machine::command::{DefineBook, DefineCredits, Genesis};
-use crate::machine::config::BoundsError;
+use crate::machine::command::{DefineBook, DefineCredits, DefineExchange, Genesis, SpareTiers};
+use crate::machine::config::{BoundsError, EXCHANGES_MAX};
+use crate::machine::exchange::{Exchange, Rate};
+use hvctl::cgroup::Hardware;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use vendue_wire::code::{Resource, Role};
 use vendue_wire::idle::Wait;
-use vendue_wire::message::field;
+use vendue_wire::message::{U32, field};
 
 /// The configuration that holds where no file says otherwise.
 pub const DEFAULT: &str = include_str!("vendued.toml");
@@ -63,6 +66,8 @@ pub struct Config {
     pub host: HostKeys,
     pub access: Vec<Spanned<AccessKeys>>,
     pub tier: Vec<TierKeys>,
+    #[serde(default)]
+    pub exchange: Vec<Spanned<ExchangeKeys>>,
     /// The text as a table, to compare two configurations.
     #[serde(skip)]
     pub table: toml::Table,
@@ -232,6 +237,10 @@ fn role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Role, D::Er
 #[allow(missing_docs, reason = "each key is explained in vendued.toml")]
 pub struct TierKeys {
     pub name: Spanned<String>,
+    #[serde(default)]
+    pub spare: bool,
+    pub cpus: Option<Spanned<String>>,
+    pub nodes: Option<Spanned<String>>,
     pub cpu: Option<Spanned<BookKeys>>,
     pub memory: Option<Spanned<BookKeys>>,
     pub block_io: Option<Spanned<BookKeys>>,
@@ -262,6 +271,68 @@ pub struct BookKeys {
     #[serde(default)]
     pub auction_every_ms: u32,
     pub call_ms: Option<u32>,
+}
+
+/// `[[exchange]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct ExchangeKeys {
+    pub from: String,
+    pub to: String,
+    #[serde(deserialize_with = "resource")]
+    pub resource: Resource,
+    #[serde(default, deserialize_with = "rate")]
+    pub rate: Option<Rate>,
+    #[serde(default, deserialize_with = "rate")]
+    pub low: Option<Rate>,
+    #[serde(default, deserialize_with = "rate")]
+    pub high: Option<Rate>,
+    #[serde(default)]
+    pub every_ms: u32,
+    #[serde(default = "step_vru")]
+    pub step_vru: u32,
+    #[serde(default = "idle_percent")]
+    pub idle_percent: u16,
+    #[serde(default = "saturated_percent")]
+    pub saturated_percent: u16,
+    #[serde(default = "looks")]
+    pub looks: u16,
+    #[serde(default)]
+    pub rate_step_percent: u16,
+}
+
+fn resource<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Resource, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Resource::ALL.iter().copied().find(|resource| resource.text() == text).ok_or_else(|| {
+        let all = Resource::ALL.iter().map(|resource| resource.text()).collect::<Vec<_>>();
+        serde::de::Error::custom(format!("resource {text:?} is not one of {}", all.join(", ")))
+    })
+}
+
+fn rate<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Rate>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let (num, den) = text.split_once('/').unwrap_or((&text, "1"));
+    match (num.parse(), den.parse()) {
+        (Ok(num), Ok(den)) => Ok(Some([num, den])),
+        _ => Err(serde::de::Error::custom(format!("rate {text:?} is not one such as \"1/2\""))),
+    }
+}
+
+fn step_vru() -> u32 {
+    10
+}
+
+fn idle_percent() -> u16 {
+    50
+}
+
+fn saturated_percent() -> u16 {
+    90
+}
+
+fn looks() -> u16 {
+    3
 }
 
 fn burst_percent() -> u32 {
@@ -477,6 +548,18 @@ impl Config {
             if tier.resources().next().is_none() {
                 return Err(source.wrong(&tier.name.span(), "this tier has no resource"));
             }
+            for list in [&tier.cpus, &tier.nodes].into_iter().flatten() {
+                let plain = |byte: u8| byte.is_ascii_digit() || byte == b',' || byte == b'-';
+                if list.get_ref().is_empty() || !list.get_ref().bytes().all(plain) {
+                    let reason = "cpus and nodes of a tier are lists such as \"0-3,8\"";
+                    return Err(source.wrong(&list.span(), reason));
+                }
+            }
+            let before = at.checked_sub(1).map(|before| &self.tier[before]);
+            if tier.spare && before.is_none() || !tier.spare && before.is_some_and(|t| t.spare) {
+                let reason = "spare tiers come last, after at least one that is not";
+                return Err(source.wrong(&tier.name.span(), reason));
+            }
         }
         for (span, book) in self.spanned_books() {
             book.check().map_err(|error| source.wrong(&span, error.to_string()))?;
@@ -484,7 +567,86 @@ impl Config {
         for ((span, _), credits) in self.spanned_books().iter().zip(self.credits()) {
             credits.check().map_err(|error| source.wrong(span, error.to_string()))?;
         }
+        self.check_exchanges(source)
+    }
+
+    fn check_exchanges(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        for (at, spanned) in self.exchange.iter().enumerate() {
+            let (span, keys) = (spanned.span(), spanned.get_ref());
+            let same = |other: &Spanned<ExchangeKeys>| {
+                let other = other.get_ref();
+                (&other.from, &other.to, other.resource) == (&keys.from, &keys.to, keys.resource)
+            };
+            for name in [&keys.from, &keys.to] {
+                let has = |tier: &TierKeys| {
+                    tier.name.get_ref() == name
+                        && !tier.spare
+                        && tier.resources().any(|(resource, _)| resource == keys.resource)
+                };
+                if !self.tier.iter().any(has) {
+                    let reason = format!("there is no [[tier]] {name:?} with {}", keys.resource);
+                    return Err(source.wrong(&span, reason));
+                }
+            }
+            if keys.from == keys.to || self.exchange[..at].iter().any(same) {
+                let reason = "an [[exchange]] is between two tiers, and there is one of each";
+                return Err(source.wrong(&span, reason));
+            }
+            if at >= EXCHANGES_MAX {
+                let reason = format!("there are more than {EXCHANGES_MAX} [[exchange]]");
+                return Err(source.wrong(&span, reason));
+            }
+            let checked = self.definition(keys).check();
+            checked.map_err(|error| source.wrong(&span, error.to_string()))?;
+        }
         Ok(())
+    }
+
+    /// The hardware of tiers that are not to run everywhere.
+    pub fn hardware(&self) -> BTreeMap<u16, Hardware> {
+        let list = |keys: &Option<Spanned<String>>| {
+            keys.as_ref().map(|list| list.get_ref().clone()).unwrap_or_default()
+        };
+        let of = |(tier, keys): (usize, &TierKeys)| {
+            let hardware = Hardware { cpus: list(&keys.cpus), nodes: list(&keys.nodes) };
+            (hardware != Hardware::default()).then_some((tier as u16, hardware))
+        };
+        self.tier.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// Which tiers are spare, as a record of the journal holds it, if some are.
+    pub fn spare_tiers(&self) -> Option<SpareTiers> {
+        let from = self.tier.iter().position(|tier| tier.spare)?;
+        Some(SpareTiers { from: (from as u16).into() })
+    }
+
+    /// The exchanges between tiers, as the journal's next records hold them.
+    pub fn exchanges(&self) -> Vec<DefineExchange> {
+        self.exchange.iter().map(|keys| self.definition(keys.get_ref())).collect()
+    }
+
+    fn definition(&self, keys: &ExchangeKeys) -> DefineExchange {
+        let number = |name: &String| {
+            let at = self.tier.iter().position(|tier| tier.name.get_ref() == name);
+            at.unwrap_or_default() as u16
+        };
+        let (from, to) = (number(&keys.from), number(&keys.to));
+        let usual = Exchange::usual(from, to, keys.resource);
+        DefineExchange {
+            rate: keys.rate.unwrap_or(usual.rate).map(U32::new),
+            low: keys.low.unwrap_or(usual.low).map(U32::new),
+            high: keys.high.unwrap_or(usual.high).map(U32::new),
+            every_ms: keys.every_ms.into(),
+            step_vru: keys.step_vru.into(),
+            idle_percent: keys.idle_percent.into(),
+            saturated_percent: keys.saturated_percent.into(),
+            looks: keys.looks.into(),
+            rate_step_percent: keys.rate_step_percent.into(),
+            from: from.into(),
+            to: to.into(),
+            resource: keys.resource as u8,
+            reserved: [0; 3],
+        }
     }
 
     /// The machine's bounds, as the journal's first record holds them.

@@ -88,7 +88,9 @@ pub fn open_host(config: &Config) -> Result<Host, StartError> {
         HostKey::DryRun => Backend::DryRun,
         HostKey::Cgroup => {
             let parent = config.host.parent.to_string_lossy();
-            Backend::Cgroup(CgroupHost::detect(&parent, &resources)?)
+            let mut host = CgroupHost::detect(&parent, &resources)?;
+            host.confine(config.hardware());
+            Backend::Cgroup(host)
         }
     };
     Ok(Host::new(backend, &resources, options))
@@ -136,7 +138,9 @@ pub fn recover_state<M: Medium>(
     let through = recovered.last.sequence;
     let mut log = Log::open(log_config(config), recovered)?;
     // A crash may have come before the last of the start-up records.
-    let start = start_records(&config.genesis(), &config.books(), &config.unusual_credits());
+    let (books, exchanges) = (config.books(), config.exchanges());
+    let (credits, spare) = (config.unusual_credits(), config.spare_tiers());
+    let start = start_records(&config.genesis(), &books, &credits, &exchanges, spare);
     check_unchanged(config, &state, through < start.len() as u64)?;
     for (kind, body) in start.iter().skip(through as usize) {
         record(&mut state, &mut log, clock, *kind, body)?;
@@ -256,6 +260,14 @@ fn check_unchanged(config: &Config, state: &State, begun: bool) -> Result<(), St
     }
     if !begun && machine.credit_rules() != config.credits() {
         return Err(changed("[[tier]] list (launch_s, expiry_s, reserve_milli, ...)"));
+    }
+    let spare = config.spare_tiers().map(|spare| spare.from.get());
+    if !begun && machine.first_spare() != spare {
+        return Err(changed("[[tier]] list (spare)"));
+    }
+    let (defined, exchanges) = (machine.exchanges().1, config.exchanges());
+    if !exchanges.starts_with(defined) || (!begun && defined.len() < exchanges.len()) {
+        return Err(changed("[[exchange]] list"));
     }
     Ok(())
 }

@@ -4,7 +4,9 @@
 //! there is one way to rebuild a state and it is exercised all the time.
 
 use crate::desk::{Desk, DeskError};
-use crate::machine::command::{Command, DefineBook, DefineCredits, Envelope, Genesis};
+use crate::machine::command::{
+    Command, DefineBook, DefineCredits, DefineExchange, Envelope, Genesis, SpareTiers,
+};
 use crate::machine::event::Outbox;
 use crate::machine::state::StateError;
 use crate::machine::{Broken, Machine};
@@ -253,10 +255,14 @@ pub fn start_records(
     genesis: &Genesis,
     books: &[DefineBook],
     credits: &[DefineCredits],
+    exchanges: &[DefineExchange],
+    spare: Option<SpareTiers>,
 ) -> Vec<(u8, Vec<u8>)> {
     use zerocopy::IntoBytes;
     std::iter::once((Genesis::KIND, genesis.as_bytes().to_vec()))
         .chain(books.iter().map(|book| (DefineBook::KIND, book.as_bytes().to_vec())))
         .chain(credits.iter().map(|rules| (DefineCredits::KIND, rules.as_bytes().to_vec())))
+        .chain(spare.iter().map(|spare| (SpareTiers::KIND, spare.as_bytes().to_vec())))
+        .chain(exchanges.iter().map(|row| (DefineExchange::KIND, row.as_bytes().to_vec())))
         .collect()
 }

@@ -6,10 +6,12 @@
 //! Instances live in groups that Vendue made under its own subtree, or in groups that somebody
 //! else made and an operator put under Vendue's care by path.
 
+use crate::host::Home;
 use crate::lever::Failure;
 use crate::limit::{FILES, Knob, Setting};
 use crate::meter::{Meter, MeterError};
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -19,6 +21,10 @@ use vendue_wire::code::Resource;
 
 /// Name of Vendue's own subtree in the parent group.
 pub const SUBTREE: &str = "vendue";
+/// Name of a tier's group in the subtree, before the tier's number.
+pub const TIER: &str = "tier-";
+/// Name of an account's group in its tier's, before the account's number.
+pub const ACCOUNT: &str = "account-";
 /// Bytes of a limit file that are read; an `io.max` of some 50 devices.
 const TEXT_BYTES: usize = 4096;
 
@@ -109,6 +115,19 @@ pub enum PlaceError {
     /// Not there, or not a directory.
     #[error("{0:?} is not an existing cgroup (symbolic links are not followed)")]
     NotADirectory(String),
+    /// A tier's group could not be given its hardware.
+    #[error(
+        "{path} cannot be set to {list:?} ({errno}); name processors and NUMA nodes of this host, \
+         and have the cpuset controller on cgroup v2"
+    )]
+    NotConfined {
+        /// The file.
+        path: PathBuf,
+        /// Processors or nodes.
+        list: String,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// A group of Vendue's own could not be made.
     #[error("group {path} cannot be made ({errno})")]
     NotMade {
@@ -193,11 +212,30 @@ impl FileNames {
     }
 }
 
+/// The hardware that a tier's instances run on, as the kernel's lists: `0-3,8`. Empty: all there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// Processors.
+    pub cpus: String,
+    /// NUMA nodes whose memory is used.
+    pub nodes: String,
+}
+
+/// What tiers' groups are made with.
+#[derive(Debug)]
+struct Tiers {
+    /// Controllers that the groups below have.
+    needed: Vec<String>,
+    /// Of tiers that are not to run everywhere.
+    hardware: BTreeMap<u16, Hardware>,
+}
+
 /// A cgroup2 filesystem with a subtree of Vendue's own in it.
 #[derive(Debug)]
 pub struct CgroupHost {
     pub(crate) mount: PathBuf,
     subtree: PathBuf,
+    tiers: Box<Tiers>,
     pub(crate) names: FileNames,
 }
 
@@ -261,7 +299,15 @@ impl CgroupHost {
         let subtree = parent.join(SUBTREE);
         make_group(&subtree).map_err(refused("make", &subtree))?;
         hand_on(&subtree, needed)?;
-        Ok(CgroupHost { mount: mount.point.clone(), subtree, names: FileNames::kernel() })
+        let needed = needed.iter().map(|&need| need.to_owned()).collect();
+        let mount = mount.point.clone();
+        let tiers = Box::new(Tiers { needed, hardware: BTreeMap::new() });
+        Ok(CgroupHost { mount, subtree, tiers, names: FileNames::kernel() })
+    }
+
+    /// Keeps tiers to some of the host's hardware, from when their groups are opened on.
+    pub fn confine(&mut self, hardware: BTreeMap<u16, Hardware>) {
+        self.tiers.hardware = hardware;
     }
 
     /// Vendue's own subtree.
@@ -269,25 +315,31 @@ impl CgroupHost {
         &self.subtree
     }
 
-    /// The group that the instances of a capped account live below.
-    pub fn account_group(&self, account: u32) -> PathBuf {
-        self.subtree.join(format!("account-{account}"))
+    /// The group above those of a tier's instances: its limits are the tier's.
+    pub fn tier_group(&self, tier: u16) -> PathBuf {
+        self.subtree.join(format!("{TIER}{tier}"))
     }
 
-    /// The group that instance `instance` of `account` has if it is put nowhere else: below its
-    /// account's, if that is there and it was not made elsewhere before.
-    fn own_group(&self, instance: u32, account: u32) -> PathBuf {
+    /// The group that the instances of a capped account live below.
+    pub fn account_group(&self, home: Home) -> PathBuf {
+        self.tier_group(home.tier).join(format!("{ACCOUNT}{}", home.account))
+    }
+
+    /// The group that instance `instance` has if it is put nowhere else: below its account's, if that
+    /// is there and it was not made elsewhere before.
+    fn own_group(&self, instance: u32, home: Home) -> PathBuf {
         let name = format!("instance-{instance}");
-        let (group, plain) = (self.account_group(account), self.subtree.join(&name));
+        let (group, plain) = (self.account_group(home), self.tier_group(home.tier).join(&name));
         if is_directory(&group) && !is_directory(&plain) { group.join(name) } else { plain }
     }
 
-    /// Opens the group of an account, made if it is not there. It hands on what the subtree does.
-    pub(crate) fn open_account(&self, account: u32) -> Result<CgroupPlace, PlaceError> {
-        let path = self.account_group(account);
+    /// Opens the group of an account, made if it is not there. It hands on what the tier's does.
+    pub(crate) fn open_account(&self, home: Home) -> Result<CgroupPlace, PlaceError> {
+        self.open_tier(home.tier)?;
+        let path = self.account_group(home);
         let not_made = |errno| PlaceError::NotMade { path: path.clone(), errno };
         make_group(&path).map_err(|error| not_made(errno(&error)))?;
-        let handed_on = words(&self.subtree.join("cgroup.subtree_control"));
+        let handed_on = words(&self.tier_group(home.tier).join("cgroup.subtree_control"));
         let handed_on = handed_on.and_then(|names| {
             hand_on(&path, &names.iter().map(String::as_str).collect::<Vec<_>>())
         });
@@ -295,7 +347,42 @@ impl CgroupHost {
             DetectError::Refused { errno, .. } => not_made(errno),
             _ => not_made(Errno::EBUSY),
         })?;
-        Ok(self.place(path, true))
+        Ok(self.open_at(path, true))
+    }
+
+    /// Opens a tier's group; makes it, or finds it again after a restart.
+    pub(crate) fn open_tier(&self, tier: u16) -> Result<CgroupPlace, PlaceError> {
+        let dir = self.tier_group(tier);
+        let not_made = |errno| PlaceError::NotMade { path: dir.clone(), errno };
+        make_group(&dir).map_err(|error| not_made(errno(&error)))?;
+        let needed: Vec<&str> = self.tiers.needed.iter().map(String::as_str).collect();
+        hand_on(&dir, &needed).map_err(|error| match error {
+            DetectError::Refused { errno, .. } => not_made(errno),
+            _ => not_made(Errno::EBUSY),
+        })?;
+        self.give_hardware(tier, &dir)?;
+        Ok(self.open_at(dir, true))
+    }
+
+    /// Sets what a tier's instances run on. What is set already is left.
+    fn give_hardware(&self, tier: u16, dir: &Path) -> Result<(), PlaceError> {
+        let Some(hardware) = self.tiers.hardware.get(&tier) else { return Ok(()) };
+        for group in self.subtree.parent().into_iter().chain([self.subtree.as_path()]) {
+            // If it cannot be handed on, the files below are not there.
+            let _ = hand_on(group, &["cpuset"]);
+        }
+        for (file, list) in [("cpuset.mems", &hardware.nodes), ("cpuset.cpus", &hardware.cpus)] {
+            let path = dir.join(file);
+            let set = fs::read_to_string(&path).unwrap_or_default();
+            if list.is_empty() || set.trim_end() == list {
+                continue;
+            }
+            fs::write(&path, list).map_err(|error| {
+                let (list, errno) = (list.clone(), errno(&error));
+                PlaceError::NotConfined { path, list, errno }
+            })?;
+        }
+        Ok(())
     }
 
     /// Opens the group at `place`; an empty `place` makes the instance's own group, or finds it
@@ -303,12 +390,13 @@ impl CgroupHost {
     pub(crate) fn open(
         &self,
         instance: u32,
-        account: u32,
+        home: Home,
         place: &str,
     ) -> Result<CgroupPlace, PlaceError> {
         let own = place.is_empty();
         let dir = if own {
-            let dir = self.own_group(instance, account);
+            self.open_tier(home.tier)?;
+            let dir = self.own_group(instance, home);
             make_group(&dir)
                 .map_err(|error| PlaceError::NotMade { path: dir.clone(), errno: errno(&error) })?;
             dir
@@ -322,10 +410,10 @@ impl CgroupHost {
             }
             dir
         };
-        Ok(self.place(dir, own))
+        Ok(self.open_at(dir, own))
     }
 
-    fn place(&self, dir: PathBuf, own: bool) -> CgroupPlace {
+    fn open_at(&self, dir: PathBuf, own: bool) -> CgroupPlace {
         let names = self.names.clone();
         let mut place =
             CgroupPlace { dir, own, names, files: [const { None }; FILES], meter: None };

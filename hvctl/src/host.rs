@@ -2,7 +2,8 @@
 
 mod account;
 
-pub use account::account_key;
+pub use account::{Home, account_key};
+use account::{is_account, shown_number};
 
 use crate::cgroup::{CgroupHost, CgroupPlace, PlaceError};
 use crate::dry_run::{DryRunError, DryRunPlace};
@@ -14,7 +15,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use vendue_wire::code::Resource;
-use vendue_wire::message::{LimitRow, field_cut};
+use vendue_wire::message::{LimitRow, TIER_BIT, field_cut};
 
 /// Where limits go.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub enum HostError {
     #[error("instance {0} is not held")]
     UnknownInstance(u32),
     /// Two instances would write one group's limits.
-    #[error("{place:?} is already held for {}; one group, one instance", whose(*.instance))]
+    #[error("{place:?} is already held for {}; one group, one instance", called(*.instance))]
     PlaceTaken {
         /// The place.
         place: String,
@@ -181,8 +182,8 @@ struct Instance {
     /// As adopted; unique unless empty.
     name: String,
     levers: Vec<Lever>,
-    /// Its account; an account's own group: that account.
-    account: u32,
+    /// Whose it is; of an account's own group, that account's.
+    home: Home,
     /// It lives below its account's group.
     below: bool,
     /// The group has gone; a verification looks whether it is back.
@@ -270,6 +271,18 @@ impl Instance {
     }
 }
 
+/// What people call it.
+fn called(number: u32) -> String {
+    match number.checked_sub(TIER_BIT) {
+        Some(tier) => format!("tier {tier}"),
+        None if is_account(number) => {
+            let Home { account, tier } = Home::of(number);
+            format!("account {account} in tier {tier}")
+        }
+        None => format!("instance {number}"),
+    }
+}
+
 /// What a memory lever wants, bytes.
 fn goal_bytes(lever: &Lever) -> u64 {
     lever.wanted().map_or(u64::MAX, Setting::bytes)
@@ -291,8 +304,8 @@ pub struct Host {
     instances: BTreeMap<u32, Instance>,
     /// Caps on accounts' instances together, thousandths of a processor.
     caps: BTreeMap<u32, u64>,
-    /// The instances that live below each account's group. Accounts that are in here or capped have
-    /// their group held.
+    /// The instances that live below each account's group, by its [`account_key`]. Accounts that are
+    /// in here, or capped and have instances in the tier, have their group held.
     below: BTreeMap<u32, BTreeSet<u32>>,
     /// Who has which place; places without a name are nobody's.
     places: BTreeMap<String, u32>,
@@ -339,34 +352,56 @@ impl Host {
         }
     }
 
-    /// Takes instance `instance` of `account` in at `place`: on cgroup v2 the absolute path of a
-    /// group, or empty for a group of its own, below its account's if that is there; in a dry run
-    /// `pid:N`, or any label. `devices` are the block devices its tier's `io.max` covers. Nothing is
-    /// written until something is wanted.
+    /// Takes instance `instance` in at `place`: on cgroup v2 the absolute path of a group, or empty
+    /// for a group of its own, below its account's if that is capped, else below its tier's; in a dry
+    /// run `pid:N`, or any label. `devices` are the block devices its tier's `io.max` covers. Nothing
+    /// is written until something is wanted.
     ///
     /// # Errors
     /// A bound is reached, the number or the place is taken, or the place is not one.
     pub fn adopt(
         &mut self,
-        (instance, account): (u32, u32),
+        instance: u32,
+        home: Home,
         place: &str,
         devices: &[Device],
     ) -> Result<(), HostError> {
-        assert!(instance < account_key(0), "an instance's number has 16 bits");
+        assert!(instance < account_key(0, 0), "an instance's number has 16 bits");
         if self.instances.contains_key(&instance) {
             return Err(HostError::Held(instance));
         }
-        let accounts = self.instances.range(account_key(0)..).count();
-        if self.instances.len() - accounts >= self.options.instances_max {
-            return Err(HostError::Full(self.instances.len() - accounts));
+        let held = self.instances.range(..account_key(0, 0)).count();
+        if held >= self.options.instances_max {
+            return Err(HostError::Full(held));
         }
         if devices.len() > self.options.devices_max {
             return Err(HostError::TooManyDevices(devices.len()));
         }
+        let opened = self.open(instance, home, place);
+        if opened.is_err() {
+            self.drop_account(home);
+        }
+        let (opened, name, below) = opened?;
+        let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
+        let knobs = knobs.collect();
+        self.hold(instance, (opened, name), (home, below), knobs);
+        Ok(())
+    }
+
+    /// Opens an instance's place; its name, and whether it is below the account's group.
+    fn open(
+        &mut self,
+        instance: u32,
+        home: Home,
+        place: &str,
+    ) -> Result<(Place, String, bool), HostError> {
+        if self.caps.contains_key(&home.account.into()) {
+            self.hold_account(home)?;
+        }
         let (opened, below) = match &self.backend {
             Backend::Cgroup(host) => {
-                let opened = host.open(instance, account, place)?;
-                let below = opened.dir().parent() == Some(&host.account_group(account));
+                let opened = host.open(instance, home, place)?;
+                let below = opened.dir().parent() == Some(&host.account_group(home));
                 (Place::Cgroup(opened), below)
             }
             Backend::DryRun => (Place::DryRun(DryRunPlace::open(place)?), false),
@@ -379,13 +414,42 @@ impl Host {
             return Err(HostError::PlaceTaken { place: name, instance });
         }
         if below {
-            self.hold_account(account)?;
-            self.below.entry(account).or_default().insert(instance);
+            self.hold_account(home)?;
+            self.below.entry(home.key()).or_default().insert(instance);
         }
-        let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
-        let knobs = knobs.collect();
-        self.hold(instance, (opened, name), (account, below), knobs);
-        Ok(())
+        Ok((opened, name, below))
+    }
+
+    /// Sets what all instances of a tier together may use of `resource`, and how much they weigh
+    /// beside other tiers': as much as `vrus`, each of `vru_size`, do. It holds for instances whose
+    /// groups are below the tier's, [`CgroupHost::tier_group`]. The first time makes that group;
+    /// `devices` are as with [`Host::adopt`].
+    ///
+    /// # Errors
+    /// The group cannot be made.
+    pub fn resize_tier(
+        &mut self,
+        tier: u16,
+        resource: Resource,
+        (vrus, vru_size): (u64, u64),
+        devices: &[Device],
+        now_ns: u64,
+    ) -> Result<(), HostError> {
+        let number = TIER_BIT | u32::from(tier);
+        if !self.instances.contains_key(&number) {
+            let place = match &self.backend {
+                Backend::Cgroup(host) => Place::Cgroup(host.open_tier(tier)?),
+                Backend::DryRun => Place::DryRun(DryRunPlace::open("")?),
+            };
+            let name = match &place {
+                Place::Cgroup(place) => place.dir().to_string_lossy().into_owned(),
+                Place::DryRun(_) => String::new(),
+            };
+            let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
+            let knobs = knobs.collect();
+            self.hold(number, (place, name), (Home { account: 0, tier }, false), knobs);
+        }
+        self.set(number, (vrus, vru_size), now_ns, |knob| knob.resource() == resource)
     }
 
     /// Holds a group's limits from now on.
@@ -393,7 +457,7 @@ impl Host {
         &mut self,
         number: u32,
         (mut place, name): (Place, String),
-        (account, below): (u32, bool),
+        (home, below): (Home, bool),
         knobs: Vec<Knob>,
     ) {
         if !name.is_empty() {
@@ -401,7 +465,7 @@ impl Host {
         }
         let lever = |knob| Lever::new(knob, self.page_bytes, place.read(knob).ok());
         let levers = knobs.into_iter().map(lever).collect();
-        let held = Instance { place, name, levers, account, below, lost: false, due_ns: None };
+        let held = Instance { place, name, levers, home, below, lost: false, due_ns: None };
         self.instances.insert(number, held);
     }
 
@@ -413,10 +477,10 @@ impl Host {
     /// what was left behind.
     pub fn release(&mut self, instance: u32) -> Result<(), HostError> {
         let held = self.instances.remove(&instance).ok_or(HostError::UnknownInstance(instance))?;
-        let (account, below) = (held.account, held.below);
+        let home = held.home;
         let released = self.let_go(instance, held);
-        if below {
-            self.leave_account(instance, account);
+        if instance < account_key(0, 0) {
+            self.leave_account(instance, home);
         }
         released
     }
@@ -507,10 +571,10 @@ impl Host {
             let setting = lever.knob().setting(vrus, vru_size, self.page_bytes);
             self.counters.spared += lever.want(setting, vrus);
         }
-        let account = held.below.then_some(held.account);
+        let home = held.below.then_some(held.home);
         self.reschedule(instance, now_ns);
-        if let Some(account) = account {
-            self.weigh_account(account, now_ns);
+        if let Some(home) = home {
+            self.weigh_account(home, now_ns);
         }
         Ok(())
     }
@@ -708,10 +772,10 @@ impl Host {
             wanted_vru: lever.wanted_vru().into(),
             writes: lever.writes().into(),
             written_at_ns: lever.written_at_ns().into(),
-            instance: (instance % account_key(0)).into(),
+            instance: shown_number(instance).into(),
             resource: lever.knob().resource() as u8,
             state: state as u8,
-            of_account: (instance >= account_key(0)).into(),
+            of_account: is_account(instance).into(),
             reserved: 0,
             file: field_cut(&file),
             wanted: shown(Some(wanted)),
@@ -735,7 +799,7 @@ impl Host {
             failure: fault.failure,
             text: format!(
                 "{}: {} in {place}: {}",
-                whose(instance),
+                called(instance),
                 lever.knob().file(),
                 fault.failure
             ),
@@ -754,14 +818,6 @@ impl Host {
                 move |lever| Some((instance, lever, held.name.as_str(), Lever::fault(lever)?));
             held.levers.iter().filter_map(faulty)
         })
-    }
-}
-
-/// Whose limit it is, in words.
-fn whose(number: u32) -> String {
-    match number.checked_sub(account_key(0)) {
-        Some(account) => format!("account {account}"),
-        None => format!("instance {number}"),
     }
 }
 

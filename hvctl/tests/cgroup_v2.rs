@@ -5,7 +5,7 @@
 //! machine that has them.
 
 use hvctl::cgroup::CgroupHost;
-use hvctl::host::{Backend, Host, Options};
+use hvctl::host::{Backend, Home, Host, Options};
 use hvctl::lever::{Failure, State};
 use hvctl::limit::Device;
 use std::fs;
@@ -49,7 +49,7 @@ impl Room {
         };
         let subtree = backend.subtree().to_path_buf();
         let mut host = Host::new(Backend::Cgroup(backend), resources, Options::default());
-        host.adopt((1, 0), "", devices).unwrap();
+        host.adopt(1, Home { account: 0, tier: 0 }, "", devices).unwrap();
         let group = PathBuf::from(host.place(1).unwrap());
         Some(Room { host, group, subtree, children: Vec::new(), _alone: alone })
     }
@@ -85,6 +85,7 @@ impl Drop for Room {
         self.stop();
         let _ = self.host.release(1);
         let _ = fs::remove_dir(&self.group);
+        let _ = self.group.parent().map(fs::remove_dir);
         let _ = fs::remove_dir(&self.subtree);
     }
 }

@@ -5,7 +5,9 @@
 //! snapshot at random points; it must say the same bytes to the end. Whoever plays (a property
 //! test, a fuzzer) only makes the operations.
 
-use crate::oracle::{Book, Caller, Market, Party, Request, Rules, Said, Trade};
+use crate::oracle::{
+    Book, Caller, Demand, Exchange, Market, Party, Request, Rules, Said, Swap, Trade,
+};
 use crate::room::Room;
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -13,12 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use vendue_engine::depth::Depth;
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{
-    CloseSession, Command, DefineBook, Genesis, OpenSession, Tick, Usage,
+    CloseSession, Command, DefineBook, DefineExchange, Genesis, OpenSession, SpareTiers, Tick,
+    Usage,
 };
 use vendue_engine::machine::event::{
     AccountCapped, AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated,
-    InstanceRemoved, Moved, Outbox, PhaseChanged, SessionOpened, SessionRefused, TradeReversed,
-    Uncrossed, Weighted,
+    InstanceRemoved, Moved, Outbox, PhaseChanged, RateMoved, Resized, SessionOpened,
+    SessionRefused, TierSwap, TradeReversed, Uncrossed, Weighted,
 };
 use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -109,109 +112,27 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
     Order(Terms),
-    Cancel {
-        session: u8,
-        which: Which,
-    },
-    Replace {
-        session: u8,
-        which: Which,
-        price: u32,
-        quantity: u32,
-        id: Id,
-    },
-    MassCancel {
-        session: u8,
-        instance: Option<u8>,
-        book: Option<u8>,
-        side: u8,
-    },
-    Account {
-        session: u8,
-        group: u8,
-        sells_to: u8,
-        buys_from: u8,
-        name: u8,
-        id: Id,
-    },
-    Funds {
-        session: u8,
-        account: u8,
-        amount: Size,
-        out: bool,
-        id: Id,
-    },
-    Instance {
-        session: u8,
-        account: u8,
-        tier: u8,
-        vru: [u16; 3],
-        name: u8,
-        id: Id,
-    },
-    Remove {
-        session: u8,
-        instance: u8,
-        id: Id,
-    },
-    Grant {
-        session: u8,
-        instance: u8,
-        resource: u8,
-        amount: Size,
-        id: Id,
-    },
-    Bid {
-        session: u8,
-        instance: u8,
-        resource: u8,
-        bid_milli: u32,
-        id: Id,
-    },
-    Tick {
-        milliseconds: u64,
-    },
-    Usage {
-        instance: u8,
-        resource: u8,
-        amount: Size,
-    },
-    Open {
-        number: u8,
-        role: u8,
-        account: u8,
-        instance: u8,
-        cancel_on_disconnect: bool,
-    },
-    Close {
-        slot: u8,
-    },
-    Phase {
-        session: u8,
-        book: u8,
-        phase: u8,
-        id: Id,
-    },
-    Cap {
-        session: u8,
-        account: u8,
-        millicores: u32,
-        id: Id,
-    },
+    Cancel { session: u8, which: Which },
+    Replace { session: u8, which: Which, price: u32, quantity: u32, id: Id },
+    MassCancel { session: u8, instance: Option<u8>, book: Option<u8>, side: u8 },
+    Account { session: u8, group: u8, sells_to: u8, buys_from: u8, name: u8, id: Id },
+    Funds { session: u8, account: u8, amount: Size, out: bool, id: Id },
+    Instance { session: u8, account: u8, tier: u8, vru: [u16; 3], name: u8, id: Id },
+    Remove { session: u8, instance: u8, id: Id },
+    Grant { session: u8, instance: u8, resource: u8, amount: Size, id: Id },
+    Bid { session: u8, instance: u8, resource: u8, bid_milli: u32, id: Id },
+    Tick { milliseconds: u64 },
+    Usage { instance: u8, resource: u8, amount: Size },
+    Open { number: u8, role: u8, account: u8, instance: u8, cancel_on_disconnect: bool },
+    Close { slot: u8 },
+    Phase { session: u8, book: u8, phase: u8, id: Id },
+    Cap { session: u8, account: u8, millicores: u32, id: Id },
+    Swap { session: u8, pair: (u8, u8, u8), vru: u32, id: Id },
+    Rate { session: u8, pair: (u8, u8, u8), rates: [[u32; 2]; 3], fixed: bool, id: Id },
+    Tier { session: u8, tier: u8, act: u8, capacity: [u32; 2], size: u64, name: u8, id: Id },
     Limits(Bounds),
-    CancelAccount {
-        session: u8,
-        account: u8,
-        book: Option<u8>,
-        side: u8,
-        id: Id,
-    },
-    /// The trade so many before the last.
-    Reverse {
-        session: u8,
-        back: u8,
-        id: Id,
-    },
+    CancelAccount { session: u8, account: u8, book: Option<u8>, side: u8, id: Id },
+    Reverse { session: u8, back: u8, id: Id },
     Snapshot,
 }
 
@@ -237,7 +158,9 @@ pub struct World {
     pub capacity_vru: u64,
     pub burst_percent: u32,
     /// Of each book, milliseconds from auction to auction and of the call before each.
-    pub auctions: [(u32, u32); 3],
+    pub auctions: [(u32, u32); 4],
+    /// How processors are swapped from tier 1 to tier 0: rate and its bounds, and when demand does.
+    pub exchange: ([[u32; 2]; 3], Demand),
     /// Largest price and quantity that generated orders ask for.
     pub asks: (u32, u32),
     /// Accounts and instances made before the operations begin.
@@ -263,7 +186,18 @@ pub const NARROW: World = World {
     quantity_max: 12,
     capacity_vru: 40,
     burst_percent: 250,
-    auctions: [(0, 0), (1500, 1500), (3000, 1000)],
+    auctions: [(0, 0), (1500, 1500), (3000, 1000), (0, 0)],
+    exchange: (
+        [[1, 2], [2, 3], [3, 2]],
+        Demand {
+            every_ms: 1000,
+            step_vru: 3,
+            idle_percent: 50,
+            saturated_percent: 51,
+            looks: 1,
+            rate_step_percent: 10,
+        },
+    ),
     asks: (10, 13),
     made: (4, 5),
     funds: 120_000,
@@ -287,7 +221,18 @@ pub const WIDE: World = World {
     quantity_max: 100,
     capacity_vru: 1000,
     burst_percent: 200,
-    auctions: [(0, 0), (4000, 4000), (9000, 3000)],
+    auctions: [(0, 0), (4000, 4000), (9000, 3000), (2000, 500)],
+    exchange: (
+        [[1, 3], [1, 1], [2, 1]],
+        Demand {
+            every_ms: 3000,
+            step_vru: 40,
+            idle_percent: 90,
+            saturated_percent: 91,
+            looks: 2,
+            rate_step_percent: 7,
+        },
+    ),
     asks: (200, 60),
     made: (20, 36),
     funds: 10_000_000_000,
@@ -311,7 +256,18 @@ pub const EDGE: World = World {
     quantity_max: u32::MAX,
     capacity_vru: u32::MAX as u64,
     burst_percent: 100_000,
-    auctions: [(0, 0), (86_400_000, 86_399_999), (700, 1)],
+    auctions: [(0, 0), (86_400_000, 86_399_999), (700, 1), (0, 0)],
+    exchange: (
+        [[1, 1000], [999_999_999, 1_000_000_000], [1000, 1]],
+        Demand {
+            every_ms: 1,
+            step_vru: u32::MAX,
+            idle_percent: 99,
+            saturated_percent: 100,
+            looks: 1,
+            rate_step_percent: 50,
+        },
+    ),
     asks: (65_535, u32::MAX),
     made: (3, 4),
     funds: 1 << 58,
@@ -322,8 +278,11 @@ pub const EDGE: World = World {
 pub const FEES: [(u16, u16); 6] =
     [(10, 25), (0, 0), (0, 1), (10_000, 3333), (25, 0), (10_000, 10_000)];
 
-/// Tier and resource of each book.
-const BOOKS: [(u16, Resource); 3] = [(0, Resource::Cpu), (0, Resource::Memory), (1, Resource::Cpu)];
+/// Tier and resource of each book. The last tier is a place for one.
+const BOOKS: [(u16, Resource); 4] =
+    [(0, Resource::Cpu), (0, Resource::Memory), (1, Resource::Cpu), (SPARE, Resource::Cpu)];
+/// The tier that is spare at first.
+const SPARE: u16 = 2;
 
 impl World {
     /// The machine's bounds.
@@ -363,6 +322,26 @@ impl World {
         BOOKS.into_iter().zip(self.auctions).map(define).collect()
     }
 
+    /// The machine's exchange.
+    pub fn exchange(&self) -> DefineExchange {
+        let ([low, rate, high], demand) = self.exchange;
+        DefineExchange {
+            rate: rate.map(U32::new),
+            low: low.map(U32::new),
+            high: high.map(U32::new),
+            every_ms: demand.every_ms.into(),
+            step_vru: demand.step_vru.into(),
+            idle_percent: demand.idle_percent.into(),
+            saturated_percent: demand.saturated_percent.into(),
+            looks: demand.looks.into(),
+            rate_step_percent: demand.rate_step_percent.into(),
+            from: 1.into(),
+            to: 0.into(),
+            resource: Resource::Cpu as u8,
+            reserved: [0; 3],
+        }
+    }
+
     fn market(&self) -> Market {
         let rules = Rules {
             accounts_max: self.accounts_max as usize,
@@ -378,9 +357,9 @@ impl World {
             taker_fee_bps: self.fees_bps.1.into(),
         };
         let book = |((tier, resource), (every, call)): ((u16, Resource), (u32, u32))| Book {
-            phase: Phase::Continuous,
+            phase: if tier == SPARE { Phase::Halted } else { Phase::Continuous },
             auctions: (every.into(), call.into()),
-            scheduled: true,
+            scheduled: tier != SPARE,
             indicative: (0, 0, 0),
             looked_ms: None,
             tier,
@@ -390,6 +369,10 @@ impl World {
             tick_micro: self.tick_micro.into(),
             price_max: self.price_max.into(),
             quantity_max: self.quantity_max.into(),
+            tier_name: field_cut("tier"),
+            vru_size: 10,
+            pool: (0, 0),
+            used: 0,
             issued: 0,
             burned: 0,
             trades: 0,
@@ -398,7 +381,22 @@ impl World {
             reported: false,
             ended_ms: [0; 2],
         };
-        Market::new(rules, BOOKS.into_iter().zip(self.auctions).map(book).collect())
+        let ([low, rate, high], demand) = self.exchange;
+        let fraction = |rate: [u32; 2]| (rate[0].into(), rate[1].into());
+        let exchange = Exchange {
+            from: 1,
+            to: 0,
+            resource: Resource::Cpu as usize,
+            rate: fraction(rate),
+            low: fraction(low),
+            high: fraction(high),
+            fixed: false,
+            demand: Some(demand),
+            found: 0,
+            looked: None,
+        };
+        let books = BOOKS.into_iter().zip(self.auctions).map(book).collect();
+        Market::new(rules, books, vec![exchange], vec![0, 0, 2])
     }
 }
 
@@ -414,6 +412,10 @@ pub struct Met {
     pub auctioned: u64,
     /// Trades that were reversed.
     pub reversed: u64,
+    /// Swaps between tiers that were asked for, and that demand made.
+    pub swapped: (u64, u64),
+    /// Rates that demand moved.
+    pub rates: u64,
     pub accepted: u64,
     pub rejects: BTreeMap<u8, u64>,
     pub cancels: BTreeSet<u8>,
@@ -429,6 +431,8 @@ struct Pair {
     depth: Depth,
     /// Cap of each instance and resource, from the entitlement events.
     caps: BTreeMap<(u32, u8), u64>,
+    /// Capacity of each tier and resource, from the events that tell it.
+    capacities: BTreeMap<(u16, u8), u64>,
     /// Weights told by the command at hand.
     weights: Vec<(u32, u64)>,
     orders_seen: u64,
@@ -470,8 +474,17 @@ fn name(of: u8) -> [u8; NAME_BYTES] {
 
 impl Pair {
     fn new(world: World) -> Pair {
-        let room = Room::new(&world.genesis(), &world.definitions());
-        let twin = Room::new(&world.genesis(), &world.definitions());
+        let mut room = Room::new(&world.genesis(), &world.definitions());
+        room.daemon(&SpareTiers { from: SPARE.into() });
+        room.daemon(&world.exchange());
+        let mut twin = Room::new(&world.genesis(), &world.definitions());
+        twin.daemon(&SpareTiers { from: SPARE.into() });
+        twin.daemon(&world.exchange());
+        let capacity = |book: &DefineBook| match book.tier.get() {
+            SPARE => ((SPARE, book.resource), 0),
+            tier => ((tier, book.resource), book.capacity_vru.get()),
+        };
+        let capacities = world.definitions().iter().map(capacity).collect();
         let twin = (twin.machine, twin.out);
         let depth = Depth::of(&room.machine);
         Pair {
@@ -481,6 +494,7 @@ impl Pair {
             twin,
             depth,
             caps: BTreeMap::new(),
+            capacities,
             weights: Vec::new(),
             orders_seen: 0,
         }
@@ -656,7 +670,7 @@ impl Pair {
             return wild;
         }
         let (number, row) = own[usize::from(terms.instance) % own.len()];
-        (*number, if row.tier == 1 { 2 } else { u16::from(terms.book == 1) })
+        (*number, if row.tier == 0 { u16::from(terms.book == 1) } else { row.tier + 1 })
     }
 
     fn new_order(&self, terms: &Terms) -> NewOrder {
@@ -804,6 +818,40 @@ impl Pair {
                 let m = ReverseTrade { client_id: self.id(session, id), trade };
                 (Request::ReverseTrade(m), wire(session.into(), &m))
             }
+            _ => self.resolve_tiers(op),
+        }
+    }
+
+    fn resolve_tiers(&self, op: &Op) -> (Request, Wire) {
+        match *op {
+            Op::Tier { session, tier, act, capacity, size, name: called, id } => {
+                let mut m = SetTier::zeroed();
+                m.client_id = self.id(session, id);
+                (m.tier, m.act) = (u16::from(tier).into(), act);
+                if act <= TIER_CHANGE {
+                    [m.capacity_vru[0], m.capacity_vru[1]] = capacity.map(U32::new);
+                }
+                if act == TIER_DEFINE {
+                    m.vru_size[0] = size.into();
+                    m.name = name(called);
+                }
+                (Request::SetTier(m), wire(session.into(), &m))
+            }
+            Op::Swap { session, pair: (from, to, resource), vru, id } => {
+                let mut m = SwapTiers::zeroed();
+                m.client_id = self.id(session, id);
+                (m.from, m.to) = (u16::from(from).into(), u16::from(to).into());
+                (m.vru, m.resource) = (vru.into(), resource);
+                (Request::SwapTiers(m), wire(session.into(), &m))
+            }
+            Op::Rate { session, pair: (from, to, resource), rates, fixed, id } => {
+                let mut m = SetRate::zeroed();
+                m.client_id = self.id(session, id);
+                (m.from, m.to) = (u16::from(from).into(), u16::from(to).into());
+                [m.rate, m.low, m.high] = rates.map(|rate| rate.map(U32::new));
+                (m.resource, m.fixed) = (resource, fixed.into());
+                (Request::SetRate(m), wire(session.into(), &m))
+            }
             _ => unreachable!("resolved before"),
         }
     }
@@ -856,6 +904,9 @@ impl Pair {
                 Said::Traded(_) => met.trades += 1,
                 Said::Auctioned(_) => met.auctioned += 1,
                 Said::Reversed(_) => met.reversed += 1,
+                Said::Swapped(_) if session == ANY => met.swapped.1 += 1,
+                Said::Swapped(_) => met.swapped.0 += 1,
+                Said::Rate { .. } if session == ANY => met.rates += 1,
                 Said::Accepted { .. } => met.accepted += 1,
                 _ => {}
             }
@@ -915,6 +966,8 @@ impl Pair {
             } else if let Some(m) = event.read::<Weighted>() {
                 prop_assert_eq!((to, m.resource), (ANY, 0));
                 self.weights.push((m.instance.get(), m.weight_vru.get().into()));
+            } else if let Some(m) = event.read::<Resized>() {
+                self.capacities.insert((m.tier.get(), m.resource), m.capacity_vru.get());
             } else if let Some(m) = event.read::<Fill>() {
                 prop_assert_eq!(to, ANY);
                 said.push(Said::Traded(self.hear_fill(m)?));
@@ -1065,6 +1118,20 @@ impl Pair {
             let auction = (price, volume, imbalance(m.imbalance));
             let trades = m.trades.get().into();
             Ok(Said::Uncrossed { book: m.book.get().into(), auction, trades })
+        } else if let Some(m) = event.read::<TierSwap>() {
+            let (left, arrived) = (m.left_millicredits.get(), m.arrived_millicredits.get());
+            Ok(Said::Swapped(Swap {
+                from_book: m.from_book.get().into(),
+                to_book: m.to_book.get().into(),
+                rate: (m.rate[0].get().into(), m.rate[1].get().into()),
+                vru: (m.left_vru.get().into(), m.arrived_vru.get().into()),
+                milli: (left.into(), arrived.into()),
+                rest_vru: m.rest_vru.get().into(),
+            }))
+        } else if let Some(m) = event.read::<RateMoved>() {
+            let rate = (m.rate[0].get().into(), m.rate[1].get().into());
+            let (from, to, resource) = (m.from.get(), m.to.get(), m.resource.into());
+            Ok(Said::Rate { from, to, resource, rate })
         } else {
             Err(TestCaseError::fail(format!("unexpected event of kind {:#x}", event.kind)))
         }
@@ -1117,6 +1184,10 @@ impl Pair {
         for (book, house) in self.market.books.iter().zip(&ledger.house) {
             prop_assert_eq!(house.issued as i128, book.issued);
             prop_assert_eq!(house.burned as i128, book.burned);
+        }
+        for (book, pool) in self.market.books.iter().zip(&ledger.pools) {
+            let ours = (i128::from(pool.free), pool.issued as i128);
+            prop_assert_eq!(ours, book.pool, "pool of tier {}", book.tier);
         }
         Ok(())
     }
@@ -1178,6 +1249,13 @@ impl Pair {
             prop_assert_eq!(told, (book.trades, book.volume, book.last));
             let open = self.market.orders.iter().filter(|order| order.book == at).count();
             prop_assert_eq!(ours.orders as usize, open);
+            prop_assert_eq!(i128::from(ours.capacity_vru), book.capacity_vru);
+            let told = self.capacities[&(book.tier, book.resource as u8)];
+            let state = self.market.tiers[usize::from(book.tier)];
+            prop_assert_eq!(self.room.machine.tier_state(book.tier) as u8, state);
+            let shown = if state == 2 { 0 } else { ours.capacity_vru };
+            prop_assert_eq!(told, shown, "capacity told of tier {}", book.tier);
+            prop_assert_eq!((ours.vru_size, ours.tier_name), (book.vru_size, book.tier_name));
             prop_assert_eq!(
                 i128::from(ours.reserved_vru),
                 self.market.reserved(book.tier, book.resource)

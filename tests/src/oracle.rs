@@ -14,13 +14,19 @@ use vendue_wire::code::{
 use vendue_wire::message::{
     ANY, ANY_BOOK, Body, Cancel, CancelAccount, CreateAccount, CreateInstance, Deposit,
     GrantCredits, MassCancel, NewOrder, RemoveInstance, Replace, ReverseTrade, SetAccountCap,
-    SetBid, SetLimits, SetPhase, U64, UNLIMITED, Withdraw,
+    SetBid, SetLimits, SetPhase, SetRate, SetTier, SwapTiers, U32, U64, UNLIMITED, Withdraw,
 };
 
 /// All funds together, micro-units.
 const FUNDS_MAX: i128 = 1 << 62;
 /// All credits of a book together, milli-credits.
 const CREDITS_MAX: i128 = 1 << 62;
+/// Capacity of a tier's resource.
+const CAPACITY_MAX: i128 = u32::MAX as i128;
+/// Milli-credits that a VRU takes along from tier to tier: those of a minute.
+const SWAPPED_WITH_A_VRU: i128 = 60_000;
+/// Exchanges with a rate of their own.
+const EXCHANGES_MAX: usize = 256;
 /// Slots that instances are given at a time.
 const PAGE_SLOTS: u32 = 16;
 
@@ -52,6 +58,13 @@ pub struct Book {
     pub tick_micro: i128,
     pub price_max: i128,
     pub quantity_max: i128,
+    /// What the tier is called.
+    pub tier_name: [u8; 32],
+    pub vru_size: u64,
+    /// Milli-credits in the tier's pool, and ever put into it.
+    pub pool: (i128, i128),
+    /// Milli-credits of use reported since the beginning.
+    pub used: i128,
     /// Milli-credits issued.
     pub issued: i128,
     /// Milli-credits burned.
@@ -72,6 +85,39 @@ pub struct Book {
     pub indicative: Auction,
     /// Millisecond in which the schedule was looked at last.
     pub looked_ms: Option<u64>,
+}
+
+/// Numerator, denominator.
+pub type Rate = (i128, i128);
+
+/// How a resource is swapped from a tier to another.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names of the start-up record")]
+pub struct Exchange {
+    pub from: u16,
+    pub to: u16,
+    pub resource: usize,
+    pub rate: Rate,
+    pub low: Rate,
+    pub high: Rate,
+    pub fixed: bool,
+    pub demand: Option<Demand>,
+    /// Looks in a row that found reason to swap.
+    pub found: u32,
+    /// When demand was looked at last, milliseconds, and use of both up to then.
+    pub looked: Option<(u64, [i128; 2])>,
+}
+
+/// When demand swaps.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names of the start-up record")]
+pub struct Demand {
+    pub every_ms: u32,
+    pub step_vru: u32,
+    pub idle_percent: u16,
+    pub saturated_percent: u16,
+    pub looks: u16,
+    pub rate_step_percent: u16,
 }
 
 /// What an auction would do: price, volume, imbalance; zeros if nothing crosses.
@@ -203,6 +249,9 @@ pub enum Request {
     SetLimits(SetLimits),
     ReverseTrade(ReverseTrade),
     SetAccountCap(SetAccountCap),
+    SwapTiers(SwapTiers),
+    SetRate(SetRate),
+    SetTier(SetTier),
     Tick,
     Usage { instance: u32, resource: usize, used: u64 },
     Open { number: u64, account: u32, instance: u32, role: Role, cancel_on_disconnect: bool },
@@ -303,6 +352,25 @@ pub enum Said {
     Refused {
         code: Reject,
     },
+    Swapped(Swap),
+    Rate {
+        from: u16,
+        to: u16,
+        resource: usize,
+        rate: Rate,
+    },
+}
+
+/// A swap between tiers: VRUs and milli-credits that left and that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "as in the event of the machine")]
+pub struct Swap {
+    pub from_book: usize,
+    pub to_book: usize,
+    pub rate: Rate,
+    pub vru: (i128, i128),
+    pub milli: (i128, i128),
+    pub rest_vru: i128,
 }
 
 /// A trade; fees in micro-units.
@@ -340,6 +408,10 @@ pub struct Market {
     pub accounts: Vec<Account>,
     pub instances: BTreeMap<u32, Instance>,
     pub sessions: Vec<Session>,
+    /// What each tier is: 0 in use, 1 draining, 2 a place for one.
+    pub tiers: Vec<u8>,
+    /// Those that were given a rate.
+    pub exchanges: Vec<Exchange>,
     /// Open orders in order of arrival in their queues.
     pub orders: Vec<Order>,
     /// Micro-units paid in and not out again.
@@ -389,13 +461,15 @@ fn crosses(taker: Side, limit: i128, price: i128) -> bool {
 
 impl Market {
     /// An empty market.
-    pub fn new(rules: Rules, books: Vec<Book>) -> Market {
+    pub fn new(rules: Rules, books: Vec<Book>, exchanges: Vec<Exchange>, tiers: Vec<u8>) -> Market {
         Market {
             rules,
             books,
             accounts: Vec::new(),
             instances: BTreeMap::new(),
             sessions: vec![UNUSED; rules.sessions_max],
+            exchanges,
+            tiers,
             orders: Vec::new(),
             funds_issued: 0,
             fees: 0,
@@ -510,6 +584,9 @@ impl Market {
             Request::SetLimits(m) => (SetLimits::KIND, m.client_id.get()),
             Request::ReverseTrade(m) => (ReverseTrade::KIND, m.client_id.get()),
             Request::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
+            Request::SwapTiers(m) => (SwapTiers::KIND, m.client_id.get()),
+            Request::SetRate(m) => (SetRate::KIND, m.client_id.get()),
+            Request::SetTier(m) => (SetTier::KIND, m.client_id.get()),
             _ => unreachable!("not a session's request"),
         };
         if self.sessions[who.session as usize].role != Role::Operator {
@@ -530,6 +607,9 @@ impl Market {
             Request::SetLimits(m) => self.set_limits(who, m),
             Request::ReverseTrade(m) => self.reverse_trade(m.trade.get()),
             Request::SetAccountCap(m) => self.cap(m.account.get() as usize, m.millicores.get()),
+            Request::SwapTiers(m) => self.swap_tiers(m),
+            Request::SetRate(m) => self.set_rate(m),
+            Request::SetTier(m) => self.set_tier(m, who.time_ns),
             _ => unreachable!("matched above"),
         };
         let result = result.map(|value| {
@@ -632,6 +712,7 @@ impl Market {
         if !self.books.iter().any(|book| book.tier == tier) {
             return Err(Reject::UnknownTier);
         }
+        self.in_use(tier)?;
         if !good_name(&m.name) || self.instances.values().any(|row| row.name == m.name) {
             return Err(Reject::BadName);
         }
@@ -719,12 +800,23 @@ impl Market {
                 self.move_credits(number, resource, earned);
             }
         }
+        for at in 0..self.books.len() {
+            let Book { tier, resource, capacity_vru, pool, .. } = self.books[at];
+            if self.tiers[usize::from(tier)] == 2 {
+                continue;
+            }
+            let idle = capacity_vru - self.reserved(tier, resource);
+            let most = (idle * self.rules.credit_cap_s * 1000).min(CREDITS_MAX);
+            let earned = (idle * i128::from(elapsed)).min(most - pool.0).max(0);
+            self.books[at].pool = (pool.0 + earned, pool.1 + earned);
+        }
         (0..self.books.len()).for_each(|book| self.settle(book, now_ms.into()));
         self.weighed =
             self.instances.keys().map(|&number| (number, self.processor_credits(number))).collect();
         self.cancel_all(who, CancelReason::Expired, |order| {
             order.expires_at_ms.is_some_and(|at| at <= now_ms)
         });
+        (0..self.exchanges.len()).for_each(|at| self.look_at_demand(at, now_ms));
         (0..self.books.len()).for_each(|book| self.look_at_schedule(book, now_ms));
     }
 
@@ -734,6 +826,7 @@ impl Market {
         let Some(book) = self.book_of(row.tier, resource) else { return };
         self.books[book].burned += paid;
         self.books[book].reported = true;
+        self.books[book].used += i128::from(used);
         self.move_credits(number, resource, -paid);
         let Some(row) = self.instances.get_mut(&number) else { return };
         row.used[resource] = (row.used[resource] + i128::from(used)).min(u64::MAX.into());
@@ -1423,9 +1516,19 @@ impl Market {
         Ok(millicores.into())
     }
 
+    fn in_use(&self, tier: u16) -> Result<(), Reject> {
+        match self.tiers[usize::from(tier)] {
+            0 => Ok(()),
+            1 => Err(Reject::WrongTierState),
+            _ => Err(Reject::UnknownTier),
+        }
+    }
+
     fn set_phase(&mut self, who: &Caller, m: &SetPhase) -> Result<i128, Reject> {
         let (number, now_ms) = (usize::from(m.book.get()), who.time_ns / 1_000_000);
-        let book = self.books.get_mut(number).ok_or(Reject::UnknownBook)?;
+        let tier = self.books.get(number).ok_or(Reject::UnknownBook)?.tier;
+        self.in_use(tier)?;
+        let book = &mut self.books[number];
         if let Some(phase) = Phase::from_u8(m.phase) {
             book.scheduled = false;
             self.turn(number, phase, phase == Phase::Continuous);
@@ -1609,6 +1712,266 @@ impl Book {
         let (every, call) = self.auctions;
         if every > 0 && now_ms % every >= every - call { Phase::Call } else { Phase::Continuous }
     }
+}
+
+/// Tiers.
+impl Market {
+    fn exchange(&self, from: u16, to: u16, resource: usize) -> Option<usize> {
+        let is_it = |row: &Exchange| (row.from, row.to, row.resource) == (from, to, resource);
+        self.exchanges.iter().position(is_it)
+    }
+
+    /// The books of two tiers.
+    fn pair(&self, from: u16, to: u16, resource: usize) -> Result<(usize, usize), Reject> {
+        let known = |tier| self.books.iter().any(|book| book.tier == tier);
+        if from == to || !known(from) || !known(to) || self.tiers[usize::from(from)] == 2 {
+            return Err(Reject::UnknownTier);
+        }
+        self.in_use(to)?;
+        let source = self.book_of(from, resource).ok_or(Reject::UnknownBook)?;
+        Ok((source, self.book_of(to, resource).ok_or(Reject::TierFull)?))
+    }
+
+    fn swap_tiers(&mut self, m: &SwapTiers) -> Result<i128, Reject> {
+        let (from, to, vru) = (m.from.get(), m.to.get(), i128::from(m.vru.get()));
+        let swap = self.plan(from, to, m.resource.into(), vru)?;
+        self.swap(swap);
+        Ok(swap.vru.1)
+    }
+
+    fn plan(&self, from: u16, to: u16, resource: usize, vru: i128) -> Result<Swap, Reject> {
+        let (from_book, to_book) = self.pair(from, to, resource)?;
+        let (source, destination) = (&self.books[from_book], &self.books[to_book]);
+        let unreserved = source.capacity_vru - self.reserved(from, resource);
+        if vru > unreserved || vru >= source.capacity_vru {
+            return Err(Reject::InsufficientCapacity);
+        }
+        if vru * SWAPPED_WITH_A_VRU > source.pool.0 {
+            return Err(Reject::PoolTooSmall);
+        }
+        let rate = self.exchange(from, to, resource).map_or((1, 1), |at| self.exchanges[at].rate);
+        let arrives = |amount: i128| amount * rate.0 / rate.1;
+        // As little as makes as much arrive.
+        let leaves = |amount: i128| {
+            let short = |less: &i128| arrives(amount - less - 1) < arrives(amount);
+            amount - (0..amount).find(short).unwrap_or(amount)
+        };
+        let left = leaves(vru);
+        let milli = left * SWAPPED_WITH_A_VRU;
+        if arrives(vru) == 0 {
+            return Err(Reject::BadQuantity);
+        }
+        if destination.capacity_vru + arrives(vru) > CAPACITY_MAX
+            || destination.pool.0 + arrives(milli) > CREDITS_MAX
+        {
+            return Err(Reject::TierFull);
+        }
+        Ok(Swap {
+            from_book,
+            to_book,
+            rate,
+            vru: (left, arrives(vru)),
+            milli: (leaves(milli), arrives(milli)),
+            rest_vru: vru - left,
+        })
+    }
+
+    fn swap(&mut self, swap: Swap) {
+        self.books[swap.from_book].capacity_vru -= swap.vru.0;
+        self.books[swap.from_book].pool.0 -= swap.milli.0;
+        let to = &mut self.books[swap.to_book];
+        to.capacity_vru += swap.vru.1;
+        to.pool = (to.pool.0 + swap.milli.1, to.pool.1 + swap.milli.1);
+        self.said.push(Said::Swapped(swap));
+    }
+
+    fn set_tier(&mut self, m: &SetTier, time_ns: u64) -> Result<i128, Reject> {
+        let (tier, at) = (m.tier.get(), usize::from(m.tier.get()));
+        let state = *self.tiers.get(at).ok_or(Reject::UnknownTier)?;
+        let books: Vec<usize> =
+            (0..self.books.len()).filter(|&book| self.books[book].tier == tier).collect();
+        let asked = m.capacity_vru.map(|vru| i128::from(vru.get()));
+        match (m.act, state) {
+            (0, 2) => {
+                self.define_tier(m, &books)?;
+                books.iter().for_each(|&book| self.back_on_schedule(book, time_ns));
+            }
+            (0, _) => return Err(Reject::WrongTierState),
+            (_, 2) => return Err(Reject::UnknownTier),
+            (1, _) => {
+                for resource in (0..RESOURCES).filter(|&resource| asked[resource] > 0) {
+                    self.book_of(tier, resource).ok_or(Reject::UnknownBook)?;
+                    if self.reserved(tier, resource) > asked[resource] {
+                        return Err(Reject::InsufficientCapacity);
+                    }
+                }
+                for &book in &books {
+                    let row = &mut self.books[book];
+                    if asked[row.resource] > 0 {
+                        row.capacity_vru = asked[row.resource];
+                    }
+                }
+            }
+            (2, 0) => {
+                self.tiers[at] = 1;
+                for &book in &books {
+                    self.books[book].scheduled = false;
+                    self.turn(book, Phase::Halted, false);
+                    self.say_indicative(book);
+                }
+            }
+            (3, 1) => {
+                self.tiers[at] = 0;
+                books.iter().for_each(|&book| self.back_on_schedule(book, time_ns));
+            }
+            (4, 1) => {
+                if self.instances.values().any(|row| row.tier == tier) {
+                    return Err(Reject::NotEmpty);
+                }
+                self.tiers[at] = 2;
+                books.iter().for_each(|&book| self.books[book].pool.0 = 0);
+            }
+            _ => return Err(Reject::WrongTierState),
+        }
+        Ok(tier.into())
+    }
+
+    fn define_tier(&mut self, m: &SetTier, books: &[usize]) -> Result<(), Reject> {
+        let tier = m.tier.get();
+        let used = |book: &Book| self.tiers[usize::from(book.tier)] != 2;
+        let taken = |book: &Book| used(book) && book.tier_name == m.name;
+        if !good_name(&m.name) || self.books.iter().any(taken) {
+            return Err(Reject::BadName);
+        }
+        let asked = m.capacity_vru.map(|vru| i128::from(vru.get()));
+        let sizes = m.vru_size.map(|size| size.get());
+        for (resource, (&vru, &size)) in asked.iter().zip(&sizes).enumerate() {
+            let has = self.book_of(tier, resource).is_some();
+            if has != (vru > 0) || !has && size > 0 {
+                return Err(Reject::InsufficientCapacity);
+            }
+            if size > 1 << 40 {
+                return Err(Reject::Overflow);
+            }
+        }
+        for &book in books {
+            let row = &mut self.books[book];
+            (row.capacity_vru, row.tier_name) = (asked[row.resource], m.name);
+            let size = sizes[row.resource];
+            row.vru_size = if size > 0 { size } else { row.vru_size };
+        }
+        self.tiers[usize::from(tier)] = 0;
+        Ok(())
+    }
+
+    fn back_on_schedule(&mut self, number: usize, time_ns: u64) {
+        let now_ms = time_ns / 1_000_000;
+        let book = &mut self.books[number];
+        (book.scheduled, book.looked_ms) = (true, Some(now_ms));
+        let phase = book.wanted(now_ms);
+        self.turn(number, phase, phase == Phase::Continuous);
+        self.say_indicative(number);
+    }
+
+    fn set_rate(&mut self, m: &SetRate) -> Result<i128, Reject> {
+        let (from, to, resource) = (m.from.get(), m.to.get(), usize::from(m.resource));
+        self.pair(from, to, resource)?;
+        let known = self.exchange(from, to, resource);
+        let before = known.map(|at| self.exchanges[at]);
+        let mut row = before.unwrap_or(Exchange {
+            from,
+            to,
+            resource,
+            rate: (1, 1),
+            low: (1, 1000),
+            high: (1000, 1),
+            fixed: false,
+            demand: None,
+            found: 0,
+            looked: None,
+        });
+        let given = |pair: [U32; 2]| (i128::from(pair[0].get()), i128::from(pair[1].get()));
+        if given(m.low) != (0, 0) {
+            row.low = given(m.low);
+        }
+        if given(m.high) != (0, 0) {
+            row.high = given(m.high);
+        }
+        (row.rate, row.fixed) = (given(m.rate), m.fixed == 1);
+        let all = [(1, 1000), row.low, row.rate, row.high, (1000, 1)];
+        let positive = all.iter().all(|rate| rate.0 > 0 && rate.1 > 0);
+        if !positive || all.windows(2).any(|two| is_more(two[0], two[1])) {
+            return Err(Reject::RateOutOfBounds);
+        }
+        match known {
+            Some(at) => self.exchanges[at] = row,
+            None if self.exchanges.len() == EXCHANGES_MAX => return Err(Reject::ExchangesFull),
+            None => self.exchanges.push(row),
+        }
+        self.said.push(Said::Rate { from, to, resource, rate: row.rate });
+        Ok(known.unwrap_or(self.exchanges.len() - 1) as i128)
+    }
+
+    fn look_at_demand(&mut self, at: usize, now_ms: u64) {
+        let row = self.exchanges[at];
+        let Some(demand) = row.demand else { return };
+        let Ok(books) = self.pair(row.from, row.to, row.resource) else { return };
+        let used = [books.0, books.1].map(|book| self.books[book].used);
+        let due = |(looked_ms, _): (u64, _)| now_ms >= looked_ms + u64::from(demand.every_ms);
+        if row.looked.is_some_and(|looked| !due(looked)) {
+            return;
+        }
+        self.exchanges[at].looked = Some((now_ms, used));
+        let Some((looked_ms, before)) = row.looked else { return };
+        let passed_ms = i128::from(now_ms - looked_ms);
+        let load = |tier, of: usize| {
+            ((used[of] - before[of]) / passed_ms).max(self.reserved(tier, row.resource))
+        };
+        let (giving, taking) = (load(row.from, 0), load(row.to, 1));
+        let capacity = [books.0, books.1].map(|book| self.books[book].capacity_vru);
+        let idle = i128::from(demand.idle_percent);
+        let wanted = taking * 100 >= capacity[1] * i128::from(demand.saturated_percent);
+        let spare = giving * 100 <= capacity[0] * idle;
+        let unwanted = taking * 100 <= capacity[1] * idle;
+        let found = if wanted && spare { row.found + 1 } else { 0 };
+        let swaps = found >= demand.looks.into();
+        self.exchanges[at].found = if swaps { 0 } else { found };
+        let percent = i128::from(demand.rate_step_percent);
+        if !row.fixed && percent > 0 && (wanted || unwanted) {
+            self.move_rate(at, percent, wanted);
+        }
+        if swaps {
+            // As much as leaves the source idle still.
+            let keeps = |vru: &i128| giving * 100 <= (capacity[0] - vru) * idle;
+            let most = (capacity[0] * idle - giving * 100) / idle;
+            assert!(keeps(&most) && !keeps(&(most + 1)));
+            let paid = self.books[books.0].pool.0 / SWAPPED_WITH_A_VRU;
+            let vru = most.min(paid).min(demand.step_vru.into());
+            if let Ok(swap) = self.plan(row.from, row.to, row.resource, vru) {
+                self.swap(swap);
+            }
+        }
+    }
+
+    /// A step of the rate in millionths, not beyond its bounds.
+    fn move_rate(&mut self, at: usize, percent: i128, dearer: bool) {
+        const MILLION: i128 = 1_000_000;
+        let row = &mut self.exchanges[at];
+        let now = row.rate.0 * MILLION / row.rate.1;
+        let step = (now * percent / 100).max(1);
+        let moved = (if dearer { now - step } else { now + step }, MILLION);
+        let moved = if is_more(row.low, moved) { row.low } else { moved };
+        let moved = if is_more(moved, row.high) { row.high } else { moved };
+        let before = std::mem::replace(&mut row.rate, moved);
+        let Exchange { from, to, resource, rate, .. } = *row;
+        if before != rate {
+            self.said.push(Said::Rate { from, to, resource, rate });
+        }
+    }
+}
+
+fn is_more(a: Rate, b: Rate) -> bool {
+    a.0 * b.1 > b.0 * a.1
 }
 
 /// Sessions.

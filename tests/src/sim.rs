@@ -918,14 +918,14 @@ pub fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config
     config.data_dir = "/log".into();
     config.host.kind = HostKey::DryRun;
     config.access[0].as_mut().uid = Some(nix::unistd::getuid().as_raw());
-    config.tier.truncate(1);
-    config.tier[0].memory = None;
-    config.tier[0].block_io = None;
-    config.tier[0].network = None;
-    if let Some(cpu) = &mut config.tier[0].cpu {
-        let (every_ms, call_ms) = [(0, 0), (100, 100), (200, 60)][chance.below(3) as usize];
-        cpu.get_mut().auction_every_ms = every_ms;
-        cpu.get_mut().call_ms = Some(call_ms);
+    config.tier.truncate(2);
+    let (every_ms, call_ms) = [(0, 0), (100, 100), (200, 60)][chance.below(3) as usize];
+    for tier in &mut config.tier {
+        (tier.memory, tier.block_io, tier.network) = (None, None, None);
+        if let Some(cpu) = &mut tier.cpu {
+            cpu.get_mut().auction_every_ms = every_ms;
+            cpu.get_mut().call_ms = Some(call_ms);
+        }
     }
     let machine = &mut config.machine;
     machine.accounts_max = spanned(4);

@@ -88,7 +88,9 @@ impl Recorder {
         let (handles, chance) = (Vec::new(), Chance::new(6));
         let mut recorder = Recorder { room, log, chance, handles, ids: 0, digest: (0, 0) };
         // The room has executed these already.
-        for (sequence, (kind, body)) in (1..).zip(start_records(&genesis(), &books(), &[])) {
+        for (sequence, (kind, body)) in
+            (1..).zip(start_records(&genesis(), &books(), &[], &[], None))
+        {
             let time_ns = recorder.room.time_ns;
             let env = Envelope { sequence, time_ns, request: 0, session: ANY, connection: ANY };
             recorder.append(&env, kind, &body);
@@ -223,7 +225,7 @@ impl Recorder {
         let instance: U32 = (self.chance.below(u64::from(INSTANCES)) as u32).into();
         let amount: U64 = (1 + self.chance.below(1 << 30)).into();
         let reserved = 0.into();
-        match self.chance.below(12) {
+        match self.chance.below(13) {
             9 => self.limit(account),
             10 => {
                 let trade = self.room.machine.trades().saturating_sub(self.chance.below(80));
@@ -232,6 +234,13 @@ impl Recorder {
             11 => {
                 let (book, side) = (1.into(), self.chance.below(3) as u8);
                 self.apply(0, &CancelAccount { client_id, account, book, side, reserved: 0 });
+            }
+            12 => {
+                let mut swap = SwapTiers::zeroed();
+                let to = self.chance.below(2) as u16;
+                (swap.client_id, swap.from, swap.to) = (client_id, (1 - to).into(), to.into());
+                swap.vru = (self.chance.below(9) as u32).into();
+                self.apply(0, &swap);
             }
             8 => {
                 let mut phase = SetPhase::zeroed();

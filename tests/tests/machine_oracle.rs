@@ -13,6 +13,7 @@ use vendue_tests::duel::{
     Bounds, EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play,
 };
 use vendue_wire::code::{CancelReason, Reject};
+use vendue_wire::message::{TIER_CHANGE, TIER_DEFINE, TIER_DELETE, TIER_DRAIN, TIER_RESUME};
 
 // ---- generator ---------------------------------------------------------------------------
 
@@ -182,6 +183,51 @@ fn daemon(world: &World) -> impl Strategy<Value = Op> + use<> {
     ]
 }
 
+fn tiers(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let pair = || {
+        let tier = || prop_oneof![12 => 0..2_u8, 1 => Just(2_u8)];
+        (tier(), tier(), prop_oneof![8 => Just(0_u8), 1 => 0..4_u8])
+    };
+    let operator = || prop_oneof![9 => Just(0_u8), 1 => 0..7_u8];
+    let few = (world.capacity_vru / 10).max(1) as u32;
+    let vru = prop_oneof![
+        4 => 0..6_u32,
+        6 => 0..=few,
+        2 => 0..=world.capacity_vru as u32,
+        1 => any::<u32>()
+    ];
+    let part = || prop_oneof![9 => 1..12_u32, 1 => any::<u32>(), 1 => Just(0_u32)];
+    let bound = || prop_oneof![4 => Just([0, 0]), 1 => [part(), part()]];
+    let capacity = move || {
+        let most = prop_oneof![6 => few..=10 * few, 1 => any::<u32>(), 1 => Just(0_u32)];
+        (most, prop_oneof![6 => Just(0_u32), 1 => few..=10 * few])
+    };
+    let size = prop_oneof![4 => Just(0_u64), 4 => 1..100_u64, 1 => any::<u64>()];
+    // What was drained is mostly taken back, or nobody could trade.
+    let act = prop_oneof![
+        3 => Just(TIER_DEFINE),
+        3 => Just(TIER_CHANGE),
+        1 => Just(TIER_DRAIN),
+        4 => Just(TIER_RESUME),
+        2 => Just(TIER_DELETE),
+    ];
+    let set = (operator(), prop_oneof![2 => 0..2_u8, 4 => Just(2_u8), 1 => Just(3_u8)], act);
+    prop_oneof![
+        2 => (set, capacity(), size, any::<u8>(), id()).prop_map(
+            |((session, tier, act), (cpu, memory), size, name, id)| {
+                Op::Tier { session, tier, act, capacity: [cpu, memory], size, name, id }
+            },
+        ),
+        3 => (operator(), pair(), vru, id())
+            .prop_map(|(session, pair, vru, id)| Op::Swap { session, pair, vru, id }),
+        1 => (operator(), pair(), ([part(), part()], bound(), bound()), any::<bool>(), id())
+            .prop_map(|(session, pair, rates, fixed, id)| {
+                let rates = [rates.0, rates.1, rates.2];
+                Op::Rate { session, pair, rates, fixed, id }
+            }),
+    ]
+}
+
 fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
     let instance = 0..world.instances_max as u8 + 1;
     let (price, quantity) = (world.asks.0, world.asks.1);
@@ -205,6 +251,7 @@ fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
             Op::MassCancel { session, instance, book, side }
         }),
         2 => phase.prop_map(|(session, book, phase, id)| Op::Phase { session, book, phase, id }),
+        6 => tiers(world),
         14 => admin(world),
         14 => daemon(world),
     ]
@@ -234,6 +281,7 @@ fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
     let met = met.into_inner();
     println!("seed {seed}: {} commands, {} trades", met.commands, met.trades);
     println!("{} trades of auctions, {} reversed", met.auctioned, met.reversed);
+    println!("{:?} swaps between tiers, {} rates moved", met.swapped, met.rates);
     println!("{:?} {}", met.rejects, met.accepted);
     if let Err(failure) = outcome {
         panic!("seed {seed}: {failure}");
@@ -272,6 +320,11 @@ const REJECTS: &[Reject] = &[
     Reject::OrderValueLimit,
     Reject::WindowLimit,
     Reject::PositionLimit,
+    Reject::RateOutOfBounds,
+    Reject::PoolTooSmall,
+    Reject::TierFull,
+    Reject::WrongTierState,
+    Reject::NotEmpty,
 ];
 
 #[test]
@@ -287,6 +340,8 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
         .collect();
     assert!(never.is_empty(), "the generator never met cancels for reasons {never:?}");
     assert!(met.reversed * 1000 > met.commands, "only {} trades were reversed", met.reversed);
+    let (asked, demanded) = met.swapped;
+    assert!(asked > 100 && demanded > 100 && met.rates > 100, "{:?} {}", met.swapped, met.rates);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use vendue_wire::message::*;
 use vendue_wire::ring;
 use zerocopy::{FromBytes, IntoBytes};
 
-const ALL: u8 = TELL_SWAPS | TELL_FUNDS | TELL_CREDITS;
+const ALL: u8 = TELL_ALL;
 const WAIT: Duration = Duration::from_secs(10);
 const START: Place = Place { sequence: 1, part: 0 };
 
@@ -47,6 +47,10 @@ fn line(notice: &Notice) -> Option<Line> {
             let resource = Resource::from_u8(m.resource).map_or("?", Resource::text);
             let of = format!("credits {} {resource}", m.instance);
             (place, of, m.change_millicredits.get() as i64, m.balance_millicredits.get())
+        }
+        Notice::Tiers(m) => {
+            let of = format!("tiers {} {}", m.from, m.to);
+            (place, of, m.left_vru.get().into(), m.arrived_vru.get().into())
         }
         Notice::Reversed(_) | Notice::CaughtUp(_) | Notice::Ended(..) => return None,
     })
@@ -76,6 +80,12 @@ fn parsed(text: &str) -> Line {
             let of = format!("credits {} {resource}", number("instance"));
             (place, of, signed("change_millicredits"), number("balance_millicredits"))
         }
+        "tiers" => (
+            place,
+            format!("tiers {} {}", number("from"), number("to")),
+            signed("left_vru"),
+            number("arrived_vru"),
+        ),
         other => panic!("what is {other}?"),
     }
 }
@@ -324,7 +334,7 @@ fn each_role_is_told_what_it_may_know() {
     assert_eq!(refused(&agent, START, ALL), Some(Reject::NotPermitted));
     let observer = Identity::observer();
     assert_eq!(refused(&observer, START, 0), Some(Reject::BadField));
-    assert_eq!(refused(&observer, START, 8), Some(Reject::BadField));
+    assert_eq!(refused(&observer, START, 16), Some(Reject::BadField));
     let beyond = Place { sequence: 1 << 40, part: 0 };
     assert_eq!(refused(&observer, beyond, ALL), Some(Reject::BadField));
 }

@@ -47,7 +47,7 @@ impl Who {
     fn may(self, kind: u8) -> bool {
         const TRADES: [u8; 5] =
             [NewOrder::KIND, Cancel::KIND, Replace::KIND, MassCancel::KIND, SetBid::KIND];
-        const SHOWN_TO_ALL: [u8; 12] = [
+        const SHOWN_TO_ALL: [u8; 13] = [
             QueryStatus::KIND,
             QueryAccounts::KIND,
             QueryInstances::KIND,
@@ -60,6 +60,7 @@ impl Who {
             QueryMarket::KIND,
             QueryBars::KIND,
             QueryTape::KIND,
+            QueryExchanges::KIND,
         ];
         const OF_THE_HOUSE: [u8; 2] = [QueryLedger::KIND, QueryAudit::KIND];
         match self {
@@ -191,6 +192,42 @@ impl Message {
             Withdraw::KIND => {
                 Withdraw { amount_micro: 1.into(), ..Withdraw::zeroed() }.as_bytes().to_vec()
             }
+            SetBid::KIND => {
+                SetBid { bid_milli: 1000.into(), ..SetBid::zeroed() }.as_bytes().to_vec()
+            }
+            SwapTiers::KIND => {
+                SwapTiers { vru: 1.into(), to: 1.into(), ..SwapTiers::zeroed() }.as_bytes().to_vec()
+            }
+            SetRate::KIND => SetRate { rate: [1.into(); 2], to: 1.into(), ..SetRate::zeroed() }
+                .as_bytes()
+                .to_vec(),
+            SetTier::KIND => {
+                let capacity = [0, 4096 + number as u32 % 7, 0, 0, 0].map(U32::new);
+                let change =
+                    SetTier { act: TIER_CHANGE, capacity_vru: capacity, ..SetTier::zeroed() };
+                change.as_bytes().to_vec()
+            }
+            QueryTrades::KIND => {
+                QueryTrades { limit: 64.into(), book: ANY_BOOK.into(), ..QueryTrades::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            QueryBars::KIND => {
+                QueryBars { width_s: 60.into(), book: BOOK.into(), ..QueryBars::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            QueryTape::KIND => {
+                QueryTape { book: ANY_BOOK.into(), ..QueryTape::zeroed() }.as_bytes().to_vec()
+            }
+            Replay::KIND => Replay { from: 1.into() }.as_bytes().to_vec(),
+            _ => self.account_template(),
+        }
+    }
+
+    /// Of what is done to accounts; zeros for all that is left.
+    fn account_template(&self) -> Vec<u8> {
+        match self.kind {
             SetLimits::KIND => SetLimits {
                 sells_to: u64::MAX.into(),
                 buys_from: u64::MAX.into(),
@@ -208,23 +245,6 @@ impl Message {
                     .as_bytes()
                     .to_vec()
             }
-            SetBid::KIND => {
-                SetBid { bid_milli: 1000.into(), ..SetBid::zeroed() }.as_bytes().to_vec()
-            }
-            QueryTrades::KIND => {
-                QueryTrades { limit: 64.into(), book: ANY_BOOK.into(), ..QueryTrades::zeroed() }
-                    .as_bytes()
-                    .to_vec()
-            }
-            QueryBars::KIND => {
-                QueryBars { width_s: 60.into(), book: BOOK.into(), ..QueryBars::zeroed() }
-                    .as_bytes()
-                    .to_vec()
-            }
-            QueryTape::KIND => {
-                QueryTape { book: ANY_BOOK.into(), ..QueryTape::zeroed() }.as_bytes().to_vec()
-            }
-            Replay::KIND => Replay { from: 1.into() }.as_bytes().to_vec(),
             _ => vec![0; self.bytes],
         }
     }
@@ -314,8 +334,13 @@ fn check_own(who: Who, message: &Message, answer: &[Came], own: Party) {
 
 #[test]
 fn every_role_gets_its_own_and_nobody_elses() {
-    let daemon = Daemon::start(&Setup::small());
+    // Time passes, so that there is something in the tiers' pools.
+    let daemon = Daemon::start(&Setup::small().key("tick_ms", "1000"));
     let mut market = Market::open(&daemon);
+    eventually("a pool that pays for swaps", || {
+        let rows = market.operator.ask::<TierRow, _>(&QueryTiers {}).ok()?;
+        (rows[0].pool_millicredits.get() > 600_000).then_some(())
+    });
     let (own, other) = (market.seller, market.buyer);
     let operator = &mut market.operator;
     deposit(operator, own.account, FUNDS_MICRO);

@@ -74,7 +74,9 @@ fn config() -> String {
     }
     config
         + "\n[[tier]]\nname = \"bronze\"\ncpu = { capacity_vru = 200, burst_percent = 300 }\n\
-           memory = { capacity_vru = 64 }\n"
+           memory = { capacity_vru = 64 }\n\n[[tier]]\nname = \"gold\"\n\
+           cpus = \"0\"\nnodes = \"0\"\n\
+           cpu = { capacity_vru = 100, burst_percent = 300 }\n"
 }
 
 /// Boots a guest of two processors with the daemon and the scenario behind the prelude.
@@ -307,12 +309,12 @@ const CAP: &str = r#"
         launch one alice
         launch two alice
         launch free bob
-        own=vendue/account-0
-        for group in $own/one $own/two vendue/free; do
+        own=vendue/tier-0/account-0
+        for group in $own/one $own/two vendue/tier-0/free; do
             wait_for 10 cap_is $group "60000 100000"
         done
         wait_for 10 cap_is $own "50000 100000"
-        vm-shares 14 $cg/$own/one $cg/$own/two $cg/vendue/free >/tmp/shares &
+        vm-shares 14 $cg/$own/one $cg/$own/two $cg/vendue/tier-0/free >/tmp/shares &
         shares=$!
         sleep 1
         mark capped
@@ -437,8 +439,17 @@ const TROUBLE: &str = r#"
 
         # A launched command has a group of its own, limits and an end.
         code launched hvctl instance launch job --account alice --tier bronze --cpu 10 -- \
-            sh -c 'cat /proc/self/cgroup; until grep "^10000 100000" /sys/fs/cgroup/vendue/job/cpu.max; do sleep 0.1; done; exit 7'
-        code left ls -d $cg/vendue/job
+            sh -c 'cat /proc/self/cgroup; until grep "^10000 100000" /sys/fs/cgroup/vendue/tier-0/job/cpu.max; do sleep 0.1; done; exit 7'
+        code left ls -d $cg/vendue/tier-0/job
+
+        # Its tier is the group above, and a swap between tiers moves the caps of both.
+        wait_for 10 cap_is vendue/tier-0 "200000 100000"
+        wait_for 10 cap_is vendue/tier-1 "100000 100000"
+        wait_for 30 hvctl tier swap bronze gold cpu 5
+        wait_for 10 cap_is vendue/tier-0 "195000 100000"
+        wait_for 10 cap_is vendue/tier-1 "105000 100000"
+        [ "$(cat $cg/vendue/tier-1/cpuset.cpus)" = 0 ]
+        [ "$(cat $cg/vendue/tier-1/cpuset.mems)" = 0 ]
 
         # Killed, the daemon leaves the limits in force; started again, it knows all and repairs.
         tell instances-before hvctl --json instance list
@@ -478,7 +489,7 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
     assert_eq!(vanished[1], "code 1", "{console}");
 
     let launched = told("launched");
-    assert!(launched.iter().any(|line| line.contains("/vendue/job")), "{console}");
+    assert!(launched.iter().any(|line| line.contains("/vendue/tier-0/job")), "{console}");
     assert_eq!(*launched.last().unwrap(), "code 7", "{console}");
     assert_eq!(told("left").last(), Some(&"code 1"), "{console}");
 

@@ -612,7 +612,8 @@ impl Client {
         query: &Q,
         mut row: impl FnMut(&Received),
     ) -> Result<Option<u64>, ClientError> {
-        const ROW_KINDS: std::ops::RangeInclusive<u8> = 0xb1..=0xbf;
+        // 0xd0 is a notice.
+        let is_row = |kind| matches!(kind, 0xb1..=0xbf | 0xd1..=0xd7);
         let request = self.send(query)?;
         let mut rows = 0;
         loop {
@@ -623,7 +624,7 @@ impl Client {
             {
                 return Ok(Some(end.next.get()).filter(|&next| next != LAST_PAGE));
             }
-            if ROW_KINDS.contains(&frame.kind()) {
+            if is_row(frame.kind()) {
                 rows += 1;
                 if rows > PAGE_ROWS_MAX {
                     return Err(ClientError::PageTooLong);

@@ -203,7 +203,7 @@ codes! {
 
         /// The price is zero or beyond the book's ladder.
         BadPrice = 40 => "price outside the ladder",
-        /// The quantity is zero or above the book's maximum.
+        /// The quantity is zero or above the book's maximum; of a swap, nothing would arrive.
         BadQuantity = 41 => "quantity out of range",
         /// A post-only order would have traded at once.
         WouldCross = 42 => "post-only would trade",
@@ -222,13 +222,24 @@ codes! {
         InstanceOrdersFull = 53 => "too many open orders for this instance",
         /// The table of sessions is full.
         SessionsFull = 54 => "session table full",
-        /// The account still has instances, orders or funds.
+        /// The account still has instances, orders or funds; the tier has instances.
         NotEmpty = 55 => "not empty",
 
         /// The book is halted: orders can only be cancelled.
         BookHalted = 60 => "book halted",
         /// The book is in a call: only limit orders that may rest are taken.
         BookInCall = 61 => "book in call",
+
+        /// The exchange rate is outside its bounds, or the bounds are none.
+        RateOutOfBounds = 70 => "exchange rate out of bounds",
+        /// The source tier's pool has too few credits for the swap.
+        PoolTooSmall = 71 => "tier's pool has too few credits",
+        /// The destination tier has no capacity of the resource, or can take no more.
+        TierFull = 72 => "destination tier takes no capacity",
+        /// The table of exchanges is full.
+        ExchangesFull = 73 => "exchange table full",
+        /// The tier is being drained, or is not in the state (live, draining, spare) that this needs.
+        WrongTierState = 74 => "tier is in another state",
 
         /// No such trade, or it is too old to be reversed.
         UnknownTrade = 80 => "unknown trade",

@@ -3,7 +3,7 @@
 //! Numbers of kinds: `0x01..` session, `0x10..` orders, `0x20..` administration, `0x30..` queries,
 //! `0x40..0x4f` kept for the daemon's own journal and refused from outside, `0x80..` replies about
 //! the session, `0x90..` reports, `0xa0..` and `0xd9..0xdf` notices to subscribers, `0xb0..` rows that
-//! answer queries.
+//! answer queries; `0xd0..0xd7` both, of tiers.
 //!
 //! A mutating request carries a `client_id`, greater than any the session has used before; that
 //! one comparison makes ids unique and a retry harmless. Cancels need none: they carry a handle.
@@ -23,6 +23,9 @@ pub const UNLIMITED: u64 = u64::MAX;
 pub const PEER_BYTES: usize = 64;
 /// Bytes of an instance's place on the host (a cgroup path), zero-padded UTF-8.
 pub const PLACE_BYTES: usize = 192;
+/// Bit of [`LimitRow::instance`]: what all instances of a tier may use together. The rest is the
+/// tier's number; no instance has so high a one.
+pub const TIER_BIT: u32 = 1 << 31;
 /// Price levels a side that a depth row or the board holds.
 pub const DEPTH_LEVELS: usize = 10;
 /// Least bid of an instance, milli-credits a VRU-second.
@@ -37,6 +40,24 @@ pub const TELL_SWAPS: u8 = 1;
 pub const TELL_FUNDS: u8 = 2;
 /// Bit of [`Subscribe::what`]: changes of instances' credits.
 pub const TELL_CREDITS: u8 = 4;
+/// Bit of [`Subscribe::what`]: swaps between tiers.
+pub const TELL_TIERS: u8 = 8;
+/// [`SetTier::act`]: a spare tier becomes a tier.
+pub const TIER_DEFINE: u8 = 0;
+/// [`SetTier::act`]: other capacities.
+pub const TIER_CHANGE: u8 = 1;
+/// [`SetTier::act`]: no new instances, no orders, and nothing is swapped to it.
+pub const TIER_DRAIN: u8 = 2;
+/// [`SetTier::act`]: as before it was drained.
+pub const TIER_RESUME: u8 = 3;
+/// [`SetTier::act`]: a drained tier without instances becomes a spare one; its pool burns.
+pub const TIER_DELETE: u8 = 4;
+/// Every bit of [`Subscribe::what`].
+pub const TELL_ALL: u8 = TELL_SWAPS | TELL_FUNDS | TELL_CREDITS | TELL_TIERS;
+/// Seconds of its capacity whose credits a VRU takes along when it is swapped to another tier.
+pub const SWAP_S: u64 = 60;
+/// An exchange rate is at most so many to one, and at least one to so many.
+pub const RATE_MAX: u32 = 1000;
 /// Notices on their way to one subscriber at most.
 pub const TAKE_MAX: u32 = 512;
 /// Bytes of the longest notice's frame.
@@ -152,7 +173,8 @@ messages! {
         from: U64,
         /// First part of that record wanted.
         part: U32,
-        /// What is wanted, a sum: 1 trades, 2 accounts' funds, 4 instances' credits.
+        /// What is wanted, a sum: 1 trades, 2 accounts' funds, 4 instances' credits, 8 swaps
+        /// between tiers (told to who sees all accounts).
         what: u8,
         /// Zero.
         reserved: [u8; 3],
@@ -343,6 +365,24 @@ messages! {
         /// Zero.
         reserved: [u8; 5],
     }
+    /// Changes, drains, resumes or deletes a tier, or defines one in the place of a spare. [`Done`]
+    /// holds the tier's number.
+    0x2a SetTier {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// To define: size of a VRU of each resource in its unit; 0 for what it was. Otherwise 0.
+        vru_size: [U64; 5],
+        /// To define and to change: capacity of each resource in VRUs; 0 to leave it. Otherwise 0.
+        capacity_vru: [U32; 5],
+        /// Tier.
+        tier: U16,
+        /// One of [`TIER_DEFINE`], [`TIER_CHANGE`], [`TIER_DRAIN`], [`TIER_RESUME`], [`TIER_DELETE`].
+        act: u8,
+        /// Zero.
+        reserved: u8,
+        /// To define: unique name. Otherwise empty.
+        name: [u8; NAME_BYTES],
+    }
     /// Caps what the account's instances use of processors together, as far as they live below its
     /// group: section 7. [`Done`] holds the cap.
     0x2b SetAccountCap {
@@ -352,6 +392,44 @@ messages! {
         account: U32,
         /// Thousandths of a processor, 10 to 65,536,000; 0 for no cap.
         millicores: U32,
+    }
+    /// Swaps capacity, and the pool's credits that go with it, from a tier to another at the rate in
+    /// force. [`Done`] holds the VRUs that arrived.
+    0x2c SwapTiers {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// VRUs of the source, at most; what the rate leaves over stays there.
+        vru: U32,
+        /// Source tier.
+        from: U16,
+        /// Destination tier.
+        to: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+    /// Sets the rate of swaps from a tier to another, and the bounds that it stays in. [`Done`]
+    /// holds the exchange's place in [`QueryExchanges`].
+    0x2d SetRate {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// So many VRUs arrive for so many that leave: numerator, denominator.
+        rate: [U32; 2],
+        /// The least that it may be from now on; zeros for what it is.
+        low: [U32; 2],
+        /// The most that it may be from now on; zeros for what it is.
+        high: [U32; 2],
+        /// Source tier.
+        from: U16,
+        /// Destination tier.
+        to: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// 1: it stays so; 0: demand may move it, where the configuration says so.
+        fixed: u8,
+        /// Zero.
+        reserved: [u8; 2],
     }
 
     /// Sets whom an account may trade with, and how much: all of it at once. [`Done`] holds how many
@@ -475,6 +553,11 @@ messages! {
         book: U16,
         /// Zero.
         reserved: [u8; 6],
+    }
+    /// The exchanges between tiers that are not the usual: [`ExchangeRow`]s, a page at a time.
+    0x3e QueryExchanges {
+        /// First place wanted.
+        from: U32,
     }
 
     // ---- replies about the session (sequence 0) --------------------------------------------
@@ -972,6 +1055,8 @@ messages! {
         capacity_vru: U64,
         /// VRUs reserved by baselines.
         reserved_vru: U64,
+        /// Milli-credits in the tier's pool: earned by what nobody reserved.
+        pool_millicredits: U64,
         /// Tier.
         tier: U16,
         /// Book that trades it.
@@ -980,8 +1065,10 @@ messages! {
         burst_percent: U32,
         /// A [`crate::code::Resource`].
         resource: u8,
+        /// 0 live, 1 draining, 2 spare: an operator can define it.
+        state: u8,
         /// Zero.
-        reserved: [u8; 7],
+        reserved: [u8; 6],
         /// Tier's name.
         name: [u8; NAME_BYTES],
     }
@@ -1085,7 +1172,7 @@ messages! {
         resource: u8,
         /// Zero.
         reserved: [u8; 5],
-        /// Name of the line: `issue`, `burn`, `fees`, `free`, `held`...
+        /// Name of the line: `issue`, `burn`, `fees`, `free`, `held`, `pool`...
         line: [u8; NAME_BYTES],
     }
     /// A limit on the host.
@@ -1096,7 +1183,8 @@ messages! {
         writes: U64,
         /// Nanoseconds since 1970 UTC of the last write, 0 if none.
         written_at_ns: U64,
-        /// Instance, or account.
+        /// Instance, or [`TIER_BIT`] and a tier; with `of_account` an account, and its tier in the
+        /// high half.
         instance: U32,
         /// A [`crate::code::Resource`].
         resource: u8,
@@ -1228,6 +1316,72 @@ messages! {
         book: U16,
         /// Zero.
         reserved: [u8; 6],
+    }
+
+    // ---- tiers: a notice and a row (sequence 0) ----------------------------------------------
+    /// A notice: capacity and pool credits were swapped from a tier to another.
+    0xd0 TiersSwapped {
+        /// Journal sequence.
+        sequence: U64,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Milli-credits that left the source's pool.
+        left_millicredits: U64,
+        /// Milli-credits that arrived in the destination's.
+        arrived_millicredits: U64,
+        /// Which of the record's notices.
+        part: U32,
+        /// VRUs that left the source.
+        left_vru: U32,
+        /// VRUs that arrived.
+        arrived_vru: U32,
+        /// VRUs that were to be swapped and stayed with the source.
+        rest_vru: U32,
+        /// The rate: numerator, denominator.
+        rate: [U32; 2],
+        /// Source tier.
+        from: U16,
+        /// Destination tier.
+        to: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Kind of the request or command that did it: [`SwapTiers`], or 0x42 for demand.
+        cause: u8,
+        /// Zero.
+        reserved: [u8; 2],
+    }
+    /// An exchange between two tiers. Those without a row swap one to one, within [`RATE_MAX`].
+    0xd1 ExchangeRow {
+        /// Rate: numerator, denominator.
+        rate: [U32; 2],
+        /// The least that it may be.
+        low: [U32; 2],
+        /// The most that it may be.
+        high: [U32; 2],
+        /// Place of the row.
+        number: U32,
+        /// Demand is looked at so often, milliseconds; 0: never.
+        every_ms: U32,
+        /// VRUs that demand swaps at a time, at most.
+        step_vru: U32,
+        /// Source tier.
+        from: U16,
+        /// Destination tier.
+        to: U16,
+        /// The source is idle up to so many percent of its capacity.
+        idle_percent: U16,
+        /// The destination is saturated from so many percent of its capacity on.
+        saturated_percent: U16,
+        /// Looks in a row that must find them so before demand swaps.
+        looks: U16,
+        /// Looks in a row that did so far.
+        found: U16,
+        /// Percent that demand moves the rate by at each look.
+        rate_step_percent: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// 1: demand does not move the rate.
+        fixed: u8,
     }
 }
 

@@ -96,6 +96,7 @@ impl Machine {
         let account = self.known_account(m.account)?;
         let tier = usize::from(m.tier.get());
         let books = *self.book_of.get(tier).ok_or(Reject::UnknownTier)?;
+        self.check_live(m.tier.get())?;
         let live = self.instances.iter().filter(|row| row.live == 1);
         check_name(&m.name, live.map(|row| &row.name))?;
         self.check_capacity(&books, m)?;
@@ -227,7 +228,7 @@ impl Machine {
 }
 
 /// A name must be whole UTF-8, not empty, and not taken.
-fn check_name<'a>(
+pub(super) fn check_name<'a>(
     name: &[u8; 32],
     mut taken: impl Iterator<Item = &'a [u8; 32]>,
 ) -> Result<(), Reject> {

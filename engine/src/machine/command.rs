@@ -6,6 +6,7 @@
 use vendue_wire::code::{OrderType, Phase, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::*;
 use vendue_wire::messages;
+use zerocopy::IntoBytes;
 
 messages! {
     /// The first record of a journal: the machine's bounds and rules, fixed for its life.
@@ -126,6 +127,41 @@ messages! {
         /// Zero.
         reserved: u8,
     }
+    /// How a resource is swapped from a tier to another. Follows the books; pairs without one have
+    /// [`super::exchange::Exchange::usual`].
+    0x4f DefineExchange {
+        /// Rate: so many VRUs arrive for so many that leave.
+        rate: [U32; 2],
+        /// The least that the rate may be.
+        low: [U32; 2],
+        /// The most that the rate may be.
+        high: [U32; 2],
+        /// Demand is looked at so often, milliseconds; 0: never.
+        every_ms: U32,
+        /// VRUs that demand swaps at a time, at most.
+        step_vru: U32,
+        /// The source is idle up to so many percent of its capacity.
+        idle_percent: U16,
+        /// The destination is saturated from so many percent of its capacity on.
+        saturated_percent: U16,
+        /// Looks in a row that must find them so before demand swaps.
+        looks: U16,
+        /// Percent that demand moves the rate by at each look; 0: it does not.
+        rate_step_percent: U16,
+        /// Source tier.
+        from: U16,
+        /// Destination tier.
+        to: U16,
+        /// A [`Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
+    /// The tiers from one on are spare: an operator can define them. Follows the books.
+    0x4e SpareTiers {
+        /// First spare tier.
+        from: U16,
+    }
     /// The daemon starts again. While it was down nothing was measured, so nothing is earned.
     0x46 Restart {}
 }
@@ -165,9 +201,14 @@ pub enum Command<'a> {
     SetLimits(&'a SetLimits),
     ReverseTrade(&'a ReverseTrade),
     SetAccountCap(&'a SetAccountCap),
+    SwapTiers(&'a SwapTiers, Resource),
+    SetRate(&'a SetRate, Resource),
+    SetTier(&'a SetTier),
     Genesis(&'a Genesis),
     DefineBook(&'a DefineBook, Resource),
     DefineCredits(&'a DefineCredits, Resource),
+    DefineExchange(&'a DefineExchange, Resource),
+    SpareTiers(&'a SpareTiers),
     Tick(&'a Tick),
     Usage(&'a Usage, Resource),
     OpenSession(&'a OpenSession, Role),
@@ -195,6 +236,7 @@ pub enum Query<'a> {
     Market(&'a QueryMarket),
     Bars(&'a QueryBars),
     Tape(&'a QueryTape),
+    Exchanges(&'a QueryExchanges),
 }
 
 /// A new order with its enumerations parsed.
@@ -300,6 +342,9 @@ impl Command<'_> {
             Command::SetLimits(m) => (SetLimits::KIND, m.client_id.get()),
             Command::ReverseTrade(m) => (ReverseTrade::KIND, m.client_id.get()),
             Command::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
+            Command::SwapTiers(m, _) => (SwapTiers::KIND, m.client_id.get()),
+            Command::SetRate(m, _) => (SetRate::KIND, m.client_id.get()),
+            Command::SetTier(m) => (SetTier::KIND, m.client_id.get()),
             _ => (0, 0),
         }
     }
@@ -417,6 +462,42 @@ fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
         }
         ReverseTrade::KIND => Ok(Command::ReverseTrade(body(bytes)?)),
         SetAccountCap::KIND => Ok(Command::SetAccountCap(body(bytes)?)),
+        _ => parse_exchange(kind, bytes),
+    }
+}
+
+/// What operators may ask of tiers.
+fn parse_exchange(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
+    match kind {
+        SwapTiers::KIND => {
+            let message: &SwapTiers = body(bytes)?;
+            zero(&message.reserved)?;
+            let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
+            Ok(Command::SwapTiers(message, resource))
+        }
+        SetRate::KIND => {
+            let message: &SetRate = body(bytes)?;
+            zero(&message.reserved)?;
+            flag(message.fixed)?;
+            let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
+            Ok(Command::SetRate(message, resource))
+        }
+        SetTier::KIND => {
+            let message: &SetTier = body(bytes)?;
+            zero(&[message.reserved])?;
+            if message.act > TIER_DELETE {
+                return Err(Reject::BadField);
+            }
+            // What an act does not look at is zero.
+            if message.act != TIER_DEFINE {
+                zero(message.vru_size.as_bytes())?;
+                zero(&message.name)?;
+            }
+            if message.act > TIER_CHANGE {
+                zero(message.capacity_vru.as_bytes())?;
+            }
+            Ok(Command::SetTier(message))
+        }
         _ => Err(Reject::UnknownKind),
     }
 }
@@ -434,6 +515,12 @@ fn parse_internal(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
             Ok(Command::DefineCredits(message, resource))
         }
+        DefineExchange::KIND => {
+            let message: &DefineExchange = body(bytes)?;
+            let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
+            Ok(Command::DefineExchange(message, resource))
+        }
+        SpareTiers::KIND => Ok(Command::SpareTiers(body(bytes)?)),
         Tick::KIND => Ok(Command::Tick(body(bytes)?)),
         Usage::KIND => {
             let message: &Usage = body(bytes)?;
@@ -479,6 +566,7 @@ fn parse_query(kind: u8, bytes: &[u8]) -> Result<Query<'_>, Reject> {
             zero(&message.reserved)?;
             Query::Tape(message)
         }
+        QueryExchanges::KIND => Query::Exchanges(body(bytes)?),
         _ => return Err(Reject::UnknownKind),
     })
 }

@@ -1,7 +1,10 @@
 //! The machine's bounds, as compile-time relations and as checked start-up commands.
 
-use super::command::{DefineBook, DefineCredits, Genesis};
+use super::command::{DefineBook, DefineCredits, DefineExchange, Genesis};
+use super::exchange::in_order;
 use super::slab::BOOKS_MAX;
+use super::tiers::VRU_SIZE_MAX;
+use vendue_wire::message::{RATE_MAX, U32};
 
 /// Number of resources.
 pub const RESOURCES: usize = vendue_wire::code::RESOURCES;
@@ -20,6 +23,9 @@ pub const NOTIONAL_MAX_MICRO: u64 = u64::MAX / 20_000;
 
 /// Tiers at most.
 pub const TIERS_MAX: usize = BOOKS_MAX / RESOURCES;
+
+/// Exchanges between tiers at most that are not the usual.
+pub const EXCHANGES_MAX: usize = 256;
 
 /// Why bounds cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +48,9 @@ pub enum BoundsError {
          lower one of them"
     )]
     Notional,
+    /// An exchange rate is outside its bounds, or these are none.
+    #[error("low <= rate <= high must hold, between 1/{RATE_MAX} and {RATE_MAX}/1")]
+    Rate,
     /// Tiers and resources must come in order, each once.
     #[error("tier {tier} resource {resource} is out of order or defined twice")]
     Order {
@@ -52,7 +61,12 @@ pub enum BoundsError {
     },
 }
 
-fn range(name: &'static str, value: u64, low: u64, high: u64) -> Result<(), BoundsError> {
+pub(super) fn range(
+    name: &'static str,
+    value: u64,
+    low: u64,
+    high: u64,
+) -> Result<(), BoundsError> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {
@@ -88,7 +102,7 @@ impl DefineBook {
     /// The first bound outside its range.
     pub fn check(&self) -> Result<(), BoundsError> {
         range("tier", self.tier.get().into(), 0, TIERS_MAX as u64 - 1)?;
-        range("vru_size", self.vru_size.get(), 1, 1 << 40)?;
+        range("vru_size", self.vru_size.get(), 1, VRU_SIZE_MAX)?;
         range("capacity_vru", self.capacity_vru.get(), 1, u32::MAX.into())?;
         range("tick_micro", self.tick_micro.get(), 1, 1 << 40)?;
         range("price_ticks_max", self.price_ticks_max.get().into(), 1, 65_535)?;
@@ -133,5 +147,25 @@ impl DefineCredits {
         range("reserve_milli", self.reserve_milli.get().into(), 1000, 100_000)?;
         range("wealth_percent", self.wealth_percent.get().into(), 0, 1000)?;
         range("spent_percent", self.spent_percent.get().into(), 100, 100_000)
+    }
+}
+
+impl DefineExchange {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// The first bound outside its range.
+    pub fn check(&self) -> Result<(), BoundsError> {
+        let [low, rate, high] = [self.low, self.rate, self.high].map(|rate| rate.map(U32::get));
+        if !in_order(low, rate, high) {
+            return Err(BoundsError::Rate);
+        }
+        range("every_ms", self.every_ms.get().into(), 0, 86_400_000)?;
+        range("step_vru", self.step_vru.get().into(), 1, u32::MAX.into())?;
+        let saturated = self.saturated_percent.get().into();
+        range("saturated_percent", saturated, 2, 100)?;
+        range("idle_percent", self.idle_percent.get().into(), 1, saturated - 1)?;
+        range("looks", self.looks.get().into(), 1, 10_000)?;
+        range("rate_step_percent", self.rate_step_percent.get().into(), 0, 50)
     }
 }

@@ -27,10 +27,12 @@ impl Machine {
                 self.accrue(env, instance as u16, elapsed_ms, out);
             }
         }
+        self.accrue_pools(elapsed_ms);
         self.settle(out);
         while let Some(slot) = self.expiry.due(now_ms) {
             self.cancel_order(env, slot, CancelReason::Expired, out);
         }
+        self.tick_exchanges(now_ms, out);
         self.tick_phases(now_ms, out);
         self.fold(now_ms ^ self.trades);
     }
@@ -62,6 +64,7 @@ impl Machine {
         for round in &mut self.rounds {
             round.ended_ms = [self.accrued_ms; 2];
         }
+        self.restart_exchanges();
     }
 
     /// The host measured use: pay for it. What free credits do not cover ends the burst.
@@ -155,11 +158,16 @@ impl Machine {
         out.push(ANY, &event);
     }
 
-    /// Tells the later stages every account's cap, every instance and its caps: what start-up begins
-    /// from.
+    /// Tells the later stages every tier's capacity, every account's cap, every instance and its
+    /// caps: what start-up begins from.
     pub fn announce_all(&mut self, out: &mut Outbox) {
         let digest = self.digest;
         self.announce_caps(out);
+        for book in 0..self.books.len() {
+            if !self.is_spare(book) {
+                self.announce_capacity(book, out);
+            }
+        }
         for instance in 0..self.instances.len() as u16 {
             if self.instances[usize::from(instance)].live == 1 {
                 self.announce_created(instance, out);

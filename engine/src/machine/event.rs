@@ -4,7 +4,7 @@
 //! need besides (trades, levels, entitlements) has layouts of its own, below.
 
 use super::command::Genesis;
-use super::config::RESOURCES;
+use super::config::{EXCHANGES_MAX, RESOURCES};
 use super::slab::BOOKS_MAX;
 use vendue_wire::code::Side;
 use vendue_wire::message::*;
@@ -262,6 +262,51 @@ messages! {
         /// Thousandths of a processor, 0 for no cap.
         millicores: U32,
     }
+    /// Capacity and pool credits were swapped from a tier to another.
+    0xce TierSwap {
+        /// Milli-credits that left the source's pool.
+        left_millicredits: U64,
+        /// Milli-credits that arrived in the destination's.
+        arrived_millicredits: U64,
+        /// VRUs that left the source.
+        left_vru: U32,
+        /// VRUs that arrived.
+        arrived_vru: U32,
+        /// VRUs that were to be swapped and stayed with the source.
+        rest_vru: U32,
+        /// The rate: numerator, denominator.
+        rate: [U32; 2],
+        /// Source's book.
+        from_book: U16,
+        /// Destination's book.
+        to_book: U16,
+    }
+    /// The capacity of a tier's resource from now on.
+    0xd8 Resized {
+        /// VRUs.
+        capacity_vru: U64,
+        /// Size of a VRU in the resource's unit.
+        vru_size: U64,
+        /// Tier.
+        tier: U16,
+        /// A [`vendue_wire::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 5],
+    }
+    /// The rate of an exchange from now on.
+    0xd9 RateMoved {
+        /// Numerator, denominator.
+        rate: [U32; 2],
+        /// Source tier.
+        from: U16,
+        /// Destination tier.
+        to: U16,
+        /// A [`vendue_wire::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
     /// A query that a later stage answers; its body follows this one.
     0xc7 Asked {
         /// Request's number.
@@ -357,14 +402,17 @@ impl Outbox {
             + HEADER_BYTES
             + size_of::<Weighted>()
             + HEADER_BYTES
-            + RESOURCES * (size_of::<Entitled>() + HEADER_BYTES);
+            + 2 * RESOURCES * (size_of::<Entitled>() + HEADER_BYTES);
         let per_book = size_of::<PhaseChanged>()
             + size_of::<Indicative>()
             + size_of::<Uncrossed>()
-            + 3 * HEADER_BYTES;
+            + size_of::<Resized>()
+            + 4 * HEADER_BYTES;
         let per_account = size_of::<AccountCapped>() + HEADER_BYTES;
+        let per_exchange = size_of::<TierSwap>() + size_of::<RateMoved>() + 2 * HEADER_BYTES;
         64 * 1024
             + per_book * BOOKS_MAX
+            + per_exchange * EXCHANGES_MAX
             + per_order * of(genesis.orders_max)
             + per_instance * of(genesis.instances_max)
             + per_account * of(genesis.accounts_max)

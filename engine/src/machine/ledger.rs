@@ -87,6 +87,31 @@ pub struct CreditHouse {
     pub burned: u128,
 }
 
+/// The pool of one tier and resource, milli-credits, and the house's lines of it. Kept apart from
+/// the instances' credits: what lies in a pool is no instance's wealth.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Pool {
+    /// Earned by unreserved capacity or come in a swap, since the journal began.
+    pub issued: u128,
+    /// Gone in a swap, since the journal began.
+    pub burned: u128,
+    /// In it now.
+    pub free: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
+impl Pool {
+    /// True if nothing was made or lost in it, and it may hold what it does.
+    pub fn is_sound(&self) -> bool {
+        let sum = self.burned.checked_add(self.free.into());
+        sum == Some(self.issued) && self.free <= CREDITS_MAX_MILLI
+    }
+}
+
 /// Index of an instance's pocket of a resource.
 #[inline(always)]
 pub fn pocket(instance: u16, resource: Resource) -> usize {
@@ -105,6 +130,8 @@ pub struct Ledger {
     pub fees: u64,
     /// House lines of each book.
     pub house: Vec<CreditHouse>,
+    /// Pool of each book.
+    pub pools: Vec<Pool>,
     gap: Gap,
 }
 
@@ -117,6 +144,7 @@ impl Ledger {
             funds_issued: 0,
             fees: 0,
             house: Vec::new(),
+            pools: Vec::new(),
             gap: Gap::default(),
         }
     }
@@ -288,6 +316,31 @@ impl Ledger {
         burned
     }
 
+    /// Milli-credits that a book's pool may still take.
+    pub fn pool_room(&self, book: usize) -> u64 {
+        CREDITS_MAX_MILLI - self.pools[book].free
+    }
+
+    /// Issues credits to a pool; at most [`Ledger::pool_room`].
+    pub fn fill_pool(&mut self, book: usize, milli: u64) {
+        assert!(milli <= self.pool_room(book), "pool {book} takes more than it may");
+        let pool = &mut self.pools[book];
+        pool.issued += u128::from(milli);
+        self.gap.sums[1] = self.gap.sums[1].wrapping_sub(milli as i64);
+        pool.free += milli;
+        self.gap.sums[1] = self.gap.sums[1].wrapping_add(milli as i64);
+    }
+
+    /// Burns credits of a pool.
+    pub fn drain_pool(&mut self, book: usize, milli: u64) {
+        let pool = &mut self.pools[book];
+        assert!(pool.free >= milli, "pool {book} would go negative");
+        pool.free -= milli;
+        self.gap.sums[1] = self.gap.sums[1].wrapping_sub(milli as i64);
+        pool.burned += u128::from(milli);
+        self.gap.sums[1] = self.gap.sums[1].wrapping_add(milli as i64);
+    }
+
     /// The end of every command: all its postings sum to zero.
     #[inline]
     pub fn assert_balanced(&self) {
@@ -322,6 +375,9 @@ impl Ledger {
                 house.issued,
                 "credits of book {book} are not conserved"
             );
+        }
+        for (book, pool) in self.pools.iter().enumerate() {
+            assert!(pool.is_sound(), "credits of pool {book} are not conserved: {pool:?}");
         }
     }
 }

@@ -6,9 +6,9 @@
 //! command changes nothing but the session's own count of requests.
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
-//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`admin`], [`cap`],
-//! [`limits`], [`reversal`], [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`],
-//! [`ladder`], [`slab`], [`queue`],
+//! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`exchange`], [`tiers`],
+//! [`admin`], [`cap`], [`limits`], [`reversal`], [`sessions`], [`query`]) and what they stand on
+//! ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
 //! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
@@ -18,6 +18,7 @@ pub mod command;
 pub mod config;
 pub mod credits;
 pub mod event;
+pub mod exchange;
 pub mod expiry;
 pub mod ladder;
 pub mod ledger;
@@ -33,14 +34,16 @@ pub mod shares;
 pub mod slab;
 pub mod state;
 pub mod tables;
+pub mod tiers;
 pub mod weights;
 
 use auction::Indication;
-use command::{Command, DefineBook, DefineCredits, Envelope, Genesis};
-use config::{BoundsError, RESOURCES, TIERS_MAX};
+use command::{Command, DefineBook, DefineCredits, DefineExchange, Envelope, Genesis};
+use config::{BoundsError, EXCHANGES_MAX, RESOURCES, TIERS_MAX};
 use event::Outbox;
+use exchange::Exchange;
 use ladder::Ladder;
-use ledger::{CreditHouse, Ledger};
+use ledger::{CreditHouse, Ledger, Pool};
 use limits::Limits;
 use orders::Fees;
 use phase::Schedule;
@@ -49,6 +52,7 @@ use shares::{Round, Stake};
 use slab::{Node, Slab, foresee};
 use std::hint::select_unpredictable;
 use tables::{Account, Book, Instance, Session};
+use tiers::TierState;
 use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, Body, Cancel, NewOrder, PEER_BYTES, Rejected};
 
@@ -79,6 +83,15 @@ pub struct Machine {
     /// What each book's credits are worth, and its rounds of measured use.
     rules: Vec<DefineCredits>,
     rounds: Vec<Round>,
+    /// What each tier is, and the first that was spare at start-up.
+    tier_states: Vec<TierState>,
+    first_spare: Option<u16>,
+    /// Exchanges between tiers that are not the usual, and what defined the first of them.
+    exchanges: Box<[Exchange]>,
+    exchanges_used: usize,
+    exchange_rules: Vec<DefineExchange>,
+    /// Capacity of each book that later stages were told last. No part of the state.
+    told_vru: Vec<u64>,
     /// As the ledger's credits: `instance * RESOURCES + resource`.
     stakes: Box<[Stake]>,
     slab: Slab,
@@ -167,6 +180,12 @@ impl Machine {
             ledger: Ledger::new(accounts, instances),
             rules: Vec::new(),
             rounds: Vec::new(),
+            tier_states: Vec::new(),
+            first_spare: None,
+            exchanges: vec![Exchange::FREE; EXCHANGES_MAX].into_boxed_slice(),
+            exchanges_used: 0,
+            exchange_rules: Vec::new(),
+            told_vru: Vec::new(),
             stakes: vec![Stake::default(); instances as usize * RESOURCES].into_boxed_slice(),
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
@@ -379,6 +398,9 @@ impl Machine {
             Command::SetLimits(m) => self.set_limits(env, m, out),
             Command::ReverseTrade(m) => self.reverse_trade(env, m, out),
             Command::SetAccountCap(m) => self.set_account_cap(env, m, out),
+            Command::SwapTiers(m, resource) => self.swap_tiers(env, m, *resource, out),
+            Command::SetRate(m, resource) => self.set_rate(env, m, *resource, out),
+            Command::SetTier(m) => self.set_tier(env, m, out),
             _ => Err(Reject::NotPermitted),
         }
     }
@@ -403,6 +425,8 @@ impl Machine {
             Command::Restart => self.restart(),
             Command::DefineBook(m, resource) => self.define_book(m, *resource)?,
             Command::DefineCredits(m, resource) => self.define_credits(m, *resource)?,
+            Command::DefineExchange(m, resource) => self.define_exchange(m, *resource)?,
+            Command::SpareTiers(m) => self.spare_tiers(m)?,
             Command::Genesis(_) if env.sequence == 1 => {}
             _ => {
                 let why = Reject::UnknownKind;
@@ -432,6 +456,7 @@ impl Machine {
         }
         if new_tier {
             self.book_of.push([u16::MAX; RESOURCES]);
+            self.tier_states.push(TierState::Live);
         }
         self.book_of[tier][resource as usize] = self.books.len() as u16;
         let price_max = m.price_ticks_max.get() as u16;
@@ -459,7 +484,9 @@ impl Machine {
             indicative: Indication::NONE,
         });
         self.definitions.push(*m);
+        self.told_vru.push(m.capacity_vru.get());
         self.ledger.house.push(CreditHouse::default());
+        self.ledger.pools.push(Pool::default());
         self.rules.push(DefineCredits::usual(m.tier.get(), m.resource));
         self.rounds.push(Round::default());
         Ok(())

@@ -97,8 +97,23 @@ impl Machine {
         self.operator(env)?;
         let client_id = self.fresh_client_id(env, m.client_id.get())?;
         let at = usize::from(m.book.get());
+        let tier = self.books.get(at).ok_or(Reject::UnknownBook)?.tier;
+        self.check_live(tier)?;
+        self.use_client_id(env, client_id);
+        let phase = self.take_phase(at, wanted, out);
+        self.report_done(env, SetPhase::KIND, client_id, phase as u64, out);
+        Ok(())
+    }
+
+    /// Gives a book a phase, or the one of its schedule; holds the auction that ends a call.
+    pub(super) fn take_phase(
+        &mut self,
+        at: usize,
+        wanted: Option<Phase>,
+        out: &mut Outbox,
+    ) -> Phase {
         let now_ms = self.time_ns / 1_000_000;
-        let book = self.books.get_mut(at).ok_or(Reject::UnknownBook)?;
+        let book = &mut self.books[at];
         let before = book.phase;
         let phase = match wanted {
             Some(phase) => phase,
@@ -111,14 +126,12 @@ impl Machine {
             }
         };
         book.schedule.followed = wanted.is_none();
-        self.use_client_id(env, client_id);
         if phase == Phase::Continuous && before != Phase::Continuous {
             self.uncross(at, out);
         }
         self.enter_phase(at, phase, out);
         self.say_indicative(at, out);
-        self.report_done(env, SetPhase::KIND, client_id, phase as u64, out);
-        Ok(())
+        phase
     }
 
     fn enter_phase(&mut self, at: usize, phase: Phase, out: &mut Outbox) {

@@ -87,6 +87,7 @@ impl Machine {
             Query::Audit(m) => {
                 self.ask(env, QueryAudit::KIND, m.from.get(), m.limit.get(), ANY_BOOK, out);
             }
+            Query::Exchanges(m) => self.exchange_rows(env, m.from.get(), out),
         }
     }
 
@@ -183,11 +184,13 @@ impl Machine {
                 vru_size: book.vru_size.into(),
                 capacity_vru: book.capacity_vru.into(),
                 reserved_vru: book.reserved_vru.into(),
+                pool_millicredits: self.ledger.pools[at].free.into(),
                 tier: book.tier.into(),
                 book: (at as u16).into(),
                 burst_percent: book.burst_percent.into(),
                 resource: book.resource as u8,
-                reserved: [0; 7],
+                state: self.tier_state(book.tier) as u8,
+                reserved: [0; 6],
                 name: book.tier_name,
             };
             if at < 4 * PAGE {
@@ -195,6 +198,35 @@ impl Machine {
             }
         }
         end(env, LAST, out);
+    }
+
+    fn exchange_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let (rows, rules) = self.exchanges();
+        let first = (from as usize).min(rows.len());
+        for (at, row) in rows.iter().enumerate().skip(first).take(PAGE) {
+            let mut answer = ExchangeRow {
+                rate: row.rate.map(U32::new),
+                low: row.low.map(U32::new),
+                high: row.high.map(U32::new),
+                number: (at as u32).into(),
+                from: row.from.into(),
+                to: row.to.into(),
+                found: (row.found as u16).into(),
+                resource: row.resource,
+                fixed: row.fixed,
+                ..ExchangeRow::zeroed()
+            };
+            if let Some(rules) = rules.get(at) {
+                answer.every_ms = rules.every_ms;
+                answer.step_vru = rules.step_vru;
+                answer.idle_percent = rules.idle_percent;
+                answer.saturated_percent = rules.saturated_percent;
+                answer.looks = rules.looks;
+                answer.rate_step_percent = rules.rate_step_percent;
+            }
+            out.push(env.connection, &answer);
+        }
+        end(env, next_page(first, rows.len()), out);
     }
 
     fn book_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
@@ -267,7 +299,7 @@ impl Machine {
             out.push(env.connection, &ledger_row(ANY_BOOK, 255, line, balance));
         }
         for (at, book) in self.books.iter().enumerate().take(4 * PAGE) {
-            let house = &self.ledger.house[at];
+            let (house, pool) = (&self.ledger.house[at], &self.ledger.pools[at]);
             let (mut free, mut held) = (0_u128, 0_u128);
             for (instance, row) in self.instances.iter().enumerate() {
                 if row.live == 1 && row.tier == book.tier {
@@ -281,6 +313,9 @@ impl Machine {
                 ("burn", house.burned as i128),
                 ("free", free as i128),
                 ("held", held as i128),
+                ("pool issue", -(pool.issued as i128)),
+                ("pool burn", pool.burned as i128),
+                ("pool", pool.free.into()),
             ];
             for (line, balance) in lines {
                 let row = ledger_row(book.tier, book.resource as u8, line, balance);

@@ -57,6 +57,8 @@ impl Stake {
 )]
 #[repr(C)]
 pub struct Round {
+    /// Milli-credits of use reported since the journal began.
+    pub total_milli: u128,
     /// 1 if use was reported since the last tick.
     pub reported: u64,
     /// When the last round that had reports ended, and the one before, milliseconds. A round of
@@ -66,6 +68,8 @@ pub struct Round {
     pub clearing_milli: u64,
     /// When credits expire next, milliseconds.
     pub expires_ms: u64,
+    /// Zero.
+    pub reserved: u64,
 }
 
 /// What a round has seen so far.
@@ -141,7 +145,9 @@ impl Machine {
     pub(super) fn note_use(&mut self, instance: u16, resource: Resource, book: u16, used: u64) {
         let stake = &mut self.stakes[pocket(instance, resource)];
         stake.used_milli = stake.used_milli.saturating_add(used);
-        self.rounds[usize::from(book)].reported = 1;
+        let round = &mut self.rounds[usize::from(book)];
+        round.reported = 1;
+        round.total_milli = round.total_milli.wrapping_add(used.into());
     }
 
     /// Notes how much of a balance is lying idle; burns what did for the whole of its time.

@@ -5,17 +5,19 @@
 //! it was restored from, and start-up checks that.
 
 use super::Machine;
-use super::command::{Command, DefineBook, DefineCredits, Genesis};
-use super::config::BoundsError;
+use super::command::{Command, DefineBook, DefineCredits, DefineExchange, Genesis};
+use super::config::{BoundsError, EXCHANGES_MAX};
+use super::exchange::{Exchange, in_order};
 use super::expiry::Dated;
-use super::ledger::{Balance, CreditHouse};
+use super::ledger::{Balance, CreditHouse, Pool};
 use super::limits::Limits;
 use super::reversal::Kept;
 use super::shares::{Round, Stake};
 use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
+use super::tiers::{TierState, VRU_SIZE_MAX};
 use vendue_wire::code::Phase;
-use vendue_wire::message::{Body, PEER_BYTES};
+use vendue_wire::message::{Body, NAME_BYTES, PEER_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Why bytes are not a state.
@@ -116,7 +118,13 @@ impl Machine {
             w.word(indicative.price.into());
             w.word(indicative.volume);
             w.word(indicative.imbalance as u64);
+            w.word(book.capacity_vru);
+            w.word(book.vru_size);
+            w.0.extend_from_slice(&book.tier_name);
         }
+        w.word(self.first_spare.map_or(u64::MAX, u64::from));
+        let states: Vec<u8> = self.tier_states.iter().map(|&state| state as u8).collect();
+        w.slice(&states);
         w.slice(&self.accounts[..self.accounts_used as usize]);
         w.slice(&self.limits[..self.accounts_used as usize]);
         w.slice(used(&self.instances, &Instance::FREE));
@@ -127,6 +135,9 @@ impl Machine {
             w.slice(used(&balances, &Balance::default()));
         }
         w.slice(&self.ledger.house);
+        w.slice(&self.ledger.pools);
+        w.slice(&self.exchange_rules);
+        w.slice(self.exchanges().0);
         w.slice(&self.rules);
         w.slice(&self.rounds);
         w.slice(used(&self.stakes, &Stake::default()));
@@ -193,6 +204,11 @@ impl Machine {
             }
         }
         r.fill::<CreditHouse>(&mut machine.ledger.house, "house")?;
+        r.fill::<Pool>(&mut machine.ledger.pools, "pools")?;
+        if !machine.ledger.pools.iter().all(Pool::is_sound) {
+            return Err(StateError::Contradiction("a tier's pool"));
+        }
+        machine.decode_exchanges(&mut r)?;
         machine.decode_shares(&mut r)?;
         r.fill(&mut machine.kept, "trades")?;
         machine.decode_orders(&mut r)?;
@@ -225,7 +241,65 @@ impl Machine {
             book.indicative.price = r.word("phase")? as u16;
             book.indicative.volume = r.word("phase")?;
             book.indicative.imbalance = r.word("phase")? as i64;
+            book.capacity_vru = r.word("capacity")?;
+            if book.capacity_vru > u32::MAX.into() || book.capacity_vru < book.reserved_vru.max(1) {
+                return Err(StateError::Contradiction("a tier's capacity"));
+            }
+            book.vru_size = r.word("vru size")?;
+            if !(1..=VRU_SIZE_MAX).contains(&book.vru_size) {
+                return Err(StateError::Contradiction("the size of a VRU"));
+            }
+            book.tier_name.copy_from_slice(r.bytes(NAME_BYTES, "tier name")?);
         }
+        self.decode_tiers(r)?;
+        for at in 0..self.books.len() {
+            self.told_vru[at] = self.shown_vru(at);
+        }
+        Ok(())
+    }
+
+    fn decode_tiers(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let wrong = || StateError::Contradiction("a tier's state");
+        self.first_spare = match r.word("spare tiers")? {
+            u64::MAX => None,
+            from => Some(u16::try_from(from).map_err(|_| wrong())?),
+        };
+        let states: Vec<u8> = r.rows(self.tier_states.len(), "tier states")?;
+        if states.len() != self.tier_states.len() {
+            return Err(wrong());
+        }
+        for (state, byte) in self.tier_states.iter_mut().zip(states) {
+            *state = TierState::from_u8(byte).ok_or_else(wrong)?;
+        }
+        Ok(())
+    }
+
+    fn decode_exchanges(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let rules: Vec<DefineExchange> = r.rows(EXCHANGES_MAX, "exchange rules")?;
+        for definition in &rules {
+            let parsed = Command::parse(DefineExchange::KIND, definition.as_bytes());
+            let Ok(Command::DefineExchange(m, resource)) = parsed else {
+                return Err(StateError::Contradiction("an exchange's definition"));
+            };
+            if self.define_exchange(m, resource).is_err() {
+                return Err(StateError::Contradiction("an exchange's definition"));
+            }
+        }
+        let rows: Vec<Exchange> = r.rows(EXCHANGES_MAX, "exchanges")?;
+        let pair = |row: &Exchange| (row.from, row.to, row.resource);
+        let defined = self.exchanges().0.iter().map(pair);
+        let known =
+            rows.len() >= rules.len() && defined.eq(rows.iter().take(rules.len()).map(pair));
+        let sound = |row: &Exchange| {
+            in_order(row.low, row.rate, row.high)
+                && usize::from(row.resource) < super::config::RESOURCES
+                && usize::from(row.from.max(row.to)) < self.book_of.len()
+        };
+        if !known || !rows.iter().all(sound) {
+            return Err(StateError::Contradiction("an exchange"));
+        }
+        self.exchanges[..rows.len()].copy_from_slice(&rows);
+        self.exchanges_used = rows.len();
         Ok(())
     }
 

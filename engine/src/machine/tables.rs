@@ -196,7 +196,7 @@ pub struct Book {
     pub tier_name: [u8; NAME_BYTES],
     /// Size of a VRU in the resource's unit.
     pub vru_size: u64,
-    /// Capacity in VRUs.
+    /// Capacity in VRUs. Swaps between tiers move it.
     pub capacity_vru: u64,
     /// VRUs reserved by baselines.
     pub reserved_vru: u64,
@@ -245,7 +245,11 @@ impl Book {
 
     /// VRUs an instance of this baseline may use while it bursts.
     pub fn ceiling_vru(&self, baseline_vru: u32) -> u64 {
-        let ceiling = u64::from(baseline_vru) * u64::from(self.burst_percent) / 100;
-        ceiling.min(self.capacity_vru)
+        self.uncapped_vru(baseline_vru).min(self.capacity_vru)
+    }
+
+    /// As [`Book::ceiling_vru`], were the tier's capacity without end.
+    pub fn uncapped_vru(&self, baseline_vru: u32) -> u64 {
+        u64::from(baseline_vru) * u64::from(self.burst_percent) / 100
     }
 }

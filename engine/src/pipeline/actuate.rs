@@ -6,17 +6,17 @@ use crate::clock::Clock;
 use crate::health::Health;
 use crate::machine::command;
 use crate::machine::event::{
-    AccountCapped, Asked, Entitled, InstanceCreated, InstanceRemoved, Weighted,
+    AccountCapped, Asked, Entitled, InstanceCreated, InstanceRemoved, Resized, Weighted,
 };
-use hvctl::host::{Host, account_key};
+use hvctl::host::{Home, Host, account_key};
 use hvctl::limit::Device;
 use hvctl::meter::Usage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vendue_wire::code::{RESOURCES, Resource};
 use vendue_wire::frame::{self, FRAME_BYTES_MAX};
-use vendue_wire::message::{ANY, Body, LimitRow, QueryEnd, text};
+use vendue_wire::message::{ANY, Body, LimitRow, QueryEnd, TIER_BIT, text};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -79,6 +79,8 @@ pub struct Actuate {
     /// Time between read-backs, nanoseconds.
     pub verify_ns: u64,
     metered: BTreeMap<u32, Metered>,
+    /// Tiers, by their numbers among the instances.
+    tiers: BTreeSet<u32>,
     faults: BTreeMap<u32, String>,
     next_meter_ns: u64,
     next_verify_ns: u64,
@@ -106,6 +108,7 @@ impl Actuate {
             meter_ns,
             verify_ns,
             metered: BTreeMap::new(),
+            tiers: BTreeSet::new(),
             faults: BTreeMap::new(),
             next_meter_ns: now + meter_ns,
             next_verify_ns: now + verify_ns,
@@ -179,6 +182,11 @@ impl Actuate {
                     self.cap(capped);
                 }
             }
+            Resized::KIND => {
+                if let Ok(resized) = Resized::ref_from_bytes(body) {
+                    self.resize(resized);
+                }
+            }
             Asked::KIND => {
                 if let Ok(asked) = Asked::ref_from_bytes(body) {
                     self.answer(asked);
@@ -189,11 +197,12 @@ impl Actuate {
     }
 
     fn adopt(&mut self, created: &InstanceCreated) {
-        let instance = created.instance.get();
+        let (instance, tier) = (created.instance.get(), created.tier.get());
+        let place = text(&created.place);
         self.metered.insert(instance, Metered { at_ns: self.clock.now_ns(), ..Metered::default() });
         self.faults.remove(&instance);
-        let whose = (instance, created.account.get().into());
-        if let Err(error) = self.host.adopt(whose, text(&created.place), &self.devices) {
+        let home = Home { account: created.account.get(), tier };
+        if let Err(error) = self.host.adopt(instance, home, place, &self.devices) {
             self.faults.insert(
                 instance,
                 format!("instance {instance} is traded but not limited: {error}"),
@@ -232,10 +241,34 @@ impl Actuate {
 
     fn cap(&mut self, capped: &AccountCapped) {
         let (account, millicores) = (capped.account.get(), capped.millicores.get());
-        self.faults.remove(&account_key(account));
+        self.faults.remove(&account_key(account, 0));
         if let Err(error) = self.host.cap(account, millicores.into(), self.clock.now_ns()) {
             let text = format!("account {account} is not capped: {error}");
-            self.faults.insert(account_key(account), text);
+            self.faults.insert(account_key(account, 0), text);
+        }
+    }
+
+    /// A tier's capacity is the cap of all its instances together.
+    fn resize(&mut self, resized: &Resized) {
+        let Some(resource) = Resource::from_u8(resized.resource) else { return };
+        let (tier, now) = (resized.tier.get(), self.clock.now_ns());
+        let number = TIER_BIT | u32::from(tier);
+        let capacity = (resized.capacity_vru.get(), resized.vru_size.get());
+        if capacity.0 == 0 {
+            // Deleted: the first of its resources says it.
+            if self.tiers.remove(&number) {
+                self.release(number);
+            }
+            return;
+        }
+        match self.host.resize_tier(tier, resource, capacity, &self.devices, now) {
+            Ok(()) => {
+                self.tiers.insert(number);
+                self.faults.remove(&number);
+            }
+            Err(error) => {
+                self.faults.insert(number, format!("tier {tier} is not limited: {error}"));
+            }
         }
     }
 
@@ -280,7 +313,8 @@ impl Actuate {
         // The machine has found the one instance that may be shown, and the next.
         let to = if asked.narrow == 1 { from } else { u32::MAX };
         let instances = self.metered.range(from..=to).map(|(&at, _)| at);
-        for instance in instances.chain(self.host.accounts(from..=to)) {
+        let accounts = self.host.accounts(from..=to);
+        for instance in instances.chain(accounts).chain(self.tiers.range(from..=to).copied()) {
             if rows.len() >= PAGE {
                 next = instance.into();
                 break;

@@ -668,8 +668,7 @@ impl Ingress {
             return Err((Reject::BadLength, 0));
         }
         if let Some(message) = frame.message::<Subscribe>() {
-            let nothing =
-                message.what == 0 || message.what & !(TELL_SWAPS | TELL_FUNDS | TELL_CREDITS) != 0;
+            let nothing = message.what == 0 || message.what & !TELL_ALL != 0;
             let unplaced = message.from.get() == 0 && message.part.get() != 0;
             if nothing || unplaced || message.reserved != [0; 3] {
                 return Err((Reject::BadField, 0));

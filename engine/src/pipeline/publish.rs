@@ -5,13 +5,13 @@ use super::record::{Delivery, Outcome, split, take};
 use crate::desk::{Desk, Told};
 use crate::machine::event::{
     AccountCapped, Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox,
-    Weighted,
+    Resized, Weighted,
 };
 use hvctl::host::account_key;
 use std::collections::{BTreeMap, VecDeque};
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::RESOURCES;
-use vendue_wire::message::{Body, QueryAudit, QueryLimits, U64};
+use vendue_wire::message::{Body, QueryAudit, QueryLimits, TIER_BIT, U64};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -133,7 +133,8 @@ impl Publish {
             | Weighted::KIND
             | InstanceCreated::KIND
             | InstanceRemoved::KIND
-            | AccountCapped::KIND => self.intend(event),
+            | AccountCapped::KIND
+            | Resized::KIND => self.intend(event),
             Asked::KIND => self.pass_on(event),
             _ => {}
         }
@@ -169,7 +170,9 @@ impl Publish {
         } else if let Some(weighted) = event.read::<Weighted>() {
             (weighted.instance.get(), 2 + RESOURCES as u8 + weighted.resource)
         } else if let Some(capped) = event.read::<AccountCapped>() {
-            (account_key(capped.account.get()), 1)
+            (account_key(capped.account.get(), 0), 1)
+        } else if let Some(resized) = event.read::<Resized>() {
+            (TIER_BIT | u32::from(resized.tier.get()), resized.resource)
         } else {
             return;
         };

@@ -3,8 +3,8 @@
 use crate::machine::Machine;
 use crate::machine::command::{CloseSession, Tick, Usage};
 use crate::machine::event::{
-    AccountCapped, AuctionTrade, Event, Fill, Outbox, PhaseChanged, SessionOpened, TradeReversed,
-    Uncrossed,
+    AccountCapped, AuctionTrade, Event, Fill, Outbox, PhaseChanged, RateMoved, SessionOpened,
+    TierSwap, TradeReversed, Uncrossed,
 };
 use crate::pipeline::record::{Arrival, split};
 use crate::storage::Record;
@@ -41,6 +41,7 @@ pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut V
     match record.kind {
         Usage::KIND => out.extend(usage(machine, &blank, body)),
         CloseSession::KIND => out.push(AuditRow { what: field_cut("logoff"), ..blank }),
+        SetTier::KIND => out.extend(set_tier(&blank, body, outbox)),
         Deposit::KIND | Withdraw::KIND | GrantCredits::KIND => {
             out.extend(amount(record.kind, &blank, body, outbox));
         }
@@ -50,6 +51,11 @@ pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut V
         _ => {}
     }
     for event in outbox.events() {
+        if let Some(swap) = event.read::<TierSwap>() {
+            out.extend(tier_swap(&blank, swap));
+        } else if let Some(moved) = event.read::<RateMoved>() {
+            out.extend(rate_moved(machine, &blank, moved));
+        }
         out.extend(row(machine, &blank, &event));
     }
     // What leaves no trace of its own is still a record of the journal.
@@ -104,6 +110,21 @@ fn of_account(kind: u8, blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Optio
         _ => ("cancel account", CancelAccount::ref_from_bytes(body).ok()?.account),
     };
     Some(AuditRow { amount, account, what: field_cut(what), ..*blank })
+}
+
+/// What was done to a tier.
+fn set_tier(blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Option<AuditRow> {
+    outbox.events().find(|event| event.kind == Done::KIND)?;
+    let m = SetTier::ref_from_bytes(body).ok()?;
+    let what = match m.act {
+        TIER_DEFINE => "tier define",
+        TIER_CHANGE => "tier change",
+        TIER_DRAIN => "tier drain",
+        TIER_RESUME => "tier resume",
+        _ => "tier delete",
+    };
+    let amount = u64::from(m.tier.get()).into();
+    Some(AuditRow { amount, what: field_cut(what), ..*blank })
 }
 
 fn account(machine: &Machine, instance: u32) -> U32 {
@@ -227,6 +248,42 @@ fn sale(
         what: field_cut("trade"),
         ..*blank
     }
+}
+
+/// A swap between tiers: a line for each thing that moved, at the book of the tier it moved from or
+/// to, and the rate.
+fn tier_swap(blank: &AuditRow, m: &TierSwap) -> [AuditRow; 6] {
+    let vru = |vru: U32| U64::from(u64::from(vru.get()));
+    let line = |what: &str, book: U16, amount: U64| AuditRow {
+        amount,
+        book,
+        what: field_cut(what),
+        ..*blank
+    };
+    [
+        line("tier out", m.from_book, vru(m.left_vru)),
+        line("tier in", m.to_book, vru(m.arrived_vru)),
+        line("tier rest", m.from_book, vru(m.rest_vru)),
+        line("pool out", m.from_book, m.left_millicredits),
+        line("pool in", m.to_book, m.arrived_millicredits),
+        line(&at(m.rate), m.from_book, 0.into()),
+    ]
+}
+
+fn at([num, den]: [U32; 2]) -> String {
+    format!("at {num}/{den}")
+}
+
+/// The rate of an exchange: a line at the book it leaves, with the rate, and one at the other.
+fn rate_moved(machine: &Machine, blank: &AuditRow, m: &RateMoved) -> [AuditRow; 2] {
+    let book = |tier: U16| {
+        let of = |book: &crate::machine::tables::Book| {
+            (book.tier, book.resource as u8) == (tier.get(), m.resource)
+        };
+        machine.books().iter().position(of).map_or(ANY_BOOK, |at| at as u16).into()
+    };
+    let line = |what: &str, tier| AuditRow { book: book(tier), what: field_cut(what), ..*blank };
+    [line("rate from", m.from), line(&at(m.rate), m.to)]
 }
 
 /// What became of a whole book.

@@ -373,6 +373,7 @@ impl Subscriber {
                 Notice::Reversed(m) => self.keep(m),
                 Notice::Funds(m) => self.keep(m),
                 Notice::Credits(m) => self.keep(m),
+                Notice::Tiers(m) => self.keep(m),
             }
         }
     }
@@ -437,6 +438,9 @@ fn after(bytes: &[u8]) -> Option<(u64, u32)> {
         return Some(behind(m.sequence, m.part));
     }
     if let Some(m) = frame.message::<CreditsChanged>() {
+        return Some(behind(m.sequence, m.part));
+    }
+    if let Some(m) = frame.message::<TiersSwapped>() {
         return Some(behind(m.sequence, m.part));
     }
     frame.message::<CaughtUp>().map(|m| (m.sequence.get() + 1, 0))

@@ -5,7 +5,7 @@
 use crate::desk::IN_AUCTION;
 use crate::machine::Machine;
 use crate::machine::command::Usage;
-use crate::machine::event::{AuctionTrade, Event, Fill, Outbox, TradeReversed};
+use crate::machine::event::{AuctionTrade, Event, Fill, Outbox, TierSwap, TradeReversed};
 use crate::storage::Record;
 use vendue_wire::code::{RESOURCES, Resource, Side};
 use vendue_wire::message::*;
@@ -21,6 +21,8 @@ pub enum Notice {
     Funds(FundsChanged),
     /// An instance's credits.
     Credits(CreditsChanged),
+    /// A swap between tiers.
+    Tiers(TiersSwapped),
 }
 
 impl Notice {
@@ -30,6 +32,7 @@ impl Notice {
             Notice::Swapped(_) | Notice::Reversed(_) => TELL_SWAPS,
             Notice::Funds(_) => TELL_FUNDS,
             Notice::Credits(_) => TELL_CREDITS,
+            Notice::Tiers(_) => TELL_TIERS,
         }
     }
 
@@ -40,6 +43,8 @@ impl Notice {
             Notice::Reversed(m) => [m.seller_account, m.buyer_account],
             Notice::Funds(m) => [m.account; 2],
             Notice::Credits(m) => [m.account; 2],
+            // The house's own affair.
+            Notice::Tiers(_) => return account == ANY,
         };
         account == ANY || parties.contains(&account.into())
     }
@@ -86,8 +91,8 @@ impl Shadow {
         }
     }
 
-    /// Appends what the machine's last record did, in order: trades, then funds by account, then
-    /// credits by instance and resource. Everything is compared, apart from the records there are
+    /// Appends what the machine's last record did, in order: trades, then swaps between tiers, then
+    /// funds by account, then credits by instance and resource. Everything is compared, apart from the records there are
     /// most of: those move balances only of the parties of their trades, or of whose use they tell.
     pub fn take(
         &mut self,
@@ -114,6 +119,8 @@ impl Shadow {
             }
             out.extend(reversed(record, &event));
         }
+        let swaps = outbox.events().filter_map(|event| event.read::<TierSwap>().copied());
+        out.extend(swaps.map(|swap| Notice::Tiers(tiers_swapped(machine, record, &swap))));
         let narrow = match record.kind {
             NewOrder::KIND | Cancel::KIND | Replace::KIND | MassCancel::KIND => true,
             Usage::KIND => {
@@ -149,6 +156,7 @@ impl Shadow {
                 Notice::Reversed(m) => m.part = part.into(),
                 Notice::Funds(m) => m.part = part.into(),
                 Notice::Credits(m) => m.part = part.into(),
+                Notice::Tiers(m) => m.part = part.into(),
             }
         }
     }
@@ -286,6 +294,27 @@ fn reversed(record: &Record<'_>, event: &Event<'_>) -> Option<Notice> {
         book: m.book,
         reserved: 0.into(),
     }))
+}
+
+fn tiers_swapped(machine: &Machine, record: &Record<'_>, swap: &TierSwap) -> TiersSwapped {
+    let book = |number: U16| machine.books().get(usize::from(number.get()));
+    let tier = |number: U16| book(number).map_or(ANY_BOOK, |book| book.tier).into();
+    TiersSwapped {
+        sequence: record.sequence.into(),
+        time_ns: record.time_ns.into(),
+        left_millicredits: swap.left_millicredits,
+        arrived_millicredits: swap.arrived_millicredits,
+        part: 0.into(),
+        left_vru: swap.left_vru,
+        arrived_vru: swap.arrived_vru,
+        rest_vru: swap.rest_vru,
+        rate: swap.rate,
+        from: tier(swap.from_book),
+        to: tier(swap.to_book),
+        resource: book(swap.from_book).map_or(0, |book| book.resource as u8),
+        cause: record.kind,
+        reserved: [0; 2],
+    }
 }
 
 /// What a trade comes to, micro-units.

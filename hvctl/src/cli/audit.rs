@@ -100,11 +100,15 @@ fn durable(door: &mut Door) -> Result<u64, Trouble> {
 /// What `amount` counts; `None` if the transaction has none.
 fn amount_key(what: &str) -> Option<&'static str> {
     match what {
-        "usage" | "grant" => Some("amount_millicredits"),
+        "usage" | "grant" | "pool out" | "pool in" => Some("amount_millicredits"),
+        "tier out" | "tier in" | "tier rest" => Some("amount_vru"),
         "trade" | "order buy" | "order sell" | "cancelled" | "replaced" | "auction" => {
             Some("amount_credits")
         }
         "account" | "instance" | "remove" => Some("number"),
+        "tier define" | "tier change" | "tier drain" | "tier resume" | "tier delete" => {
+            Some("number")
+        }
         "mass cancel" | "set limits" | "cancel account" => Some("count"),
         what if what.starts_with("reversed ") => Some("amount_credits"),
         "cap" => Some("millicores"),

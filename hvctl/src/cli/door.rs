@@ -62,7 +62,11 @@ pub fn refusal(kind: u8, code: u8) -> String {
         Reject::JournalStopped => "; see `hvctl status`",
         Reject::InsufficientFunds => "; see `hvctl account list` and `hvctl account deposit`",
         Reject::InsufficientCredits => "; see `hvctl instance list`",
-        Reject::InsufficientCapacity => "; see `hvctl tier list`",
+        Reject::InsufficientCapacity
+        | Reject::PoolTooSmall
+        | Reject::TierFull
+        | Reject::WrongTierState => "; see `hvctl tier list`",
+        Reject::RateOutOfBounds => "; see `hvctl tier exchanges`",
         Reject::UnknownInstance => "; it does not exist, or is not yours",
         Reject::UnknownBook | Reject::BadPrice | Reject::WrongTier => "; see `hvctl book`",
         Reject::ReplayGone => "; the older ones are in `hvctl audit`",

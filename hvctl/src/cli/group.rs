@@ -1,6 +1,7 @@
 //! A cgroup v2 directory for one launched command.
 
 use super::door::Trouble;
+use hvctl::cgroup::{SUBTREE, TIER};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,26 +20,37 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes the group `name` in `parent`, or in `vendue` of the first cgroup2 mount; there `below`
-    /// a group that is the account's, if it has one.
+    /// Makes the group `name` in `parent`, or in the tier's group below `vendue` of the first
+    /// cgroup2 mount; there `below` a group that is the account's, if it has one.
     ///
     /// # Errors
     /// [`Trouble::Usage`] if the name is none for a directory, [`Trouble::Host`] if cgroup v2 or
     /// its CPU controller cannot be used there.
-    pub fn make(parent: Option<&Path>, below: Option<&str>, name: &str) -> Result<Group, Trouble> {
+    pub fn make(
+        parent: Option<&Path>,
+        tier: u16,
+        below: Option<&str>,
+        name: &str,
+    ) -> Result<Group, Trouble> {
         if name.contains('/') || name == "." || name == ".." {
             return Err(Trouble::Usage(format!("{name:?} cannot name a cgroup; leave out the /")));
         }
         let parent = match parent {
             Some(parent) => parent.to_owned(),
-            None => mount()?.join("vendue"),
+            None => {
+                let subtree = mount()?.join(SUBTREE);
+                make_parent(&subtree)?;
+                let group = subtree.join(format!("{TIER}{tier}"));
+                match below {
+                    Some(below) => {
+                        make_parent(&group)?;
+                        group.join(below)
+                    }
+                    None => group,
+                }
+            }
         };
-        hand_on(parent.parent().unwrap_or(&parent));
-        make_or_find(&parent)?;
-        let parent = below.map_or_else(|| parent.clone(), |below| parent.join(below));
-        if below.is_some() {
-            make_or_find(&parent)?;
-        }
+        make_parent(&parent)?;
         let path = parent.join(name);
         let Some(text) = path.to_str() else {
             return Err(Trouble::Usage(format!("{} is not UTF-8", path.display())));
@@ -101,13 +113,16 @@ impl Group {
     }
 }
 
-/// Makes a group that hands its controllers on, or finds it made.
-fn make_or_find(group: &Path) -> Result<(), Trouble> {
-    match fs::create_dir(group) {
+/// Makes a group that is to hand its controllers on, or finds it made.
+fn make_parent(parent: &Path) -> Result<(), Trouble> {
+    match fs::create_dir(parent) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(refused("make", group, &error));
+            return Err(refused("make", parent, &error));
         }
-        _ => hand_on(group),
+        _ => {}
+    }
+    for group in [parent.parent().unwrap_or(parent), parent] {
+        hand_on(group);
     }
     Ok(())
 }
@@ -172,7 +187,7 @@ mod tests {
     #[test]
     fn a_directory_without_controllers_is_refused_and_left_as_it_was() {
         let parent = tempfile::tempdir().unwrap();
-        let refused = Group::make(Some(parent.path()), None, "web").unwrap_err();
+        let refused = Group::make(Some(parent.path()), 0, None, "web").unwrap_err();
         assert!(matches!(&refused, Trouble::Host(why) if why.contains("no CPU controller")));
         assert!(!parent.path().join("web").exists());
     }
@@ -181,11 +196,12 @@ mod tests {
     fn a_group_that_exists_is_not_taken_over() {
         let parent = tempfile::tempdir().unwrap();
         fs::create_dir(parent.path().join("web")).unwrap();
-        let refused = Group::make(Some(parent.path()), None, "web").unwrap_err().to_string();
+        let refused = Group::make(Some(parent.path()), 0, None, "web").unwrap_err().to_string();
         assert!(refused.contains("web exists"), "{refused}");
         assert!(parent.path().join("web").exists());
         for name in ["a/b", "..", "."] {
-            assert!(matches!(Group::make(Some(parent.path()), None, name), Err(Trouble::Usage(_))));
+            let made = Group::make(Some(parent.path()), 0, None, name);
+            assert!(matches!(made, Err(Trouble::Usage(_))));
         }
     }
 }

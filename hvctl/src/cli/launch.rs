@@ -8,6 +8,7 @@ use super::group::Group;
 use super::instance::{Reservation, create, remove};
 use super::names::accounts;
 use super::output::Output;
+use hvctl::cgroup::ACCOUNT;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -33,8 +34,9 @@ cgroup: the command runs unlimited and is only metered.")]
 pub struct Launch {
     #[command(flatten)]
     reservation: Reservation,
-    /// Directory to make the cgroup in, below the account's group if it has a cap [default: vendue
-    /// in the first cgroup2 mount]
+    /// Directory to make the cgroup in [default: vendue/tier-N in the first cgroup2
+    /// mount, N being the tier's number, and there below the account's group if it has a cap; what
+    /// the tier's instances use together is limited there]
     #[arg(long, value_name = "CGROUP_DIR")]
     parent: Option<PathBuf>,
     /// Return at once; the instance stays until `hvctl instance remove`, its cgroup longer
@@ -60,8 +62,9 @@ pub fn run(launch: &Launch, reach: &Reach, out: &mut Output) -> Result<(), Troub
         let rows = accounts(&mut door)?;
         let mut capped = rows.iter().filter(|row| row.cap_millicores.get() > 0);
         let below = capped.any(|row| row.account.get() == account);
-        let below = below.then(|| format!("account-{account}"));
-        Some(Group::make(launch.parent.as_deref(), below.as_deref(), text(&message.name))?)
+        let below = below.then(|| format!("{ACCOUNT}{account}"));
+        let (parent, tier) = (launch.parent.as_deref(), message.tier.get());
+        Some(Group::make(parent, tier, below.as_deref(), text(&message.name))?)
     };
     let started = start(launch, group.as_ref(), message, &mut door, out);
     // The session is not held while the command runs; another one ends the instance.

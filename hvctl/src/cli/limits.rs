@@ -1,5 +1,5 @@
-//! `hvctl limits`: what the limits of each instance and of each capped account should be, were
-//! written as, and read back as.
+//! `hvctl limits`: what the limits of each instance, of each capped account and of each tier should
+//! be, were written as, and read back as.
 
 use super::door::{Reach, Trouble};
 use super::names::{Directory, find_instance, resource};
@@ -41,11 +41,18 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
         |row: &&LimitRow| only.is_none_or(|only| row.of_account == 0 && row.instance.get() == only);
     for row in rows.iter().filter(wanted) {
         let number = row.instance.get();
-        let (instance, account) =
-            if row.of_account == 1 { (None, Some(number)) } else { (Some(number), None) };
+        // Which of the three it is about.
+        let (instance, account, tier) = match number.checked_sub(TIER_BIT) {
+            Some(tier) => (None, None, Some(tier as u16)),
+            None if row.of_account == 1 => {
+                (None, Some(number & 0xffff), Some((number >> 16) as u16))
+            }
+            None => (Some(number), None, None),
+        };
         list.object(&json!({
             "instance": instance,
             "account": account,
+            "tier": tier,
             "resource": resource(row.resource),
             "wanted_vru": row.wanted_vru.get(),
             "file": text(&row.file),
@@ -61,9 +68,12 @@ pub fn run(command: &LimitsCommand, reach: &Reach, out: &mut Output) -> Result<(
             text => text.trim_end().to_owned(),
         };
         list.cells(vec![
-            match account {
-                Some(account) => format!("account {}", names.account(account)),
-                None => names.instance(number),
+            match (instance, account, tier) {
+                (Some(instance), ..) => names.instance(instance),
+                (_, Some(account), Some(tier)) => {
+                    format!("account {}, tier {}", names.account(account), names.tier(tier))
+                }
+                (.., tier) => format!("tier {}", names.tier(tier.unwrap_or_default())),
             },
             resource(row.resource),
             row.wanted_vru.to_string(),

@@ -24,7 +24,7 @@ pub struct SubscribeCommand {
     /// To go on after a crash, give the last id dealt with, its part plus one: 12.3 after 12.2
     #[arg(long, value_name = "SEQ[.PART]", value_parser = parse_place)]
     from: Option<Place>,
-    /// Only these: swaps, funds, credits
+    /// Only these: swaps, funds, credits, tiers (swaps between tiers)
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = parse_kind)]
     only: Vec<u8>,
     /// As a tenant: only what concerns this account
@@ -45,7 +45,8 @@ fn parse_kind(text: &str) -> Result<u8, String> {
         "swaps" => Ok(TELL_SWAPS),
         "funds" => Ok(TELL_FUNDS),
         "credits" => Ok(TELL_CREDITS),
-        _ => Err("give swaps, funds or credits".to_owned()),
+        "tiers" => Ok(TELL_TIERS),
+        _ => Err("give swaps, funds, credits or tiers".to_owned()),
     }
 }
 
@@ -61,7 +62,7 @@ pub fn run(command: &SubscribeCommand, reach: &Reach, out: &mut Output) -> Resul
         }
     };
     let what = command.only.iter().fold(0, |sum, bit| sum | bit);
-    let what = if what == 0 { TELL_SWAPS | TELL_FUNDS | TELL_CREDITS } else { what };
+    let what = if what == 0 { TELL_ALL } else { what };
     let from = command.from.unwrap_or_default();
     let mut subscription = Subscription::begin(door.client, from, what)?;
     let (shows_names, mut learnt) = (!out.is_json(), Instant::now());
@@ -85,6 +86,7 @@ pub fn run(command: &SubscribeCommand, reach: &Reach, out: &mut Output) -> Resul
             Notice::Reversed(m) => reversed(&m, &names, &mut list)?,
             Notice::Funds(m) => funds_changed(&m, &names, &mut list)?,
             Notice::Credits(m) => credits_changed(&m, &names, &mut list)?,
+            Notice::Tiers(m) => tiers_swapped(&m, &names, &mut list)?,
             Notice::CaughtUp(_) if shows_names && learnt.elapsed() > LEARN => {
                 names = Directory::read(&mut reader)?;
                 learnt = Instant::now();
@@ -252,6 +254,37 @@ fn credits_changed(
         decimal(change.into(), super::amount::CREDIT_DECIMALS),
         credits(m.balance_millicredits.get()),
         cause(m.cause),
+    ]);
+    Ok(())
+}
+
+fn tiers_swapped(m: &TiersSwapped, names: &Directory, list: &mut List<'_>) -> Result<(), Trouble> {
+    let cause = if m.cause == SwapTiers::KIND { "operator" } else { "demand" };
+    let [num, den] = m.rate;
+    list.object(&with(
+        object(m.sequence, m.part, m.time_ns, "tiers"),
+        json!({
+            "from": m.from.get(),
+            "to": m.to.get(),
+            "resource": resource(m.resource),
+            "rate": format!("{num}/{den}"),
+            "left_vru": m.left_vru.get(),
+            "arrived_vru": m.arrived_vru.get(),
+            "rest_vru": m.rest_vru.get(),
+            "left_millicredits": m.left_millicredits.get(),
+            "arrived_millicredits": m.arrived_millicredits.get(),
+            "cause": cause,
+        }),
+    ))?;
+    list.cells(vec![
+        id(m.sequence, m.part),
+        rfc3339(m.time_ns.get()),
+        "tiers".to_owned(),
+        format!("{} > {}", names.tier(m.from.get()), names.tier(m.to.get())),
+        resource(m.resource),
+        format!("{} > {}", m.left_vru, m.arrived_vru),
+        format!("at {num}/{den}"),
+        cause.to_owned(),
     ]);
     Ok(())
 }

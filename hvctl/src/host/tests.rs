@@ -20,6 +20,11 @@ const QUANTUM: u64 = 250 * MS;
 const HIGH: &str = "hugetlb.2MB.max";
 const MAX: &str = "hugetlb.2MB.rsvd.max";
 
+/// An account's home in the first tier.
+fn home(account: u16) -> Home {
+    Home { account, tier: 0 }
+}
+
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -161,7 +166,7 @@ fn a_limit_is_written_once_read_back_and_never_repeated() {
     let Some(kernel) = Kernel::open() else { return };
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     assert!(host.limits(1).is_empty(), "nothing is wanted yet");
     want_memory(&mut host, 4, 0);
     assert_eq!(standing(&host, "memory.high"), (State::Pending as u8, 0));
@@ -191,7 +196,7 @@ fn a_limit_found_as_wanted_is_not_written() {
     fs::write(leaf.join(HIGH), (64 * MIB).to_string()).unwrap();
     fs::write(leaf.join(MAX), (80 * MIB).to_string()).unwrap();
     let mut host = kernel.host(&[Resource::Memory]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     want_memory(&mut host, 4, 0);
     assert_eq!(host.turn(0), None);
     assert_eq!(standing(&host, "memory.max"), (State::InForce as u8, 0));
@@ -203,7 +208,7 @@ fn changes_within_a_quantum_coalesce_and_the_latest_wins() {
     let Some(kernel) = Kernel::open() else { return };
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     want_memory(&mut host, 4, 0);
     host.turn(0);
     for (vrus, now_ns) in [(9, 10 * MS), (2, 20 * MS), (3, 30 * MS)] {
@@ -223,7 +228,7 @@ fn a_strangers_change_is_found_reported_and_set_back() {
     let Some(kernel) = Kernel::open() else { return };
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     want_memory(&mut host, 4, 0);
     host.turn(0);
     host.turn(QUANTUM);
@@ -249,7 +254,7 @@ fn a_value_that_the_kernel_rounds_further_is_not_called_in_force() {
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
     host.page_bytes = 4096;
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     host.want(1, Resource::Memory, 1, 5 * MIB, 0).unwrap();
     host.turn(0);
     assert_eq!(read(&leaf, HIGH), (4 * MIB).to_string());
@@ -268,7 +273,7 @@ fn a_vanished_group_is_reported_and_taken_up_again_when_it_is_back() {
     let Some(kernel) = Kernel::open() else { return };
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     want_memory(&mut host, 4, 0);
     host.turn(0);
     host.turn(QUANTUM);
@@ -302,7 +307,7 @@ fn what_cannot_be_written_is_refused_with_its_reason() {
     let Some(kernel) = Kernel::open() else { return };
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Cpu]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     // The kernel's hugetlb file does not take "100000 100000", and there is no cpu.weight.
     want_cpu(&mut host, 1, 100, 0);
     assert_eq!(host.turn(0), None);
@@ -339,7 +344,7 @@ fn a_read_only_filesystem_is_reported() {
         let mut backend = kernel.detect().unwrap();
         backend.mount = point.clone();
         let mut host = Host::new(Backend::Cgroup(backend), &[Resource::Memory], Options::default());
-        host.adopt((1, 0), point.join("leaf").to_str().unwrap(), &[]).unwrap();
+        host.adopt(1, home(0), point.join("leaf").to_str().unwrap(), &[]).unwrap();
         want_memory(&mut host, 4, 0);
         host.turn(0);
         assert_eq!(standing(&host, "memory.high").0, State::Refused as u8);
@@ -353,7 +358,7 @@ fn memory_max_falls_only_above_use_and_rises_before_memory_high() {
     let Some(kernel) = Kernel::open() else { return };
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     kernel.set_used(200 * MIB);
     want_memory(&mut host, 4, 0);
     for quantum in 0..5 {
@@ -382,7 +387,7 @@ fn only_a_group_that_can_be_one_instances_is_adopted() {
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
     let parent = kernel.parent.to_str().unwrap();
-    let mut refusal = |place: &str| match host.adopt((1, 0), place, &[]) {
+    let mut refusal = |place: &str| match host.adopt(1, home(0), place, &[]) {
         Err(HostError::Place(error)) => error,
         other => panic!("{place} gave {other:?}"),
     };
@@ -404,12 +409,12 @@ fn only_a_group_that_can_be_one_instances_is_adopted() {
     for place in [format!("{parent}/nobody"), format!("{parent}/cgroup.procs")] {
         assert!(matches!(refusal(&place), PlaceError::NotADirectory(_)), "{place}");
     }
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
-    let again = host.adopt((2, 0), &format!("{parent}//leaf"), &[]);
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
+    let again = host.adopt(2, home(0), &format!("{parent}//leaf"), &[]);
     assert!(matches!(again, Err(HostError::PlaceTaken { instance: 1, .. })), "{again:?}");
-    assert!(matches!(host.adopt((1, 0), "", &[]), Err(HostError::Held(1))));
+    assert!(matches!(host.adopt(1, home(0), "", &[]), Err(HostError::Held(1))));
     host.release(1).unwrap();
-    host.adopt((2, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(2, home(0), leaf.to_str().unwrap(), &[]).unwrap();
 }
 
 #[test]
@@ -417,18 +422,18 @@ fn a_capped_accounts_group_comes_and_goes_and_takes_new_instances_in() {
     let Some(kernel) = Kernel::open() else { return };
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
-    let group = host.subtree().unwrap().join("account-3");
-    host.adopt((1, 3), leaf.to_str().unwrap(), &[]).unwrap();
-    host.adopt((2, 3), "", &[]).unwrap();
+    let group = host.subtree().unwrap().join("tier-0/account-3");
+    host.adopt(1, home(3), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(2, home(3), "", &[]).unwrap();
     assert!(!group.exists() && host.outside().is_empty(), "no cap, no group");
 
     host.cap(3, 500, 0).unwrap();
-    assert_eq!(host.accounts(0..=u32::MAX).collect::<Vec<_>>(), [account_key(3)]);
+    assert_eq!(host.accounts(0..=u32::MAX).collect::<Vec<_>>(), [account_key(3, 0)]);
     assert!(group.is_dir(), "made at once");
     let outside = host.outside();
     assert!(outside.len() == 2 && outside[0].contains("instance 1"), "{outside:?}");
-    host.adopt((4, 3), "", &[]).unwrap();
-    host.adopt((5, 0), "", &[]).unwrap();
+    host.adopt(4, home(3), "", &[]).unwrap();
+    host.adopt(5, home(0), "", &[]).unwrap();
     let places = [2, 4, 5].map(|instance| PathBuf::from(host.place(instance).unwrap()));
     assert!(places[1].starts_with(&group), "{places:?}");
     assert!([0, 2].iter().all(|&at| !places[at].starts_with(&group)), "{places:?}");
@@ -436,9 +441,9 @@ fn a_capped_accounts_group_comes_and_goes_and_takes_new_instances_in() {
     // A daemon that starts again finds each where it was.
     let mut again = kernel.host(&[Resource::Memory]);
     again.cap(3, 500, 0).unwrap();
-    for (at, whose) in [(0, (2, 3)), (1, (4, 3)), (2, (5, 0))] {
-        again.adopt(whose, "", &[]).unwrap();
-        assert_eq!(again.place(whose.0), places[at].to_str());
+    for (at, instance, account) in [(0, 2, 3), (1, 4, 3), (2, 5, 0)] {
+        again.adopt(instance, home(account), "", &[]).unwrap();
+        assert_eq!(again.place(instance), places[at].to_str());
     }
 
     host.release(1).unwrap();
@@ -455,14 +460,20 @@ fn a_capped_accounts_group_comes_and_goes_and_takes_new_instances_in() {
 fn an_accounts_cap_and_weight_are_written_when_they_change_and_not_otherwise() {
     let mut host = Host::new(Backend::DryRun, &[Resource::Cpu], Options::default());
     let rows = |host: &Host| {
-        let rows = host.limits(account_key(3)).into_iter();
+        let rows = host.limits(account_key(3, 0)).into_iter();
         rows.map(|row| (text(&row.wanted).to_owned(), row.writes.get(), row.of_account))
             .collect::<Vec<_>>()
     };
+    host.adopt(1, home(3), "", &[]).unwrap();
     host.cap(3, 1500, 0).unwrap();
     assert_eq!(host.turn(0), None);
     assert_eq!(rows(&host), [("150000 100000".to_owned(), 1, 1)]);
-    assert_eq!(host.limits(account_key(3))[0].instance.get(), 3);
+    assert_eq!(host.limits(account_key(3, 0))[0].instance.get(), 3);
+    let elsewhere = Home { account: 3, tier: 1 };
+    host.adopt(2, elsewhere, "", &[]).unwrap();
+    assert_eq!(host.turn(0), None);
+    let there = host.limits(account_key(3, 1));
+    assert_eq!((text(&there[0].wanted), there[0].instance.get()), ("150000 100000", 3 | 1 << 16));
     host.cap(3, 1500, QUANTUM).unwrap();
     assert_eq!(host.turn(QUANTUM), None);
     assert_eq!(rows(&host)[0].1, 1, "the same cap again");
@@ -478,8 +489,8 @@ fn release_lifts_the_limits_and_removes_only_what_vendue_made() {
     let Some(kernel) = Kernel::open() else { return };
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[Resource::Memory]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
-    host.adopt((2, 0), "", &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(2, home(0), "", &[]).unwrap();
     let own = PathBuf::from(host.place(2).unwrap());
     assert!(own.is_dir());
     want_memory(&mut host, 4, 0);
@@ -493,7 +504,7 @@ fn release_lifts_the_limits_and_removes_only_what_vendue_made() {
     let kept = host.release(2);
     assert!(matches!(&kept, Err(HostError::NotRemoved { errno: Errno::EBUSY, .. })), "{kept:?}");
     drop(running);
-    host.adopt((2, 0), "", &[]).unwrap();
+    host.adopt(2, home(0), "", &[]).unwrap();
     host.release(2).unwrap();
     assert!(!own.exists());
 }
@@ -512,7 +523,7 @@ fn a_groups_use_is_measured() {
     kernel.set_used(7 * MIB);
     let leaf = kernel.leaf();
     let mut host = kernel.host(&[]);
-    host.adopt((1, 0), leaf.to_str().unwrap(), &[]).unwrap();
+    host.adopt(1, home(0), leaf.to_str().unwrap(), &[]).unwrap();
     assert_eq!(host.sample(1, 0).unwrap().cpu_us, 0);
     let running = Running::shell("while :; do :; done", &leaf);
     let mut used_us = 0;
@@ -535,9 +546,9 @@ fn dry(resources: &[Resource], options: Options) -> Host {
 #[test]
 fn a_dry_run_says_so_and_measures_processes() {
     let mut host = dry(&[Resource::Cpu, Resource::Network], Options::default());
-    host.adopt((1, 0), &format!("pid:{}", std::process::id()), &[]).unwrap();
-    host.adopt((2, 0), "", &[]).unwrap();
-    host.adopt((3, 0), "", &[]).unwrap();
+    host.adopt(1, home(0), &format!("pid:{}", std::process::id()), &[]).unwrap();
+    host.adopt(2, home(0), "", &[]).unwrap();
+    host.adopt(3, home(0), "", &[]).unwrap();
     want_cpu(&mut host, 1, 50, 0);
     host.want(1, Resource::Network, 50, 1, 0).unwrap();
     host.want(1, Resource::Memory, 50, 1, 0).unwrap();
@@ -550,10 +561,10 @@ fn a_dry_run_says_so_and_measures_processes() {
     assert_eq!(host.sample(2, 0), Err(MeterError::NotMetered));
     assert_eq!(host.sample(9, 0), Err(MeterError::UnknownInstance));
     assert!(matches!(
-        host.adopt((4, 0), "pid:x", &[]),
+        host.adopt(4, home(0), "pid:x", &[]),
         Err(HostError::DryRun(DryRunError::BadPid(_)))
     ));
-    let dead = host.adopt((4, 0), "pid:4294967295", &[]);
+    let dead = host.adopt(4, home(0), "pid:4294967295", &[]);
     assert!(matches!(dead, Err(HostError::DryRun(DryRunError::NotMetered { .. }))));
 }
 
@@ -562,11 +573,11 @@ fn bounds_are_typed_refusals() {
     let options = Options { instances_max: 2, devices_max: 1, ..Options::default() };
     let mut host = dry(&[Resource::BlockIo], options);
     let disk = Device { major: 8, minor: 0 };
-    let two = host.adopt((1, 0), "", &[disk, disk]);
+    let two = host.adopt(1, home(0), "", &[disk, disk]);
     assert!(matches!(two, Err(HostError::TooManyDevices(2))));
-    host.adopt((1, 0), "", &[disk]).unwrap();
-    host.adopt((2, 0), "", &[]).unwrap();
-    assert!(matches!(host.adopt((3, 0), "", &[]), Err(HostError::Full(2))));
+    host.adopt(1, home(0), "", &[disk]).unwrap();
+    host.adopt(2, home(0), "", &[]).unwrap();
+    assert!(matches!(host.adopt(3, home(0), "", &[]), Err(HostError::Full(2))));
     let unknown = host.want(3, Resource::BlockIo, 1, 1, 0);
     assert!(matches!(unknown, Err(HostError::UnknownInstance(3))));
     host.want(1, Resource::BlockIo, 1, MIB, 0).unwrap();
@@ -580,7 +591,7 @@ fn a_turn_is_bounded_and_everybody_is_served() {
     let options = Options { writes_per_turn_max: 3, ..Options::default() };
     let mut host = dry(&[Resource::Cpu], options);
     for instance in 0..10 {
-        host.adopt((instance, 0), "", &[]).unwrap();
+        host.adopt(instance, home(0), "", &[]).unwrap();
         want_cpu(&mut host, instance, 7, 5);
     }
     for turn in 1..=6 {
@@ -656,7 +667,7 @@ proptest! {
         let resources = [Resource::Cpu, Resource::BlockIo, Resource::Memory];
         let mut host = dry(&resources, Options::default());
         for instance in 0..3 {
-            host.adopt((instance, 0), "", &DISKS).unwrap();
+            host.adopt(instance, home(0), "", &DISKS).unwrap();
         }
         let mut models: BTreeMap<String, Model> = BTreeMap::new();
         let mut before: BTreeMap<String, (String, u64, u64)> = BTreeMap::new();

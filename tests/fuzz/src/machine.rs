@@ -79,8 +79,34 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=7_u8)? {
-        7 => Op::Cap { session, account, millicores: bytes.arbitrary()?, id },
+    Ok(match bytes.int_in_range(0..=10_u8)? {
+        10 => Op::Cap { session, account, millicores: bytes.arbitrary()?, id },
+        9 => Op::Tier {
+            session,
+            tier: bytes.int_in_range(0..=3)?,
+            act: bytes.int_in_range(0..=4)?,
+            capacity: [bytes.int_in_range(0..=world.capacity_vru as u32)?, 0],
+            size: bytes.int_in_range(0..=20)?,
+            name: bytes.arbitrary()?,
+            id,
+        },
+        7 => Op::Swap {
+            session,
+            pair: pair(bytes)?,
+            vru: amount(bytes, world.capacity_vru as u32, 4)?,
+            id,
+        },
+        8 => Op::Rate {
+            session,
+            pair: pair(bytes)?,
+            rates: [
+                [bytes.int_in_range(0..=1200)?, bytes.int_in_range(0..=1200)?],
+                bound(bytes)?,
+                bound(bytes)?,
+            ],
+            fixed: bytes.arbitrary()?,
+            id,
+        },
         6 => Op::Phase {
             session,
             book: bytes.int_in_range(0..=3)?,
@@ -153,6 +179,15 @@ fn limits(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
             Op::Limits(Bounds { session, account, whom, most, id })
         }
     })
+}
+
+/// Two tiers and a resource; some there are none of.
+fn pair(bytes: &mut Unstructured<'_>) -> Result<(u8, u8, u8)> {
+    Ok((bytes.int_in_range(0..=2)?, bytes.int_in_range(0..=2)?, bytes.int_in_range(0..=2)?))
+}
+
+fn bound(bytes: &mut Unstructured<'_>) -> Result<[u32; 2]> {
+    if bytes.arbitrary()? { bytes.arbitrary() } else { Ok([0, 0]) }
 }
 
 fn terms(bytes: &mut Unstructured<'_>, world: &World) -> Result<Terms> {

@@ -324,6 +324,13 @@ impl Peer {
                 let (client_id, trade) = (id.into(), self.chance.below(24).into());
                 self.wait_for(id, &ReverseTrade { client_id, trade });
             }
+            8 => {
+                let mut swap = SwapTiers::zeroed();
+                let to = self.chance.below(2) as u16;
+                (swap.client_id, swap.from, swap.to) = (id.into(), (1 - to).into(), to.into());
+                swap.vru = (self.chance.below(4) as u32).into();
+                self.wait_for(id, &swap);
+            }
             6 => {
                 let (client_id, amount_micro, account) = (id.into(), amount.into(), whose.into());
                 let withdraw = Withdraw { client_id, amount_micro, account, reserved: 0.into() };

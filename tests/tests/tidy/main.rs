@@ -152,10 +152,11 @@ fn impurities_are_found() {
 }
 
 /// Functions of the machine that may allocate, and why.
-const MAY_ALLOCATE: [(&str, &str, &str); 11] = [
+const MAY_ALLOCATE: [(&str, &str, &str); 12] = [
     ("auction.rs", "new", "start-up: room for the largest auction"),
     ("mod.rs", "new", "start-up: makes every table"),
     ("mod.rs", "define_book", "start-up: books come from the configuration, before any request"),
+    ("exchange.rs", "define_exchange", "start-up: rules come from the configuration"),
     ("event.rs", "new", "start-up: makes the outbox"),
     ("expiry.rs", "new", "start-up"),
     ("ladder.rs", "new", "start-up"),

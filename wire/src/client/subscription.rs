@@ -6,7 +6,7 @@
 use super::{Client, ClientError};
 use crate::message::{
     Body, CaughtUp, CreditsChanged, FundsChanged, Refused, Subscribe, Subscribed, SwapReversed,
-    Swapped, Take, U32, U64, Unsubscribed,
+    Swapped, Take, TiersSwapped, U32, U64, Unsubscribed,
 };
 use std::fmt;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub enum Notice {
     Funds(FundsChanged),
     /// An instance's credits changed.
     Credits(CreditsChanged),
+    /// A swap between tiers.
+    Tiers(TiersSwapped),
     /// Everything up to this record has been told.
     CaughtUp(u64),
     /// The daemon tells no more; begin again from there. The code is [`Unsubscribed::code`].
@@ -66,6 +68,7 @@ impl Notice {
             Notice::Reversed(m) => Some(Place::of(m.sequence, m.part)),
             Notice::Funds(m) => Some(Place::of(m.sequence, m.part)),
             Notice::Credits(m) => Some(Place::of(m.sequence, m.part)),
+            Notice::Tiers(m) => Some(Place::of(m.sequence, m.part)),
             Notice::CaughtUp(_) | Notice::Ended(..) => None,
         }
     }
@@ -85,8 +88,8 @@ pub struct Subscription {
 
 impl Subscription {
     /// Subscribes to `what`, a sum of [`TELL_SWAPS`](crate::message::TELL_SWAPS),
-    /// [`TELL_FUNDS`](crate::message::TELL_FUNDS) and [`TELL_CREDITS`](crate::message::TELL_CREDITS), from a place on;
-    /// from sequence 0: to what comes next.
+    /// [`TELL_FUNDS`](crate::message::TELL_FUNDS), [`TELL_CREDITS`](crate::message::TELL_CREDITS) and
+    /// [`TELL_TIERS`](crate::message::TELL_TIERS), from a place on; from sequence 0: to what comes next.
     ///
     /// # Errors
     /// As for [`Client::call_for`].
@@ -131,6 +134,8 @@ impl Subscription {
                 Notice::Funds(*m)
             } else if let Some(m) = frame.message::<CreditsChanged>() {
                 Notice::Credits(*m)
+            } else if let Some(m) = frame.message::<TiersSwapped>() {
+                Notice::Tiers(*m)
             } else if let Some(m) = frame.message::<CaughtUp>() {
                 Notice::CaughtUp(m.sequence.get())
             } else if let Some(m) = frame.message::<Unsubscribed>() {
