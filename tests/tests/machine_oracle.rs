@@ -341,7 +341,7 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
         .filter(|reason| !met.cancels.contains(&(**reason as u8)))
         .collect();
     assert!(never.is_empty(), "the generator never met cancels for reasons {never:?}");
-    assert!(met.reversed * 1000 > met.commands, "only {} trades were reversed", met.reversed);
+    assert!(met.reversed * 3000 > met.commands, "only {} trades were reversed", met.reversed);
 }
 
 #[test]
