@@ -36,6 +36,8 @@ impl Setup {
             .key("kind", "\"dry-run\"")
             .key("throttle_per_s", "1000000000")
             .key("throttle_burst", "1000000000")
+            .key("account_throttle_per_s", "1000000000")
+            .key("account_throttle_burst", "1000000000")
     }
 
     /// Sets the first key of this name, also where the defaults have it in a comment.

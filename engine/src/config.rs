@@ -86,6 +86,8 @@ pub struct MachineKeys {
     pub tick_ms: Spanned<u64>,
     pub credit_cap_s: Spanned<u32>,
     pub burst_resume_ms: Spanned<u32>,
+    pub limit_window_s: Spanned<u32>,
+    pub reversible_trades: Spanned<u32>,
     pub maker_fee_bps: Spanned<u16>,
     pub taker_fee_bps: Spanned<u16>,
 }
@@ -171,6 +173,8 @@ pub struct GatewayKeys {
     pub heartbeat_ms_max: Spanned<u32>,
     pub throttle_per_s: Spanned<u64>,
     pub throttle_burst: Spanned<u64>,
+    pub account_throttle_per_s: Spanned<u64>,
+    pub account_throttle_burst: Spanned<u64>,
 }
 
 /// `gateway.tls`
@@ -489,8 +493,14 @@ impl Config {
             max,
             *gateway.heartbeat_ms_min.get_ref()..600_001,
         )?;
-        source.range("gateway.throttle_per_s", &gateway.throttle_per_s, 1..1_000_000_001)?;
-        source.range("gateway.throttle_burst", &gateway.throttle_burst, 1..1_000_000_001)?;
+        for (name, value) in [
+            ("gateway.throttle_per_s", &gateway.throttle_per_s),
+            ("gateway.throttle_burst", &gateway.throttle_burst),
+            ("gateway.account_throttle_per_s", &gateway.account_throttle_per_s),
+            ("gateway.account_throttle_burst", &gateway.account_throttle_burst),
+        ] {
+            source.range(name, value, 1..1_000_000_001)?;
+        }
         if let Some(tcp) = &gateway.tcp
             && !tcp.get_ref().ip().is_loopback()
         {
@@ -516,6 +526,10 @@ impl Config {
                 BoundsError::Range { name: "sessions_max", .. } => keys.sessions_max.span(),
                 BoundsError::Range { name: "credit_cap_s", .. } => keys.credit_cap_s.span(),
                 BoundsError::Range { name: "burst_resume_ms", .. } => keys.burst_resume_ms.span(),
+                BoundsError::Range { name: "limit_window_s", .. } => keys.limit_window_s.span(),
+                BoundsError::Range { name: "reversible_trades", .. } => {
+                    keys.reversible_trades.span()
+                }
                 BoundsError::Range { name: "maker_fee_bps", .. } => keys.maker_fee_bps.span(),
                 _ => keys.taker_fee_bps.span(),
             };
@@ -646,6 +660,8 @@ impl Config {
             sessions_max: (*keys.sessions_max.get_ref()).into(),
             credit_cap_s: (*keys.credit_cap_s.get_ref()).into(),
             burst_resume_ms: (*keys.burst_resume_ms.get_ref()).into(),
+            limit_window_s: (*keys.limit_window_s.get_ref()).into(),
+            reversible_trades: (*keys.reversible_trades.get_ref()).into(),
             maker_fee_bps: (*keys.maker_fee_bps.get_ref()).into(),
             taker_fee_bps: (*keys.taker_fee_bps.get_ref()).into(),
         }

@@ -146,8 +146,10 @@ fn strip(table: &toml::Table, name: &str) -> Option<toml::Value> {
     match (name, &mut section) {
         ("access" | "log", _) => return None,
         ("gateway", toml::Value::Table(gateway)) => {
-            gateway.remove("throttle_per_s");
-            gateway.remove("throttle_burst");
+            for throttle in ["throttle_per_s", "throttle_burst"] {
+                gateway.remove(throttle);
+                gateway.remove(&format!("account_{throttle}"));
+            }
         }
         _ => {}
     }

@@ -5,7 +5,9 @@
 //! Like the machine it is a pure function of the commands, so start-up rebuilds it the same way:
 //! from a snapshot and the log's tail. It runs behind the machine, in the publish stage.
 
-use crate::machine::event::{Asked, AuctionTrade, Event, Fill, SessionOpened, SessionRefused};
+use crate::machine::event::{
+    Asked, AuctionTrade, Event, Fill, SessionOpened, SessionRefused, TradeReversed,
+};
 use crate::market::Market;
 use crate::pipeline::record::{OPENED, Outcome, REFUSED, TO_CONNECTION, TO_SESSION};
 use std::collections::VecDeque;
@@ -90,6 +92,8 @@ impl Desk {
             self.fill(outcome, fill, tell);
         } else if let Some(trade) = event.read::<AuctionTrade>() {
             self.auction_trade(outcome, trade, tell);
+        } else if let Some(reversed) = event.read::<TradeReversed>() {
+            self.reversed(outcome, reversed, tell);
         } else if let Some(opened) = event.read::<SessionOpened>() {
             self.opened(outcome, event.target, opened, tell);
         } else if let Some(refused) = event.read::<SessionRefused>() {
@@ -187,6 +191,36 @@ impl Desk {
         };
         self.report(trade.seller_session.get().into(), Filled::KIND, seller.as_bytes(), tell);
         self.report(trade.buyer_session.get().into(), Filled::KIND, buyer.as_bytes(), tell);
+    }
+
+    /// A trade is undone: both parties are told, if their sessions are not forgotten.
+    fn reversed(&mut self, outcome: &Outcome, m: &TradeReversed, tell: &mut impl FnMut(Told<'_>)) {
+        let notional = m.notional_micro.get();
+        let (seller_fee, buyer_fee) = (m.seller_fee_micro.get(), m.buyer_fee_micro.get());
+        let seller = Reversed {
+            trade: m.trade,
+            time_ns: outcome.time_ns,
+            funds_micro: (notional - seller_fee).into(),
+            fee_micro: m.seller_fee_micro,
+            instance: m.seller.into(),
+            price_ticks: m.price_ticks.into(),
+            quantity: m.quantity,
+            counterparty: m.buyer_account.into(),
+            book: m.book,
+            side: Side::Sell as u8,
+            reserved: [0; 5],
+        };
+        let buyer = Reversed {
+            funds_micro: (notional + buyer_fee).into(),
+            fee_micro: m.buyer_fee_micro,
+            instance: m.buyer.into(),
+            counterparty: m.seller_account.into(),
+            side: Side::Buy as u8,
+            ..seller
+        };
+        for (session, report) in [(m.seller_session, seller), (m.buyer_session, buyer)] {
+            self.report(session.get().into(), Reversed::KIND, report.as_bytes(), tell);
+        }
     }
 
     fn opened(

@@ -9,7 +9,9 @@ use crate::depth::Depth;
 use crate::desk::{DeskError, IN_AUCTION, Told, row, take, word};
 use crate::machine::Machine;
 use crate::machine::command::DefineBook;
-use crate::machine::event::{Asked, AuctionTrade, Event, Fill, Indicative, PhaseChanged};
+use crate::machine::event::{
+    Asked, AuctionTrade, Event, Fill, Indicative, PhaseChanged, TradeReversed,
+};
 use crate::pipeline::record::{Outcome, TO_CONNECTION};
 use std::collections::VecDeque;
 use vendue_wire::board::{BookView, Level};
@@ -132,6 +134,11 @@ impl Market {
             self.fill(outcome, fill);
         } else if let Some(trade) = event.read::<AuctionTrade>() {
             self.auction_trade(outcome, trade);
+        } else if let Some(m) = event.read::<TradeReversed>() {
+            // Prices and volumes go on counting it: they are what was traded at.
+            let at = self.tape.partition_point(|row| row.trade.get() < m.trade.get());
+            let kept = self.tape.get_mut(at).filter(|row| row.trade == m.trade);
+            kept.into_iter().for_each(|row| row.reversed = 1);
         } else if let Some(changed) = event.read::<PhaseChanged>() {
             self.change(outcome, changed.book.get().into(), |view| view.phase = changed.phase);
         } else if let Some(m) = event.read::<Indicative>() {
@@ -169,7 +176,8 @@ impl Market {
             buyer: buyer.into(),
             book: fill.book().into(),
             taker_side: taker_side as u8,
-            reserved: [0; 5],
+            reversed: 0,
+            reserved: [0; 4],
         });
     }
 
@@ -184,7 +192,8 @@ impl Market {
             buyer: trade.buyer.into(),
             book: trade.book,
             taker_side: IN_AUCTION,
-            reserved: [0; 5],
+            reversed: 0,
+            reserved: [0; 4],
         });
     }
 

@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, HostKey, SyncKey, ThreadsKey};
 use crate::gateway::access::Access;
 use crate::gateway::connection::INBOUND_BYTES;
+use crate::gateway::throttle::Bucket;
 use crate::gateway::{listen, tls};
 use crate::health::Health;
 use crate::machine::Machine;
@@ -500,6 +501,7 @@ fn make_ingress(
     let (reload, reloads) = crossbeam::channel::bounded(1);
     let unread = reloads.clone();
     let sessions = *config.machine.sessions_max.get_ref() as usize;
+    let accounts = *config.machine.accounts_max.get_ref() as usize;
     let ingress = open_gateway(config, |poll, unix, tcp, tls| Ingress {
         poll,
         found: mio::Events::with_capacity(1024),
@@ -515,6 +517,7 @@ fn make_ingress(
         board,
         board_bytes,
         admitted: 0,
+        accounts: vec![Bucket::full(clock.instant()); accounts].into(),
         connections: Vec::new(),
         holders: vec![ANY; sessions],
         closing: VecDeque::new(),

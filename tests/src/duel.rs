@@ -21,7 +21,7 @@ use vendue_engine::machine::command::{
 use vendue_engine::machine::event::{
     AccountCapped, AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated,
     InstanceRemoved, Moved, Outbox, PhaseChanged, RateMoved, Resized, SessionOpened,
-    SessionRefused, TierSwap, Uncrossed, Weighted,
+    SessionRefused, TierSwap, TradeReversed, Uncrossed, Weighted,
 };
 use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
@@ -94,29 +94,149 @@ pub struct Terms {
     pub id: Id,
 }
 
+/// Whom an account may trade with, and how much.
+#[allow(missing_docs, reason = "what is not plain is explained")]
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub session: u8,
+    pub account: u8,
+    /// Group, groups it sells to, groups it buys from, opted in.
+    pub whom: (u8, u8, u8, bool),
+    /// Sold and bought in a window, worth of an order in ticks, position.
+    pub most: [Option<u32>; 4],
+    pub id: Id,
+}
+
 /// One small operation.
 #[allow(missing_docs, reason = "the request of the same name, its fields small")]
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
     Order(Terms),
-    Cancel { session: u8, which: Which },
-    Replace { session: u8, which: Which, price: u32, quantity: u32, id: Id },
-    MassCancel { session: u8, instance: Option<u8>, book: Option<u8>, side: u8 },
-    Account { session: u8, group: u8, sells_to: u8, buys_from: u8, name: u8, id: Id },
-    Funds { session: u8, account: u8, amount: Size, out: bool, id: Id },
-    Instance { session: u8, account: u8, tier: u8, vru: [u16; 3], name: u8, id: Id },
-    Remove { session: u8, instance: u8, id: Id },
-    Grant { session: u8, instance: u8, resource: u8, amount: Size, id: Id },
-    Bid { session: u8, instance: u8, resource: u8, bid_milli: u32, id: Id },
-    Tick { milliseconds: u64 },
-    Usage { instance: u8, resource: u8, amount: Size },
-    Open { number: u8, role: u8, account: u8, instance: u8, cancel_on_disconnect: bool },
-    Close { slot: u8 },
-    Phase { session: u8, book: u8, phase: u8, id: Id },
-    Cap { session: u8, account: u8, millicores: u32, id: Id },
-    Swap { session: u8, pair: (u8, u8, u8), vru: u32, id: Id },
-    Rate { session: u8, pair: (u8, u8, u8), rates: [[u32; 2]; 3], fixed: bool, id: Id },
-    Tier { session: u8, tier: u8, act: u8, capacity: [u32; 2], size: u64, name: u8, id: Id },
+    Cancel {
+        session: u8,
+        which: Which,
+    },
+    Replace {
+        session: u8,
+        which: Which,
+        price: u32,
+        quantity: u32,
+        id: Id,
+    },
+    MassCancel {
+        session: u8,
+        instance: Option<u8>,
+        book: Option<u8>,
+        side: u8,
+    },
+    Account {
+        session: u8,
+        group: u8,
+        sells_to: u8,
+        buys_from: u8,
+        name: u8,
+        id: Id,
+    },
+    Funds {
+        session: u8,
+        account: u8,
+        amount: Size,
+        out: bool,
+        id: Id,
+    },
+    Instance {
+        session: u8,
+        account: u8,
+        tier: u8,
+        vru: [u16; 3],
+        name: u8,
+        id: Id,
+    },
+    Remove {
+        session: u8,
+        instance: u8,
+        id: Id,
+    },
+    Grant {
+        session: u8,
+        instance: u8,
+        resource: u8,
+        amount: Size,
+        id: Id,
+    },
+    Bid {
+        session: u8,
+        instance: u8,
+        resource: u8,
+        bid_milli: u32,
+        id: Id,
+    },
+    Tick {
+        milliseconds: u64,
+    },
+    Usage {
+        instance: u8,
+        resource: u8,
+        amount: Size,
+    },
+    Open {
+        number: u8,
+        role: u8,
+        account: u8,
+        instance: u8,
+        cancel_on_disconnect: bool,
+    },
+    Close {
+        slot: u8,
+    },
+    Phase {
+        session: u8,
+        book: u8,
+        phase: u8,
+        id: Id,
+    },
+    Cap {
+        session: u8,
+        account: u8,
+        millicores: u32,
+        id: Id,
+    },
+    Swap {
+        session: u8,
+        pair: (u8, u8, u8),
+        vru: u32,
+        id: Id,
+    },
+    Rate {
+        session: u8,
+        pair: (u8, u8, u8),
+        rates: [[u32; 2]; 3],
+        fixed: bool,
+        id: Id,
+    },
+    Tier {
+        session: u8,
+        tier: u8,
+        act: u8,
+        capacity: [u32; 2],
+        size: u64,
+        name: u8,
+        id: Id,
+    },
+    Limits(Bounds),
+    CancelAccount {
+        session: u8,
+        account: u8,
+        book: Option<u8>,
+        side: u8,
+        id: Id,
+    },
+    /// The trade so many before the last.
+    Reverse {
+        session: u8,
+        back: u8,
+        id: Id,
+    },
     Snapshot,
 }
 
@@ -133,6 +253,8 @@ pub struct World {
     pub sessions_max: u32,
     pub credit_cap_s: u32,
     pub burst_resume_ms: u32,
+    pub limit_window_s: u32,
+    pub reversible_trades: u32,
     pub fees_bps: (u16, u16),
     pub tick_micro: u64,
     pub price_max: u32,
@@ -160,6 +282,8 @@ pub const NARROW: World = World {
     sessions_max: 6,
     credit_cap_s: 4,
     burst_resume_ms: 500,
+    limit_window_s: 2,
+    reversible_trades: 6,
     fees_bps: (10, 25),
     tick_micro: 333,
     price_max: 9,
@@ -193,6 +317,8 @@ pub const WIDE: World = World {
     sessions_max: 6,
     credit_cap_s: 3600,
     burst_resume_ms: 1000,
+    limit_window_s: 7,
+    reversible_trades: 64,
     fees_bps: (3, 7),
     tick_micro: 1000,
     price_max: 5000,
@@ -226,6 +352,8 @@ pub const EDGE: World = World {
     sessions_max: 6,
     credit_cap_s: 31 * 86_400,
     burst_resume_ms: 3_600_000,
+    limit_window_s: 31 * 86_400,
+    reversible_trades: 20,
     fees_bps: (10_000, 10_000),
     tick_micro: 3,
     price_max: 65_535,
@@ -271,6 +399,8 @@ impl World {
             sessions_max: self.sessions_max.into(),
             credit_cap_s: self.credit_cap_s.into(),
             burst_resume_ms: self.burst_resume_ms.into(),
+            limit_window_s: self.limit_window_s.into(),
+            reversible_trades: self.reversible_trades.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
         }
@@ -325,6 +455,8 @@ impl World {
             sessions_max: self.sessions_max as usize,
             credit_cap_s: self.credit_cap_s.into(),
             burst_resume_ms: self.burst_resume_ms.into(),
+            limit_window_s: self.limit_window_s.into(),
+            reversible_trades: self.reversible_trades.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
         };
@@ -386,6 +518,8 @@ pub struct Met {
     pub swapped: (u64, u64),
     /// Rates that demand moved.
     pub rates: u64,
+    /// Trades that were reversed.
+    pub reversed: u64,
     pub accepted: u64,
     pub rejects: BTreeMap<u8, u64>,
     pub cancels: BTreeSet<u8>,
@@ -781,6 +915,47 @@ impl Pair {
                 (m.resource, m.fixed) = (resource, fixed.into());
                 (Request::SetRate(m), wire(session.into(), &m))
             }
+            _ => self.resolve_limits(op),
+        }
+    }
+
+    fn resolve_limits(&self, op: &Op) -> (Request, Wire) {
+        match *op {
+            Op::Limits(Bounds { session, account, whom, most, id }) => {
+                let (group, sells_to, buys_from, opted_in) = whom;
+                let limit = |most: Option<u32>, unit: u64| {
+                    most.map_or(UNLIMITED, |most| u64::from(most).saturating_mul(unit)).into()
+                };
+                let m = SetLimits {
+                    client_id: self.id(session, id),
+                    sells_to: u64::from(sells_to).into(),
+                    buys_from: u64::from(buys_from).into(),
+                    sell_max_credits: limit(most[0], 1),
+                    buy_max_credits: limit(most[1], 1),
+                    order_max_micro: limit(most[2], self.world.tick_micro),
+                    position_max_credits: limit(most[3], 1),
+                    account: u32::from(account).into(),
+                    group,
+                    opted_in: opted_in.into(),
+                    reserved: [0; 2],
+                };
+                (Request::SetLimits(m), wire(session.into(), &m))
+            }
+            Op::CancelAccount { session, account, book, side, id } => {
+                let m = CancelAccount {
+                    client_id: self.id(session, id),
+                    account: u32::from(account).into(),
+                    book: book.map_or(ANY_BOOK, u16::from).into(),
+                    side,
+                    reserved: 0,
+                };
+                (Request::CancelAccount(m), wire(session.into(), &m))
+            }
+            Op::Reverse { session, back, id } => {
+                let trade = self.room.machine.trades().wrapping_sub(back.into()).into();
+                let m = ReverseTrade { client_id: self.id(session, id), trade };
+                (Request::ReverseTrade(m), wire(session.into(), &m))
+            }
             _ => unreachable!("resolved before"),
         }
     }
@@ -835,12 +1010,14 @@ impl Pair {
                 Said::Swapped(_) if session == ANY => met.swapped.1 += 1,
                 Said::Swapped(_) => met.swapped.0 += 1,
                 Said::Rate { .. } if session == ANY => met.rates += 1,
+                Said::Reversed(_) => met.reversed += 1,
                 Said::Accepted { .. } => met.accepted += 1,
                 _ => {}
             }
         }
         self.room.machine.check_conservation();
         self.compare_ledger()?;
+        self.compare_limits()?;
         self.compare_instances()?;
         self.compare_books()
     }
@@ -1009,6 +1186,27 @@ impl Pair {
         })
     }
 
+    fn hear_reversed(m: &TradeReversed) -> Said {
+        let party = |(account, instance, session): (U16, U16, U16), fee: U64| Party {
+            order: 0,
+            client_id: 0,
+            session: session.get().into(),
+            instance: instance.get().into(),
+            account: account.get().into(),
+            fee: fee.get().into(),
+            remaining: 0,
+        };
+        Said::Reversed(Trade {
+            trade: m.trade.get(),
+            book: m.book.get().into(),
+            price: m.price_ticks.get().into(),
+            quantity: m.quantity.get().into(),
+            taker_side: Side::Buy,
+            maker: party((m.seller_account, m.seller, m.seller_session), m.seller_fee_micro),
+            taker: party((m.buyer_account, m.buyer, m.buyer_session), m.buyer_fee_micro),
+        })
+    }
+
     /// What is said of a whole book.
     fn hear_book(event: &Event<'_>) -> Result<Said, TestCaseError> {
         let imbalance = |word: U64| i128::from(word.get() as i64);
@@ -1069,6 +1267,8 @@ impl Pair {
                 last_client_id: m.last_client_id.get(),
                 fresh: m.fresh == 1,
             })
+        } else if let Some(m) = event.read::<TradeReversed>() {
+            Ok(Pair::hear_reversed(m))
         } else if let Some(m) = event.read::<SessionRefused>() {
             Ok(Said::Refused { code: code(m.code)? })
         } else {
@@ -1092,6 +1292,25 @@ impl Pair {
         for (book, pool) in self.market.books.iter().zip(&ledger.pools) {
             let ours = (i128::from(pool.free), pool.issued as i128);
             prop_assert_eq!(ours, book.pool, "pool of tier {}", book.tier);
+        }
+        Ok(())
+    }
+
+    fn compare_limits(&self) -> Result<(), TestCaseError> {
+        let machine = &self.room.machine;
+        for (at, row) in self.market.accounts.iter().enumerate().filter(|(_, row)| row.is_limited())
+        {
+            let limits = machine.limits(at as u32).expect("a known account");
+            let sides = [Side::Buy, Side::Sell];
+            let open = sides.map(|side| self.market.open_of(at, side));
+            prop_assert_eq!(limits.open.map(i128::from), open, "open of {}", at);
+            let traded = limits.traded_in(machine.limit_window()).map(i128::from);
+            prop_assert_eq!(traded, sides.map(|side| self.market.swapped(at, side)), "of {}", at);
+            for (side, &most) in row.window_max.iter().enumerate() {
+                let within =
+                    most.is_none_or(|most| open[side] == 0 || open[side] + traded[side] <= most);
+                prop_assert!(within, "account {} is beyond {:?} of a window", at, most);
+            }
         }
         Ok(())
     }
@@ -1200,6 +1419,11 @@ impl Pair {
     /// A stranger whom everyone serves takes every book empty, so that each queue's order shows.
     fn sweep(&mut self, met: &RefCell<Met>) -> Result<(), TestCaseError> {
         self.snapshot()?;
+        for account in 0..self.market.accounts.len() as u8 {
+            let (session, id, most) = (0, Id::Next, [None; 4]);
+            let whom = (0, 0xff, 0xff, true);
+            self.play(&Op::Limits(Bounds { session, account, whom, most, id }), met)?;
+        }
         for (at, book) in (0_u16..).zip(self.market.books.clone()) {
             let mut m = SetPhase::zeroed();
             (m.client_id, m.book) = (self.id(0, Id::Next), at.into());

@@ -87,6 +87,24 @@ pub fn deposit(operator: &mut Client, account: u32, amount_micro: u64) -> u64 {
     operator.call(&deposit).expect("a deposit").value.get()
 }
 
+/// Takes an account's limits away and lets it trade with everybody.
+pub fn unlimit(operator: &mut Client, account: u32) {
+    let limits = SetLimits {
+        client_id: operator.next_client_id().into(),
+        sells_to: u64::MAX.into(),
+        buys_from: u64::MAX.into(),
+        sell_max_credits: UNLIMITED.into(),
+        buy_max_credits: UNLIMITED.into(),
+        order_max_micro: UNLIMITED.into(),
+        position_max_credits: UNLIMITED.into(),
+        account: account.into(),
+        group: 0,
+        opted_in: 1,
+        reserved: [0; 2],
+    };
+    operator.call(&limits).expect("limits");
+}
+
 /// Grants CPU credits.
 pub fn grant(operator: &mut Client, instance: u32, credits: u32) {
     let grant = GrantCredits {

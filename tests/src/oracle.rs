@@ -12,9 +12,9 @@ use vendue_wire::code::{
     CancelReason, OrderType, Phase, RESOURCES, Reject, Role, Side, TimeInForce,
 };
 use vendue_wire::message::{
-    ANY, ANY_BOOK, Body, Cancel, CreateAccount, CreateInstance, Deposit, GrantCredits, MassCancel,
-    NewOrder, RemoveInstance, Replace, SetAccountCap, SetBid, SetPhase, SetRate, SetTier,
-    SwapTiers, U32, Withdraw,
+    ANY, ANY_BOOK, Body, Cancel, CancelAccount, CreateAccount, CreateInstance, Deposit,
+    GrantCredits, MassCancel, NewOrder, RemoveInstance, Replace, ReverseTrade, SetAccountCap,
+    SetBid, SetLimits, SetPhase, SetRate, SetTier, SwapTiers, U32, U64, UNLIMITED, Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -41,6 +41,8 @@ pub struct Rules {
     pub sessions_max: usize,
     pub credit_cap_s: i128,
     pub burst_resume_ms: i128,
+    pub limit_window_s: u64,
+    pub reversible_trades: u64,
     pub maker_fee_bps: i128,
     pub taker_fee_bps: i128,
 }
@@ -131,8 +133,23 @@ pub struct Account {
     pub name: [u8; 32],
     /// Micro-units not held for orders.
     pub free: i128,
+    pub opted_in: bool,
+    /// Credits that it may buy, and sell, in a window.
+    pub window_max: [Option<i128>; 2],
+    /// Micro-units that an order may be worth.
+    pub order_max: Option<i128>,
+    /// Credits that it may hold and have ordered.
+    pub position_max: Option<i128>,
     /// Thousandths of a processor for its instances together, 0: as many as they like.
     pub cap_millicores: u32,
+}
+
+impl Account {
+    /// True if something is limited.
+    pub fn is_limited(&self) -> bool {
+        let [buys, sells] = self.window_max;
+        [buys, sells, self.order_max, self.position_max].iter().any(Option::is_some)
+    }
 }
 
 /// A VM or container.
@@ -154,6 +171,8 @@ pub struct Instance {
     pub bid: [i128; RESOURCES],
     /// Its weight among processors, as it was told last; VRUs.
     pub weight: i128,
+    /// How many instances there had been before it.
+    pub born: u64,
 }
 
 /// A session's row; number 0 is unused.
@@ -226,6 +245,9 @@ pub enum Request {
     GrantCredits(GrantCredits),
     SetBid(SetBid),
     SetPhase(SetPhase),
+    CancelAccount(CancelAccount),
+    SetLimits(SetLimits),
+    ReverseTrade(ReverseTrade),
     SetAccountCap(SetAccountCap),
     SwapTiers(SwapTiers),
     SetRate(SetRate),
@@ -255,6 +277,9 @@ pub enum Said {
     Traded(Trade),
     /// A trade of an auction; the seller stands as maker, the buyer as taker.
     Auctioned(Trade),
+    /// A trade was undone; the seller stands as maker, the buyer as taker. Their orders are no part
+    /// of it, and the session of one that was forgotten is 65,535.
+    Reversed(Trade),
     Uncrossed {
         book: usize,
         auction: Auction,
@@ -399,11 +424,31 @@ pub struct Market {
     /// Instance of each order ever numbered, and if it replaced one.
     owners: Vec<(u32, bool)>,
     trades: u64,
+    /// Every trade there was.
+    done: Vec<Done>,
+    /// What accounts with limits bought and sold: account, side, window, credits.
+    swaps: Vec<(usize, Side, u64, i128)>,
+    /// The window of the request at hand.
+    window: u64,
+    /// Instances there have been.
+    born: u64,
+    /// Sessions that each slot has had.
+    openings: Vec<u64>,
     accrued_ms: u64,
     /// Processor credits of each instance at the end of a tick's rounds, when it is weighed: its
     /// auctions come later. Empty after other requests.
     weighed: BTreeMap<u32, i128>,
     said: Vec<Said>,
+}
+
+/// A trade that was made: seller as maker, buyer as taker.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    trade: Trade,
+    /// Which instances, and sessions, had these numbers then.
+    born: [u64; 2],
+    openings: [u64; 2],
+    reversed: bool,
 }
 
 fn fee(notional: i128, bps: i128) -> i128 {
@@ -432,6 +477,11 @@ impl Market {
             pages: BTreeMap::new(),
             owners: Vec::new(),
             trades: 0,
+            done: Vec::new(),
+            swaps: Vec::new(),
+            window: 0,
+            born: 0,
+            openings: vec![0; rules.sessions_max],
             accrued_ms: 0,
             weighed: BTreeMap::new(),
             said: Vec::new(),
@@ -488,6 +538,7 @@ impl Market {
             }
         }
         self.weighed.clear();
+        self.window = who.time_ns / (self.rules.limit_window_s * 1_000_000_000);
         match request {
             Request::Tick => self.tick(who),
             Request::Usage { instance, resource, used } => self.usage(*instance, *resource, *used),
@@ -529,6 +580,9 @@ impl Market {
             Request::RemoveInstance(m) => (RemoveInstance::KIND, m.client_id.get()),
             Request::GrantCredits(m) => (GrantCredits::KIND, m.client_id.get()),
             Request::SetPhase(m) => (SetPhase::KIND, m.client_id.get()),
+            Request::CancelAccount(m) => (CancelAccount::KIND, m.client_id.get()),
+            Request::SetLimits(m) => (SetLimits::KIND, m.client_id.get()),
+            Request::ReverseTrade(m) => (ReverseTrade::KIND, m.client_id.get()),
             Request::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
             Request::SwapTiers(m) => (SwapTiers::KIND, m.client_id.get()),
             Request::SetRate(m) => (SetRate::KIND, m.client_id.get()),
@@ -549,6 +603,9 @@ impl Market {
             Request::RemoveInstance(m) => self.remove_instance(who, m.instance.get()),
             Request::GrantCredits(m) => self.grant(m),
             Request::SetPhase(m) => self.set_phase(who, m),
+            Request::CancelAccount(m) => self.cancel_account(who, m),
+            Request::SetLimits(m) => self.set_limits(who, m),
+            Request::ReverseTrade(m) => self.reverse_trade(m.trade.get()),
             Request::SetAccountCap(m) => self.cap(m.account.get() as usize, m.millicores.get()),
             Request::SwapTiers(m) => self.swap_tiers(m),
             Request::SetRate(m) => self.set_rate(m),
@@ -607,6 +664,10 @@ impl Market {
             buys_from: m.buys_from.get(),
             name: m.name,
             free: 0,
+            opted_in: true,
+            window_max: [None; 2],
+            order_max: None,
+            position_max: None,
             cap_millicores: 0,
         });
         Ok(self.accounts.len() as i128 - 1)
@@ -680,7 +741,9 @@ impl Market {
             measured_ms,
             bid,
             weight: 0,
+            born: self.born,
         };
+        self.born += 1;
         self.instances.insert(number, row);
         self.said.push(Said::Created { instance: number, tier });
         Ok(number.into())
@@ -950,6 +1013,7 @@ impl Market {
         if self.instances[&order.instance].tier != self.books[order.book].tier {
             return Err(Reject::WrongTier);
         }
+        self.check_limits(&order, 0)?;
         let phase = self.books[order.book].phase;
         let rests = !market && (dated || m.time_in_force == TimeInForce::Gtc as u8);
         match phase {
@@ -1017,7 +1081,10 @@ impl Market {
         let (seller, buyer) = if a.side == Side::Sell { (a, b) } else { (b, a) };
         let seller = &self.accounts[self.account_of(seller)];
         let buyer = &self.accounts[self.account_of(buyer)];
-        seller.sells_to & (1 << buyer.group) != 0 && buyer.buys_from & (1 << seller.group) != 0
+        seller.opted_in
+            && buyer.opted_in
+            && seller.sells_to & (1 << buyer.group) != 0
+            && buyer.buys_from & (1 << seller.group) != 0
     }
 
     fn would_trade(&self, order: &Order) -> bool {
@@ -1133,7 +1200,7 @@ impl Market {
         book.volume += quantity;
         book.last = maker.price;
         let (making, taking) = (self.party(maker, fees.0), self.party(taker, fees.1));
-        self.said.push(Said::Traded(Trade {
+        let trade = Trade {
             trade: self.trades,
             book: taker.book,
             price: maker.price,
@@ -1141,7 +1208,9 @@ impl Market {
             taker_side: taker.side,
             maker: making,
             taker: taking,
-        }));
+        };
+        self.said.push(Said::Traded(trade));
+        self.note(&trade);
         let at = self.orders.iter().position(|order| order.number == maker.number);
         let Some(at) = at else { panic!("maker {} is not open", maker.number) };
         if maker.quantity == 0 {
@@ -1226,6 +1295,7 @@ impl Market {
         }
         let keeps_place = new.price == old.price && new.quantity <= old.quantity;
         if !keeps_place {
+            self.check_limits(&new, old.quantity)?;
             let released = match old.side {
                 Side::Buy => self.hold_of_buy(&old),
                 Side::Sell => old.quantity * 1000,
@@ -1279,6 +1349,158 @@ impl Market {
         });
         self.done(who, MassCancel::KIND, 0, count);
         Ok(())
+    }
+}
+
+/// Limits and reversals.
+impl Market {
+    /// Credits that an account's open orders of a side want or offer.
+    pub fn open_of(&self, account: usize, side: Side) -> i128 {
+        let of_side = self.orders.iter().filter(|open| open.side == side);
+        of_side.filter(|open| self.account_of(open) == account).map(|open| open.quantity).sum()
+    }
+
+    /// Credits that an account with limits has bought or sold in this window.
+    pub fn swapped(&self, account: usize, side: Side) -> i128 {
+        let now = (account, side, self.window);
+        let of = self.swaps.iter().filter(|swap| (swap.0, swap.1, swap.2) == now);
+        of.map(|swap| swap.3).sum()
+    }
+
+    /// Would an order pass a limit? `released` of the side's open credits go first.
+    fn check_limits(&self, order: &Order, released: i128) -> Result<(), Reject> {
+        let (account, side) = (self.account_of(order), order.side);
+        let row = &self.accounts[account];
+        let bids =
+            self.orders.iter().filter(|open| open.book == order.book && open.side == Side::Buy);
+        let price = match side {
+            Side::Buy => order.price,
+            Side::Sell => bids.map(|open| open.price).fold(order.price, i128::max),
+        };
+        let worth = price * order.quantity * self.books[order.book].tick_micro;
+        if row.order_max.is_some_and(|most| worth > most) {
+            return Err(Reject::OrderValueLimit);
+        }
+        let open = self.open_of(account, side) - released + order.quantity;
+        let all = open + self.swapped(account, side);
+        if row.window_max[side as usize].is_some_and(|most| all > most) {
+            return Err(Reject::WindowLimit);
+        }
+        let own = self.instances.iter().filter(|(_, it)| it.account == account);
+        let credits = own.map(|(&number, it)| {
+            (0..RESOURCES).map(|r| it.free[r] + self.held_credits(number, r)).sum::<i128>()
+        });
+        let position = credits.sum::<i128>() + open * 1000;
+        if side == Side::Buy && row.position_max.is_some_and(|most| position > most * 1000) {
+            return Err(Reject::PositionLimit);
+        }
+        Ok(())
+    }
+
+    fn set_limits(&mut self, who: &Caller, m: &SetLimits) -> Result<i128, Reject> {
+        let account = m.account.get() as usize;
+        let row = self.accounts.get_mut(account).ok_or(Reject::UnknownAccount)?;
+        let limit = |most: U64| (most.get() != UNLIMITED).then(|| i128::from(most.get()));
+        (row.sells_to, row.buys_from) = (m.sells_to.get(), m.buys_from.get());
+        (row.group, row.opted_in) = (m.group, m.opted_in == 1);
+        row.window_max = [limit(m.buy_max_credits), limit(m.sell_max_credits)];
+        row.order_max = limit(m.order_max_micro);
+        row.position_max = limit(m.position_max_credits);
+        let row = *row;
+        if !row.is_limited() {
+            self.swaps.retain(|swap| swap.0 != account);
+        }
+        let beyond = [Side::Buy, Side::Sell].map(|side| {
+            let all = self.open_of(account, side) + self.swapped(account, side);
+            row.window_max[side as usize].is_some_and(|most| all > most)
+        });
+        let instances = self.instances_of(account);
+        Ok(self.cancel_all(who, CancelReason::LimitsChanged, |order| {
+            beyond[order.side as usize] && instances.contains(&order.instance)
+        }))
+    }
+
+    fn instances_of(&self, account: usize) -> Vec<u32> {
+        let own = self.instances.iter().filter(|(_, row)| row.account == account);
+        own.map(|(&number, _)| number).collect()
+    }
+
+    fn cancel_account(&mut self, who: &Caller, m: &CancelAccount) -> Result<i128, Reject> {
+        let (account, book) = (m.account.get() as usize, m.book.get());
+        if account >= self.accounts.len() {
+            return Err(Reject::UnknownAccount);
+        }
+        if book != ANY_BOOK && usize::from(book) >= self.books.len() {
+            return Err(Reject::UnknownBook);
+        }
+        let instances = self.instances_of(account);
+        Ok(self.cancel_all(who, CancelReason::MassCancel, |order| {
+            instances.contains(&order.instance)
+                && (book == ANY_BOOK || order.book == usize::from(book))
+                && (m.side == 2 || order.side as u8 == m.side)
+        }))
+    }
+
+    /// Remembers a trade, and counts it for parties with limits.
+    fn note(&mut self, trade: &Trade) {
+        let bought = trade.taker_side == Side::Buy;
+        let (seller, buyer) =
+            if bought { (trade.maker, trade.taker) } else { (trade.taker, trade.maker) };
+        for (party, side) in [(seller, Side::Sell), (buyer, Side::Buy)] {
+            if self.accounts[party.account].is_limited() {
+                self.swaps.push((party.account, side, self.window, trade.quantity));
+            }
+        }
+        let both = [seller, buyer];
+        self.done.push(Done {
+            trade: Trade { maker: seller, taker: buyer, taker_side: Side::Buy, ..*trade },
+            born: both.map(|party| self.instances[&party.instance].born),
+            openings: both.map(|party| self.openings[party.session as usize]),
+            reversed: false,
+        });
+    }
+
+    fn reverse_trade(&mut self, number: u64) -> Result<i128, Reject> {
+        if number == 0
+            || number > self.trades
+            || self.trades - number >= self.rules.reversible_trades
+        {
+            return Err(Reject::UnknownTrade);
+        }
+        let done = self.done[number as usize - 1];
+        if done.reversed {
+            return Err(Reject::AlreadyReversed);
+        }
+        let mut trade = done.trade;
+        for (party, born) in [trade.maker, trade.taker].iter().zip(done.born) {
+            if self.instances.get(&party.instance).is_none_or(|row| row.born != born) {
+                return Err(Reject::UnknownInstance);
+            }
+        }
+        let (seller, buyer) = (trade.maker, trade.taker);
+        let resource = self.books[trade.book].resource;
+        let notional = trade.price * trade.quantity * self.books[trade.book].tick_micro;
+        if self.instances[&buyer.instance].free[resource] < trade.quantity * 1000 {
+            return Err(Reject::InsufficientCredits);
+        }
+        if self.accounts[seller.account].free < notional - seller.fee {
+            return Err(Reject::InsufficientFunds);
+        }
+        self.move_credits(buyer.instance, resource, -trade.quantity * 1000);
+        self.move_credits(seller.instance, resource, trade.quantity * 1000);
+        self.accounts[seller.account].free -= notional - seller.fee;
+        self.accounts[buyer.account].free += notional + buyer.fee;
+        self.fees -= seller.fee + buyer.fee;
+        self.done[number as usize - 1].reversed = true;
+        for (party, openings) in [&mut trade.maker, &mut trade.taker].into_iter().zip(done.openings)
+        {
+            (party.order, party.client_id, party.remaining) = (0, 0, 0);
+            if self.openings[party.session as usize] != openings {
+                party.session = 65_535;
+            }
+        }
+        self.said.push(Said::Reversed(trade));
+        Ok(number.into())
     }
 }
 
@@ -1468,6 +1690,7 @@ impl Market {
             taker: self.party(buyer, buyer_fee),
         };
         self.said.push(Said::Auctioned(trade));
+        self.note(&trade);
     }
 
     fn party(&self, order: &Order, fee: i128) -> Party {
@@ -1763,6 +1986,7 @@ impl Market {
                 let row = &mut self.sessions[slot];
                 if fresh {
                     *row = Session { number, ..UNUSED };
+                    self.openings[slot] += 1;
                 }
                 (row.account, row.instance, row.role) = (account, instance, role);
                 (row.connected, row.cancel_on_disconnect) = (true, cancel_on_disconnect);

@@ -969,6 +969,8 @@ pub fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config
     machine.orders_per_instance_max = spanned(24);
     machine.sessions_max = spanned(8);
     machine.tick_ms = spanned(20);
+    machine.limit_window_s = spanned(1);
+    machine.reversible_trades = spanned(16);
     let journal = &mut config.journal;
     journal.sync = SyncKey::Always;
     journal.mirror = mirrored.then(|| "/mirror".into());

@@ -100,7 +100,7 @@ fn wrong_kinds_and_lengths_are_refused_one_by_one() {
 /// ledger balances.
 #[test]
 fn bodies_of_nonsense_change_nothing_that_counts() {
-    let (daemon, market) = opened();
+    let (daemon, mut market) = opened();
     let mut chance = Chance::new(1);
     let mut raw = Raw::logged_on(&daemon.path("socket"), &Identity::operator());
     let mut sequence = 0;
@@ -134,6 +134,10 @@ fn bodies_of_nonsense_change_nothing_that_counts() {
         }
     }
     check_ledger(&mut daemon.client(&Identity::observer()));
+    // Some of it made sense, and set limits.
+    for account in [market.seller.account, market.buyer.account] {
+        unlimit(&mut market.operator, account);
+    }
     check_alive(&daemon, &market, &daemon.unix());
 }
 

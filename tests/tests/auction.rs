@@ -28,6 +28,8 @@ fn market(schedule: (u32, u32), maker_fee_bps: u16) -> Room {
         sessions_max: 8.into(),
         credit_cap_s: 60.into(),
         burst_resume_ms: 1000.into(),
+        limit_window_s: 3600.into(),
+        reversible_trades: 64.into(),
         maker_fee_bps: maker_fee_bps.into(),
         taker_fee_bps: 50.into(),
     };

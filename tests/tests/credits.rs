@@ -26,6 +26,8 @@ fn host(change: impl FnOnce(&mut DefineCredits)) -> Host {
         sessions_max: 8.into(),
         credit_cap_s: 3600.into(),
         burst_resume_ms: 1000.into(),
+        limit_window_s: 3600.into(),
+        reversible_trades: 64.into(),
         maker_fee_bps: 0.into(),
         taker_fee_bps: 0.into(),
     };

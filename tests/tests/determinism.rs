@@ -42,6 +42,8 @@ fn genesis() -> Genesis {
         sessions_max: (2 * SESSIONS).into(),
         credit_cap_s: 86_400.into(),
         burst_resume_ms: 5000.into(),
+        limit_window_s: 3600.into(),
+        reversible_trades: 64.into(),
         maker_fee_bps: 5.into(),
         taker_fee_bps: 10.into(),
     }
@@ -223,13 +225,22 @@ impl Recorder {
         let instance: U32 = (self.chance.below(u64::from(INSTANCES)) as u32).into();
         let amount: U64 = (1 + self.chance.below(1 << 30)).into();
         let reserved = 0.into();
-        match self.chance.below(10) {
-            9 => {
+        match self.chance.below(13) {
+            12 => {
                 let mut swap = SwapTiers::zeroed();
                 let to = self.chance.below(2) as u16;
                 (swap.client_id, swap.from, swap.to) = (client_id, (1 - to).into(), to.into());
                 swap.vru = (self.chance.below(9) as u32).into();
                 self.apply(0, &swap);
+            }
+            9 => self.limit(account),
+            10 => {
+                let trade = self.room.machine.trades().saturating_sub(self.chance.below(80));
+                self.apply(0, &ReverseTrade { client_id, trade: trade.into() });
+            }
+            11 => {
+                let (book, side) = (1.into(), self.chance.below(3) as u8);
+                self.apply(0, &CancelAccount { client_id, account, book, side, reserved: 0 });
             }
             8 => {
                 let mut phase = SetPhase::zeroed();
@@ -252,6 +263,29 @@ impl Recorder {
                 self.apply(0, &grant);
             }
         }
+    }
+
+    /// Sometimes so narrow that orders are refused, and those that are open go.
+    fn limit(&mut self, account: U32) {
+        let client_id = self.id();
+        let mut most = || match self.chance.below(4) {
+            0 => (1000 + self.chance.below(5000)).into(),
+            _ => UNLIMITED.into(),
+        };
+        let limits = SetLimits {
+            client_id,
+            sells_to: u64::MAX.into(),
+            buys_from: u64::MAX.into(),
+            sell_max_credits: most(),
+            buy_max_credits: most(),
+            order_max_micro: UNLIMITED.into(),
+            position_max_credits: UNLIMITED.into(),
+            account,
+            group: 0,
+            opted_in: u8::from(self.chance.below(8) > 0),
+            reserved: [0; 2],
+        };
+        self.apply(0, &limits);
     }
 
     fn order(&mut self, session: u32) {

@@ -29,6 +29,8 @@ fn room() -> Room {
         sessions_max: 4.into(),
         credit_cap_s: 86_400.into(),
         burst_resume_ms: 5000.into(),
+        limit_window_s: 3600.into(),
+        reversible_trades: 64.into(),
         maker_fee_bps: 0.into(),
         taker_fee_bps: 0.into(),
     };

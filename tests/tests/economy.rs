@@ -285,6 +285,8 @@ fn genesis(fees_bps: (u64, u64)) -> Genesis {
         sessions_max: 14.into(),
         credit_cap_s: (CAP_S as u32).into(),
         burst_resume_ms: 500.into(),
+        limit_window_s: 3600.into(),
+        reversible_trades: 64.into(),
         maker_fee_bps: (fees_bps.0 as u16).into(),
         taker_fee_bps: (fees_bps.1 as u16).into(),
     }

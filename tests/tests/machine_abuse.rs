@@ -33,6 +33,8 @@ fn room() -> Room {
         sessions_max: 5.into(),
         credit_cap_s: 60.into(),
         burst_resume_ms: 1000.into(),
+        limit_window_s: 3600.into(),
+        reversible_trades: 64.into(),
         maker_fee_bps: 10.into(),
         taker_fee_bps: 20.into(),
     };

@@ -9,7 +9,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
-use vendue_tests::duel::{EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play};
+use vendue_tests::duel::{
+    Bounds, EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play,
+};
 use vendue_wire::code::{CancelReason, Reject};
 use vendue_wire::message::{TIER_CHANGE, TIER_DEFINE, TIER_DELETE, TIER_DRAIN, TIER_RESUME};
 
@@ -124,6 +126,30 @@ fn admin(world: &World) -> impl Strategy<Value = Op> + use<> {
             .prop_map(|(session, instance, resource, amount, id)| {
                 Op::Grant { session, instance, resource, amount, id }
             }),
+        4 => limits(world),
+    ]
+}
+
+/// Whom accounts may trade with, and how much; what operators do about their orders and trades.
+fn limits(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let account = 0..world.accounts_max as u8 + 1;
+    let mask = || prop_oneof![5 => Just(0xff_u8), 3 => any::<u8>()];
+    let whom = (0..8_u8, mask(), mask(), proptest::bool::weighted(0.9));
+    let credits = world.asks.1.saturating_mul(5);
+    let worth = world.asks.1.saturating_mul(world.asks.0);
+    let position = (world.credits / 200).min(u32::MAX.into()) as u32;
+    let most = [credits, credits, worth, position]
+        .map(|most| proptest::option::weighted(0.4, prop_oneof![5 => 0..=most, 1 => any::<u32>()]));
+    let cancel = (session(), account.clone(), proptest::option::of(0..4_u8), 0..3_u8, id());
+    prop_oneof![
+        6 => (session(), account, whom, most, id()).prop_map(
+            |(session, account, whom, most, id)| Op::Limits(Bounds { session, account, whom, most, id }),
+        ),
+        1 => cancel.prop_map(|(session, account, book, side, id)| {
+            Op::CancelAccount { session, account, book, side, id }
+        }),
+        6 => (session(), 0..9_u8, id())
+            .prop_map(|(session, back, id)| Op::Reverse { session, back, id }),
     ]
 }
 
@@ -254,8 +280,8 @@ fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
     });
     let met = met.into_inner();
     println!("seed {seed}: {} commands, {} trades", met.commands, met.trades);
-    println!("{} trades of auctions", met.auctioned);
     println!("{:?} swaps between tiers, {} rates moved", met.swapped, met.rates);
+    println!("{} trades of auctions, {} reversed", met.auctioned, met.reversed);
     println!("{:?} {}", met.rejects, met.accepted);
     if let Err(failure) = outcome {
         panic!("seed {seed}: {failure}");
@@ -294,6 +320,11 @@ const REJECTS: &[Reject] = &[
     Reject::TierFull,
     Reject::WrongTierState,
     Reject::NotEmpty,
+    Reject::UnknownTrade,
+    Reject::AlreadyReversed,
+    Reject::OrderValueLimit,
+    Reject::WindowLimit,
+    Reject::PositionLimit,
 ];
 
 #[test]
@@ -305,9 +336,12 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
     assert!(met.auctioned * 1000 > met.commands, "only {} trades of auctions", met.auctioned);
     let (asked, demanded) = met.swapped;
     assert!(asked > 100 && demanded > 100 && met.rates > 100, "{:?} {}", met.swapped, met.rates);
-    let reasons = CancelReason::InstanceRemoved as u8;
-    let reasons: Vec<_> = (0..=reasons).filter(|reason| !met.cancels.contains(reason)).collect();
-    assert!(reasons.is_empty(), "the generator never met cancels for reasons {reasons:?}");
+    let never: Vec<_> = CancelReason::ALL
+        .iter()
+        .filter(|reason| !met.cancels.contains(&(**reason as u8)))
+        .collect();
+    assert!(never.is_empty(), "the generator never met cancels for reasons {never:?}");
+    assert!(met.reversed * 1000 > met.commands, "only {} trades were reversed", met.reversed);
 }
 
 #[test]

@@ -29,6 +29,8 @@ fn genesis(maker_fee_bps: u16, taker_fee_bps: u16) -> Genesis {
         sessions_max: 8.into(),
         credit_cap_s: 60.into(),
         burst_resume_ms: 1000.into(),
+        limit_window_s: 3600.into(),
+        reversible_trades: 64.into(),
         maker_fee_bps: maker_fee_bps.into(),
         taker_fee_bps: taker_fee_bps.into(),
     }

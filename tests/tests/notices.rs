@@ -52,7 +52,7 @@ fn line(notice: &Notice) -> Option<Line> {
             let of = format!("tiers {} {}", m.from, m.to);
             (place, of, m.left_vru.get().into(), m.arrived_vru.get().into())
         }
-        Notice::CaughtUp(_) | Notice::Ended(..) => return None,
+        Notice::Reversed(_) | Notice::CaughtUp(_) | Notice::Ended(..) => return None,
     })
 }
 

@@ -80,6 +80,7 @@ struct Target {
     account: u32,
     instance: u32,
     handle: u64,
+    trade: u64,
 }
 
 /// A message of the schema.
@@ -92,7 +93,8 @@ struct Message {
 }
 
 /// Every request and question that a session may send, but for those about the connection itself or
-/// its subscription: whom that tells what has tests of its own.
+/// its subscription: whom that tells what has tests of its own. The one that removes whom others name
+/// comes last.
 fn requests() -> impl Iterator<Item = Message> {
     let of_the_connection = [
         Logon::KIND,
@@ -103,10 +105,13 @@ fn requests() -> impl Iterator<Item = Message> {
         Take::KIND,
         Unsubscribe::KIND,
     ];
-    SCHEMA
+    let all = SCHEMA
         .iter()
         .map(|&(kind, name, bytes, fields)| Message { kind, name, bytes, fields })
-        .filter(move |message| message.kind < 0x40 && !of_the_connection.contains(&message.kind))
+        .filter(move |message| message.kind < 0x40 && !of_the_connection.contains(&message.kind));
+    let (last, first): (Vec<_>, Vec<_>) =
+        all.partition(|message| message.kind == RemoveInstance::KIND);
+    first.into_iter().chain(last)
 }
 
 fn message(kind: u8) -> Option<Message> {
@@ -127,12 +132,13 @@ impl Message {
                 Some(target.instance.into())
             }
             ("handle", _) => Some(target.handle),
+            ("trade", ReverseTrade::KIND) => Some(target.trade),
             _ => None,
         }
     }
 
     fn names_somebody(&self) -> bool {
-        let anyone = Target { account: 0, instance: 0, handle: 0 };
+        let anyone = Target { account: 0, instance: 0, handle: 0, trade: 0 };
         self.fields.iter().any(|field| self.named(field.0, &anyone).is_some())
     }
 
@@ -186,6 +192,23 @@ impl Message {
             Withdraw::KIND => {
                 Withdraw { amount_micro: 1.into(), ..Withdraw::zeroed() }.as_bytes().to_vec()
             }
+            SetLimits::KIND => SetLimits {
+                sells_to: u64::MAX.into(),
+                buys_from: u64::MAX.into(),
+                sell_max_credits: UNLIMITED.into(),
+                buy_max_credits: UNLIMITED.into(),
+                order_max_micro: UNLIMITED.into(),
+                position_max_credits: UNLIMITED.into(),
+                opted_in: 1,
+                ..SetLimits::zeroed()
+            }
+            .as_bytes()
+            .to_vec(),
+            CancelAccount::KIND => {
+                CancelAccount { book: ANY_BOOK.into(), side: 2, ..CancelAccount::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
             SetBid::KIND => {
                 SetBid { bid_milli: 1000.into(), ..SetBid::zeroed() }.as_bytes().to_vec()
             }
@@ -201,6 +224,12 @@ impl Message {
                     SetTier { act: TIER_CHANGE, capacity_vru: capacity, ..SetTier::zeroed() };
                 change.as_bytes().to_vec()
             }
+            _ => self.question(),
+        }
+    }
+
+    fn question(&self) -> Vec<u8> {
+        match self.kind {
             QueryTrades::KIND => {
                 QueryTrades { limit: 64.into(), book: ANY_BOOK.into(), ..QueryTrades::zeroed() }
                     .as_bytes()
@@ -321,15 +350,24 @@ fn every_role_gets_its_own_and_nobody_elses() {
         let rows = operator.ask::<LimitRow, _>(&QueryLimits { from: 0.into() }).ok()?;
         rows.iter().any(|row| row.instance.get() == other.instance).then_some(())
     });
-    let another = Target { account: other.account, instance: other.instance, handle: others };
-    let nobody = Target { account: 60, instance: 60, handle: others.wrapping_add(1 << 32) };
+    // Two trades to reverse: no party is another's alone.
+    for _ in 0..2 {
+        enter(operator, own, Side::Sell, 10, 1);
+        enter(operator, other, Side::Buy, 10, 1);
+    }
+    let [first, second] = [2, 3];
+    let another =
+        Target { account: other.account, instance: other.instance, handle: others, trade: first };
+    let nobody =
+        Target { account: 60, instance: 60, handle: others.wrapping_add(1 << 32), trade: 1 << 40 };
     let (mut permitted, mut refused) = (0, 0);
     for who in EVERYONE {
         let raw = Raw::logged_on(&daemon.path("socket"), &who.identity(own));
         let mut asker = Asker { raw, sequence: 0 };
         for message in requests() {
             let handle = enter(operator, own, Side::Sell, 900, 1).handle.get();
-            let owned = Target { account: own.account, instance: own.instance, handle };
+            let owned =
+                Target { account: own.account, instance: own.instance, handle, trade: second };
             let context = format!("{who:?}, {}", message.name);
             let [anothers, nobodys] = [another, nobody].map(|target| asker.ask(&message, &target));
             if message.names_somebody() && (who.is_narrow() || !who.may(message.kind)) {

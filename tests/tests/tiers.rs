@@ -71,6 +71,8 @@ impl Host {
             burst_resume_ms: 1000.into(),
             maker_fee_bps: 0.into(),
             taker_fee_bps: 0.into(),
+            limit_window_s: 60.into(),
+            reversible_trades: 16.into(),
         };
         let books = [book(0, CPU), book(0, Resource::Memory), book(1, CPU)];
         let mut room = Room::new(&genesis, &books);

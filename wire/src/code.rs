@@ -140,6 +140,8 @@ codes! {
         SelfTrade = 5 => "self-trade",
         /// Its instance was removed.
         InstanceRemoved = 6 => "instance removed",
+        /// Its account's new limits leave no room for what is open on that side.
+        LimitsChanged = 10 => "limits changed",
     }
 }
 
@@ -174,6 +176,8 @@ codes! {
         BadCredentials = 13 => "credentials refused",
         /// Rings and the board are handed out on the Unix socket only.
         NotOnThisTransport = 14 => "not on this transport",
+        /// The account's sessions together sent more than its throttle allows; wait and send again.
+        AccountThrottled = 15 => "account throttled",
 
         /// No such account.
         UnknownAccount = 20 => "unknown account",
@@ -236,6 +240,16 @@ codes! {
         ExchangesFull = 73 => "exchange table full",
         /// The tier is being drained, or is not in the state (live, draining, spare) that this needs.
         WrongTierState = 74 => "tier is in another state",
+        /// No such trade, or it is too old to be reversed.
+        UnknownTrade = 80 => "unknown trade",
+        /// The trade has been reversed.
+        AlreadyReversed = 81 => "already reversed",
+        /// The order is worth more than the account's orders may be.
+        OrderValueLimit = 82 => "order above the account's largest value",
+        /// With what is open and was traded in this window the account would pass its limit.
+        WindowLimit = 83 => "beyond the account's limit of this window",
+        /// With what it has and wants the account would hold more credits than it may.
+        PositionLimit = 84 => "beyond the account's largest position",
     }
 }
 

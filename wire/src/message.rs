@@ -2,7 +2,8 @@
 //!
 //! Numbers of kinds: `0x01..` session, `0x10..` orders, `0x20..` administration, `0x30..` queries,
 //! `0x40..0x4f` kept for the daemon's own journal and refused from outside, `0x80..` replies about
-//! the session, `0x90..` reports, `0xa0..` notices to subscribers, `0xb0..` rows that answer queries; `0xd0..0xd7` both, of tiers.
+//! the session, `0x90..` reports, `0xa0..` and `0xd9..0xdf` notices to subscribers, `0xb0..` rows that
+//! answer queries; `0xd0..0xd7` both, of tiers.
 //!
 //! A mutating request carries a `client_id`, greater than any the session has used before; that
 //! one comparison makes ids unique and a retry harmless. Cancels need none: they carry a handle.
@@ -16,6 +17,10 @@ pub const ANY: u32 = u32::MAX;
 pub const ANY_BOOK: u16 = u16::MAX;
 /// Bytes of an account's or an instance's name, zero-padded UTF-8.
 pub const NAME_BYTES: usize = 32;
+/// Stands for "no limit" in an account's limits.
+pub const UNLIMITED: u64 = u64::MAX;
+/// Bytes of what a peer is known as, zero-padded UTF-8.
+pub const PEER_BYTES: usize = 64;
 /// Bytes of an instance's place on the host (a cgroup path), zero-padded UTF-8.
 pub const PLACE_BYTES: usize = 192;
 /// Bit of [`LimitRow::instance`]: what all instances of a tier may use together. The rest is the
@@ -335,6 +340,19 @@ messages! {
         /// Zero.
         reserved: [u8; 7],
     }
+    /// Cancels the open orders of an account: [`Cancelled`] for each, then [`Done`] with their number.
+    0x27 CancelAccount {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Account number.
+        account: U32,
+        /// Only this book, or [`ANY_BOOK`].
+        book: U16,
+        /// A [`crate::code::Side`], or 2 for both.
+        side: u8,
+        /// Zero.
+        reserved: u8,
+    }
     /// Puts a book into a phase, or back on its schedule. A book that becomes continuous holds the
     /// auction of its call first. [`Done`] holds the phase that is in force now.
     0x28 SetPhase {
@@ -414,10 +432,46 @@ messages! {
         reserved: [u8; 2],
     }
 
+    /// Sets whom an account may trade with, and how much: all of it at once. [`Done`] holds how many
+    /// of its orders were cancelled because what is open passes the new limits of a window.
+    0x2e SetLimits {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Bit g set: sells to accounts of group g.
+        sells_to: U64,
+        /// Bit g set: buys from accounts of group g.
+        buys_from: U64,
+        /// Credits it may sell in a window, or [`UNLIMITED`].
+        sell_max_credits: U64,
+        /// Credits it may buy in a window, or [`UNLIMITED`].
+        buy_max_credits: U64,
+        /// Micro-units that one order may be worth, or [`UNLIMITED`].
+        order_max_micro: U64,
+        /// Credits it may hold and have ordered, or [`UNLIMITED`].
+        position_max_credits: U64,
+        /// Account number.
+        account: U32,
+        /// Group, 0..=63.
+        group: u8,
+        /// 1: it swaps credits with other accounts, as the masks say; 0: with none.
+        opted_in: u8,
+        /// Zero.
+        reserved: [u8; 2],
+    }
+    /// Undoes a trade: credits, funds and fees go back to whom they came from, if both parties still
+    /// have them free. [`Done`] holds the trade's number; both parties get [`Reversed`].
+    0x2f ReverseTrade {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Trade's number.
+        trade: U64,
+    }
+
     // ---- queries: rows, then QueryEnd ------------------------------------------------------
     /// How the daemon is: one [`StatusRow`], then a [`FaultRow`] for each standing fault.
     0x30 QueryStatus {}
-    /// Accounts in order of number, a page at a time.
+    /// Accounts in order of number, a page at a time: an [`AccountRow`] each, followed by an
+    /// [`AccountLimitsRow`] if it has limits.
     0x31 QueryAccounts {
         /// First number wanted.
         from: U32,
@@ -694,6 +748,32 @@ messages! {
         reserved: [u8; 7],
     }
 
+    /// An operator reversed a trade. Each party gets its own.
+    0x9f Reversed {
+        /// Trade's number.
+        trade: U64,
+        /// Sequencer's time, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Micro-units of funds that this party got back (buyer) or gave back (seller).
+        funds_micro: U64,
+        /// Its fee, which is part of that: the house gave it back.
+        fee_micro: U64,
+        /// Instance.
+        instance: U32,
+        /// Price in ticks that was paid.
+        price_ticks: U32,
+        /// Credits that this party gave back (buyer) or got back (seller).
+        quantity: U32,
+        /// The other party's account.
+        counterparty: U32,
+        /// Book.
+        book: U16,
+        /// This party's [`crate::code::Side`] in the trade.
+        side: u8,
+        /// Zero.
+        reserved: [u8; 5],
+    }
+
     // ---- notices to subscribers (sequence 0) -----------------------------------------------
     /// The subscription begins. What came before on this connection is of an earlier one.
     0xa0 Subscribed {
@@ -742,6 +822,31 @@ messages! {
         taker_side: u8,
         /// Zero.
         reserved: u8,
+    }
+    /// A trade was reversed; what that changes is told besides.
+    0xda SwapReversed {
+        /// Journal sequence.
+        sequence: U64,
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Trade's number.
+        trade: U64,
+        /// What had been paid without fees, micro-units of funds.
+        notional_micro: U64,
+        /// Which of the record's notices.
+        part: U32,
+        /// Credits.
+        quantity: U32,
+        /// Price in ticks.
+        price_ticks: U32,
+        /// Account that had sold.
+        seller_account: U32,
+        /// Account that had bought.
+        buyer_account: U32,
+        /// Book.
+        book: U16,
+        /// Zero.
+        reserved: U16,
     }
     /// An account's funds changed. Balances count what is held.
     0xa2 FundsChanged {
@@ -885,8 +990,35 @@ messages! {
         cap_millicores: U32,
         /// Group.
         group: u8,
+        /// 1 if it swaps credits with other accounts, as the masks say.
+        opted_in: u8,
         /// Zero.
-        reserved: [u8; 3],
+        reserved: [u8; 2],
+    }
+    /// The limits of an account that has some.
+    0xbf AccountLimitsRow {
+        /// Credits it may sell in a window, or [`UNLIMITED`].
+        sell_max_credits: U64,
+        /// Credits it may buy in a window, or [`UNLIMITED`].
+        buy_max_credits: U64,
+        /// Micro-units that one order may be worth, or [`UNLIMITED`].
+        order_max_micro: U64,
+        /// Credits it may hold and have ordered, or [`UNLIMITED`].
+        position_max_credits: U64,
+        /// Credits sold in this window.
+        sold_credits: U64,
+        /// Credits bought in this window.
+        bought_credits: U64,
+        /// Credits that its open orders offer.
+        offered_credits: U64,
+        /// Credits that its open orders want.
+        wanted_credits: U64,
+        /// When this window ends, nanoseconds since 1970 UTC.
+        window_ends_ns: U64,
+        /// Account number.
+        account: U32,
+        /// Zero.
+        reserved: U32,
     }
     /// An instance.
     0xb4 InstanceRow {
@@ -1025,8 +1157,10 @@ messages! {
         book: U16,
         /// Side of the order that came in: a [`crate::code::Side`]; 2 for a trade of an auction.
         taker_side: u8,
+        /// 1 if it was reversed.
+        reversed: u8,
         /// Zero.
-        reserved: [u8; 5],
+        reserved: [u8; 4],
     }
     /// A line of the ledger. Each asset's lines sum to zero.
     0xb9 LedgerRow {
@@ -1097,10 +1231,13 @@ messages! {
         book: U16,
         /// A [`crate::code::Reject`] for a refusal, otherwise 0.
         code: u8,
-        /// Zero.
-        reserved: u8,
+        /// The [`crate::code::Role`] of who asked; 255 for the daemon itself.
+        role: u8,
         /// What happened: `trade`, `order`, `deposit`...
         what: [u8; 24],
+        /// What the peer that asked was known as when it logged on: `uid 1000`, `certificate alice`,
+        /// `token operator.key`; empty for the daemon itself.
+        peer: [u8; PEER_BYTES],
     }
     /// The best levels of a book, best first; unused levels are zero.
     0xbc DepthRow {

@@ -137,7 +137,8 @@ fn every_constant_is_documented_as_it_is() {
     }
     let in_code = in_code!(
         frame::VERSION frame::HEADER_BYTES frame::FRAME_BYTES_MAX
-        message::ANY message::ANY_BOOK message::NAME_BYTES message::PLACE_BYTES
+        message::ANY message::ANY_BOOK message::UNLIMITED message::NAME_BYTES message::PLACE_BYTES
+        message::PEER_BYTES
         message::TIER_BIT message::DEPTH_LEVELS message::BID_MILLI_MIN message::BID_MILLI_MAX message::TAKE_MAX
         message::TIER_DEFINE message::TIER_CHANGE message::TIER_DRAIN message::TIER_RESUME
         message::TIER_DELETE message::SWAP_S message::RATE_MAX

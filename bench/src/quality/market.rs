@@ -79,6 +79,8 @@ impl Market {
             sessions_max: 1.into(),
             credit_cap_s: rules.credit_cap_s.into(),
             burst_resume_ms: 5000.into(),
+            limit_window_s: 3600.into(),
+            reversible_trades: 0.into(),
             maker_fee_bps: 0.into(),
             taker_fee_bps: 0.into(),
         };

@@ -4,7 +4,7 @@
 use crate::config::{AccessKeys, ConfigError};
 use toml::Spanned;
 use vendue_wire::code::{Reject, Role};
-use vendue_wire::message::{ANY, Logon};
+use vendue_wire::message::{ANY, Logon, PEER_BYTES, field_cut};
 
 /// Bytes of a token.
 pub const TOKEN_BYTES: usize = 32;
@@ -23,7 +23,8 @@ pub enum Peer {
 #[derive(Clone, Debug)]
 enum Proof {
     User(u32),
-    Token([u8; TOKEN_BYTES]),
+    /// And the name of its file.
+    Token([u8; TOKEN_BYTES], String),
     Certificate(String),
 }
 
@@ -33,9 +34,18 @@ impl Proof {
             (Proof::User(uid), Peer::User(peer)) => uid == peer,
             (Proof::Certificate(name), Peer::Certificate(names)) => names.contains(name),
             // Who came with a certificate is known by that alone.
-            (Proof::Token(known), Peer::User(_) | Peer::Tcp) => same(known, token),
+            (Proof::Token(known, _), Peer::User(_) | Peer::Tcp) => same(known, token),
             _ => false,
         }
+    }
+
+    /// What the audit trail calls a peer that shows this; a secret stays one.
+    fn name(&self) -> [u8; PEER_BYTES] {
+        field_cut(&match self {
+            Proof::User(uid) => format!("uid {uid}"),
+            Proof::Token(_, file) => format!("token {file}"),
+            Proof::Certificate(name) => format!("certificate {name}"),
+        })
     }
 }
 
@@ -53,7 +63,8 @@ impl Grant {
         // An anonymous session and an unbound observer's see the whole host.
         let sees_all = matches!(self.role, Role::Observer | Role::Operator);
         if logon.session.get() == 0 {
-            let anonymous = Admitted { role: Role::Observer, account: ANY, instance: ANY };
+            let peer = self.proof.name();
+            let anonymous = Admitted { role: Role::Observer, account: ANY, instance: ANY, peer };
             return (sees_all && self.account == ANY).then_some(anonymous);
         }
         let allowed = role == self.role
@@ -66,7 +77,8 @@ impl Grant {
             Role::Tenant => account != ANY,
             Role::Agent => instance != ANY,
         };
-        (allowed && named).then_some(Admitted { role, account, instance })
+        let peer = self.proof.name();
+        (allowed && named).then_some(Admitted { role, account, instance, peer })
     }
 }
 
@@ -92,6 +104,8 @@ pub struct Admitted {
     pub account: u32,
     /// Instance, or [`ANY`].
     pub instance: u32,
+    /// What the audit trail calls the peer.
+    pub peer: [u8; PEER_BYTES],
 }
 
 impl Access {
@@ -104,7 +118,10 @@ impl Access {
         for key in keys.iter().map(Spanned::get_ref) {
             let proof = match (&key.uid, &key.token_file, &key.certificate) {
                 (Some(uid), ..) => Proof::User(*uid),
-                (None, Some(path), _) => Proof::Token(read_token(path.get_ref())?),
+                (None, Some(path), _) => {
+                    let file = path.get_ref().file_name().unwrap_or_default();
+                    Proof::Token(read_token(path.get_ref())?, file.to_string_lossy().into_owned())
+                }
                 (None, None, Some(name)) => Proof::Certificate(name.get_ref().clone()),
                 (None, None, None) => continue,
             };

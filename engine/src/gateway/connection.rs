@@ -1,6 +1,7 @@
 //! A connection: its transport, its buffers, and how far its session has come.
 
 use super::access::Peer;
+use super::throttle::Bucket;
 use super::tls::TlsStream;
 use mio::net::{TcpStream, UnixStream};
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
@@ -155,10 +156,8 @@ pub struct Connection {
     pub said: Instant,
     /// Heartbeat interval, milliseconds; 0 before the logon.
     pub heartbeat_ms: u32,
-    /// Requests it may still send, in millionths.
-    pub tokens: u64,
-    /// When tokens were last added.
-    pub tokens_at: Instant,
+    /// Its throttle.
+    pub bucket: Bucket,
 }
 
 impl Connection {
@@ -194,8 +193,7 @@ impl Connection {
             spoke: false,
             said: now,
             heartbeat_ms: 0,
-            tokens: u64::MAX,
-            tokens_at: now,
+            bucket: Bucket::full(now),
         })
     }
 

@@ -3,4 +3,5 @@
 pub mod access;
 pub mod connection;
 pub mod listen;
+pub mod throttle;
 pub mod tls;

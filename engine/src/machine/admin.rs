@@ -5,6 +5,7 @@ use super::command::Envelope;
 use super::config::RESOURCES;
 use super::event::{InstanceCreated, InstanceRemoved, Outbox};
 use super::ledger::pocket;
+use super::limits::Limits;
 use super::shares::Stake;
 use super::tables::{Account, Instance};
 use vendue_wire::code::{CancelReason, Reject, Resource, Role};
@@ -47,6 +48,7 @@ impl Machine {
             group: m.group.into(),
             ..Account::FREE
         };
+        self.limits[used] = Limits::none(m.sells_to.get(), m.buys_from.get());
         self.accounts_used += 1;
         self.use_client_id(env, client_id);
         self.report_done(env, CreateAccount::KIND, client_id, used as u64, out);
@@ -103,7 +105,11 @@ impl Machine {
         self.instances[slot] = Instance {
             baseline_vru: m.baseline_vru.map(U32::get),
             live: 1,
-            bursting: 0,
+            bursting: if self.limits[usize::from(account)].are_set() {
+                Instance::LIMITED
+            } else {
+                0
+            },
             tier: m.tier.get(),
             account,
             name: m.name,
@@ -170,6 +176,7 @@ impl Machine {
         let own = |_: &Machine, owner| owner == instance;
         self.cancel_where(env, CancelReason::InstanceRemoved, out, own, |_| true);
         self.slab.forget(instance);
+        self.orphan_trades(instance);
         for &resource in Resource::ALL {
             let at = usize::from(self.book_of[usize::from(row.tier)][resource as usize]);
             if let Some(book) = self.books.get_mut(at) {

@@ -25,6 +25,7 @@ use super::ladder::NONE;
 use super::ledger::{Gap, Sale};
 use super::orders::fee;
 use super::queue;
+use super::reversal::{Kept, keep};
 use super::slab::{Node, Slab, Tag, foresee, handle};
 use super::tables::{Account, Book};
 use vendue_wire::code::{Resource, Side};
@@ -326,7 +327,7 @@ impl Machine {
         let (trades, volume) = self.allocate(&auction, &mut hall, out);
         if trades > 0 {
             let (bought, sold) = hall.lots[..buyers + sellers].split_at(buyers);
-            self.settle_sellers(&auction, sold);
+            self.settle_sellers(&auction, sold, out);
             self.settle_buyers(&auction, bought, out);
             self.leave(&auction, Side::Buy, bought);
             self.leave(&auction, Side::Sell, sold);
@@ -440,6 +441,8 @@ impl Machine {
                 | u64::from(buyer.tag.price()) << 48,
         ];
         out.push_words::<AuctionTrade, 11>(ANY, words);
+        let tags = [seller.tag.at_price(auction.price), buyer.tag];
+        keep(&mut self.kept, self.trades, Kept::new([seller_fee, buyer_fee], tags, quantity));
         quantity
     }
 
@@ -462,7 +465,7 @@ impl Machine {
     }
 
     /// Posts the sellers' sides: credits that were held go, funds come.
-    fn settle_sellers(&mut self, auction: &Auction, sellers: &[Lot]) {
+    fn settle_sellers(&mut self, auction: &Auction, sellers: &[Lot], out: &mut Outbox) {
         let (mut gap, mut fees) = (Gap::default(), 0);
         for lot in sellers.iter().filter(|lot| lot.left < lot.open) {
             let sale = self.auction_sale(auction, lot);
@@ -472,6 +475,11 @@ impl Machine {
                 self.ledger.pockets(Side::Sell, account, instance, auction.resource);
             gap.maker(Side::Sell, &sale, &mut spent.balance, &mut gained.balance);
             fees += sale.fee;
+            // What was held was not free: nothing follows from it but for limits.
+            if spent.flips() {
+                let traded = lot.open - lot.left;
+                self.follow_trade(instance, Side::Sell, traded, auction.resource, out);
+            }
         }
         self.ledger.close(gap, fees);
     }
@@ -494,8 +502,10 @@ impl Machine {
             spent.balance.release(freed);
             gap.maker(Side::Buy, &sale, &mut spent.balance, &mut gained.balance);
             fees += sale.fee;
+            // A limited account's pockets always do.
             if gained.flips() {
-                self.flip(instance, auction.resource, out);
+                let traded = lot.open - lot.left;
+                self.follow_trade(instance, Side::Buy, traded, auction.resource, out);
             }
         }
         self.ledger.close(gap, fees);

@@ -25,6 +25,10 @@ messages! {
         credit_cap_s: U32,
         /// Milliseconds of baseline a balance must hold before a burst starts again.
         burst_resume_ms: U32,
+        /// Seconds of a window in which accounts' limits count what they swap.
+        limit_window_s: U32,
+        /// The newest trades that an operator can reverse, at most so many.
+        reversible_trades: U32,
         /// Maker's fee in basis points of the notional.
         maker_fee_bps: U16,
         /// Taker's fee in basis points of the notional.
@@ -95,6 +99,8 @@ messages! {
         cancel_on_disconnect: u8,
         /// Zero.
         reserved: [u8; 2],
+        /// What the peer is known as: the audit trail names it.
+        peer: [u8; PEER_BYTES],
     }
     /// A session's connection is gone.
     0x45 CloseSession {
@@ -191,6 +197,9 @@ pub enum Command<'a> {
     GrantCredits(&'a GrantCredits, Resource),
     SetBid(&'a SetBid, Resource),
     SetPhase(&'a SetPhase, Option<Phase>),
+    CancelAccount(&'a CancelAccount, Option<Side>),
+    SetLimits(&'a SetLimits),
+    ReverseTrade(&'a ReverseTrade),
     SetAccountCap(&'a SetAccountCap),
     SwapTiers(&'a SwapTiers, Resource),
     SetRate(&'a SetRate, Resource),
@@ -329,6 +338,9 @@ impl Command<'_> {
             Command::GrantCredits(m, _) => (GrantCredits::KIND, m.client_id.get()),
             Command::SetBid(m, _) => (SetBid::KIND, m.client_id.get()),
             Command::SetPhase(m, _) => (SetPhase::KIND, m.client_id.get()),
+            Command::CancelAccount(m, _) => (CancelAccount::KIND, m.client_id.get()),
+            Command::SetLimits(m) => (SetLimits::KIND, m.client_id.get()),
+            Command::ReverseTrade(m) => (ReverseTrade::KIND, m.client_id.get()),
             Command::SetAccountCap(m) => (SetAccountCap::KIND, m.client_id.get()),
             Command::SwapTiers(m, _) => (SwapTiers::KIND, m.client_id.get()),
             Command::SetRate(m, _) => (SetRate::KIND, m.client_id.get()),
@@ -372,11 +384,14 @@ fn parse_style(message: &NewOrder) -> Result<Style, Reject> {
 
 fn parse_mass_cancel(message: &MassCancel) -> Result<Command<'_>, Reject> {
     zero(&[message.reserved])?;
-    let side = match message.side {
-        2 => None,
-        side => Some(Side::from_u8(side).ok_or(Reject::BadField)?),
-    };
-    Ok(Command::MassCancel(message, side))
+    Ok(Command::MassCancel(message, side_or_both(message.side)?))
+}
+
+fn side_or_both(side: u8) -> Result<Option<Side>, Reject> {
+    match side {
+        2 => Ok(None),
+        side => Side::from_u8(side).map(Some).ok_or(Reject::BadField),
+    }
 }
 
 fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
@@ -431,6 +446,21 @@ fn parse_admin(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
             };
             Ok(Command::SetPhase(message, phase))
         }
+        CancelAccount::KIND => {
+            let message: &CancelAccount = body(bytes)?;
+            zero(&[message.reserved])?;
+            Ok(Command::CancelAccount(message, side_or_both(message.side)?))
+        }
+        SetLimits::KIND => {
+            let message: &SetLimits = body(bytes)?;
+            zero(&message.reserved)?;
+            flag(message.opted_in)?;
+            if message.group > 63 {
+                return Err(Reject::BadField);
+            }
+            Ok(Command::SetLimits(message))
+        }
+        ReverseTrade::KIND => Ok(Command::ReverseTrade(body(bytes)?)),
         SetAccountCap::KIND => Ok(Command::SetAccountCap(body(bytes)?)),
         _ => parse_exchange(kind, bytes),
     }

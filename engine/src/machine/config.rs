@@ -88,6 +88,8 @@ impl Genesis {
         range("sessions_max", self.sessions_max.get().into(), 1, 65_535)?;
         range("credit_cap_s", self.credit_cap_s.get().into(), 1, 31 * 86_400)?;
         range("burst_resume_ms", self.burst_resume_ms.get().into(), 1, 3_600_000)?;
+        range("limit_window_s", self.limit_window_s.get().into(), 1, 31 * 86_400)?;
+        range("reversible_trades", self.reversible_trades.get().into(), 0, 1 << 20)?;
         range("maker_fee_bps", self.maker_fee_bps.get().into(), 0, 10_000)?;
         range("taker_fee_bps", self.taker_fee_bps.get().into(), 0, 10_000)
     }

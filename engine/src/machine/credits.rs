@@ -11,6 +11,7 @@ use super::command::{Envelope, Usage};
 use super::config::MILLI;
 use super::event::{Entitled, Outbox};
 use super::ledger::pocket;
+use super::tables::Instance;
 use vendue_wire::code::{CancelReason, Resource, Side};
 use vendue_wire::message::ANY;
 
@@ -92,20 +93,33 @@ impl Machine {
     /// Flips a burst whose pocket says so.
     #[cold]
     pub(super) fn flip(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
+        let row = &self.instances[usize::from(instance)];
+        if row.is_limited() {
+            // Its pocket says so at every change.
+            let (low, high) = self.edges(row, resource);
+            if (low..high).contains(&self.ledger.credit(instance, resource).free) {
+                return;
+            }
+        }
         self.instances[usize::from(instance)].bursting ^= 1 << (resource as u16);
         self.find_edges(instance);
         self.announce(instance, resource, out);
     }
 
-    /// Computes anew where an instance's bursts flip, after its row changed: one that is on ends
-    /// when less than one credit is free, one that is off starts with `burst_resume_ms` in hand.
-    pub(super) fn find_edges(&mut self, instance: u16) {
-        let row = &self.instances[usize::from(instance)];
+    /// Where an instance's burst flips: one that is on ends when less than one credit is free, one
+    /// that is off starts with `burst_resume_ms` in hand.
+    fn edges(&self, row: &Instance, resource: Resource) -> (u64, u64) {
         let resume_ms = u64::from(self.genesis.burst_resume_ms.get());
-        for (&resource, baseline) in Resource::ALL.iter().zip(row.baseline_vru) {
-            let start = (u64::from(baseline) * resume_ms).max(MILLI);
-            let (low, high) =
-                if row.is_bursting(resource) { (MILLI, u64::MAX) } else { (0, start) };
+        let start = (u64::from(row.baseline_vru[resource as usize]) * resume_ms).max(MILLI);
+        if row.is_bursting(resource) { (MILLI, u64::MAX) } else { (0, start) }
+    }
+
+    /// Computes anew where an instance's bursts flip, after its row changed. Of an account with
+    /// limits every change of a pocket is looked at.
+    pub(super) fn find_edges(&mut self, instance: u16) {
+        for &resource in Resource::ALL {
+            let row = &self.instances[usize::from(instance)];
+            let (low, high) = if row.is_limited() { (0, 0) } else { self.edges(row, resource) };
             let pocket = self.ledger.pocket(Side::Sell, 0, instance, resource);
             pocket.stay_within(low, high);
         }

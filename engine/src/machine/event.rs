@@ -226,6 +226,35 @@ messages! {
         /// Book.
         book: U16,
     }
+    /// A trade was reversed, with all that both parties' reports need.
+    0xcf TradeReversed {
+        /// Trade's number.
+        trade: U64,
+        /// What was paid without fees, micro-units of funds.
+        notional_micro: U64,
+        /// Seller's fee, given back.
+        seller_fee_micro: U64,
+        /// Buyer's fee, given back.
+        buyer_fee_micro: U64,
+        /// Credits.
+        quantity: U32,
+        /// Seller's account.
+        seller_account: U16,
+        /// Buyer's account.
+        buyer_account: U16,
+        /// Seller's instance.
+        seller: U16,
+        /// Slot of the seller's session; 65,535 if that was forgotten.
+        seller_session: U16,
+        /// Buyer's instance.
+        buyer: U16,
+        /// Slot of the buyer's session; 65,535 if that was forgotten.
+        buyer_session: U16,
+        /// Price in ticks.
+        price_ticks: U16,
+        /// Book.
+        book: U16,
+    }
     /// What an account's instances may use of processors together from now on.
     0xdb AccountCapped {
         /// Account.
@@ -422,6 +451,13 @@ impl Outbox {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         self.used = end as u32;
+    }
+
+    /// The event that was appended last, if it is an `M`.
+    pub fn latest<M: Body>(&self) -> Option<&M> {
+        let start = self.bytes().len().checked_sub(HEADER_BYTES + size_of::<M>())?;
+        let event = Events::new(&self.bytes()[start..]).next()?;
+        event.read()
     }
 
     /// All events since the last [`Outbox::clear`], encoded.

@@ -252,6 +252,36 @@ impl Ledger {
         self.gap.sums[0] = self.gap.sums[0].wrapping_sub(micro as i64);
     }
 
+    /// Gives back what a trade cost: to the buyer what it paid, from the seller what it got, from
+    /// the house both fees. `accounts` and `fees` are the seller's and the buyer's.
+    ///
+    /// # Errors
+    /// [`Reject::InsufficientFunds`] if the seller's free balance does not cover it.
+    pub fn refund(
+        &mut self,
+        accounts: [u16; 2],
+        notional: u64,
+        fees: [u64; 2],
+    ) -> Result<(), Reject> {
+        let got = notional.checked_sub(fees[0]).ok_or(Reject::Overflow)?;
+        if self.funds()[usize::from(accounts[0])].balance.free < got {
+            return Err(Reject::InsufficientFunds);
+        }
+        self.fees = self.fees.checked_sub(fees[0] + fees[1]).ok_or(Reject::Overflow)?;
+        self.gap.sums[0] = self.gap.sums[0].wrapping_sub((fees[0] + fees[1]) as i64);
+        self.funds_free_take(accounts[0], got);
+        self.funds_free_add(accounts[1], notional + fees[1]);
+        Ok(())
+    }
+
+    /// Moves free credits of a resource from an instance to another.
+    pub fn move_credits(&mut self, from: u16, to: u16, resource: Resource, milli: u64) {
+        let balance = self.credit_mut(from, resource);
+        assert!(balance.free >= milli, "credits of instance {from} would go negative");
+        balance.free -= milli;
+        self.credit_mut(to, resource).free += milli;
+    }
+
     /// Brings in postings that were summed up elsewhere, and the fees they took.
     #[inline(always)]
     pub fn close(&mut self, gap: Gap, fees: u64) {

@@ -10,6 +10,7 @@ use super::ladder::Ladder;
 use super::ledger::{self, Gap, Pocket, Sale};
 use super::orders::{Incoming, fee, milli, report_cancelled};
 use super::queue;
+use super::reversal::{Kept, keep};
 use super::slab::{Node, Shares, foresee, handle};
 use super::tables::{Account, Session};
 use super::{Machine, fold};
@@ -167,7 +168,7 @@ impl Machine {
                     walk.slot = self.cancel_own(env, order, walk.slot, out);
                     (walk.gap, walk.gone) = (true, walk.gone + 1);
                 }
-                Pause::Flip(instance) => self.flip(instance, order.resource, out),
+                Pause::Flip(instance) => self.follow_maker(instance, order.resource, out),
             }
         };
         self.post_taker(order, &mut taken);
@@ -196,6 +197,7 @@ impl Machine {
             accounts: &self.accounts,
             sessions: &mut self.sessions,
             expiry: &mut self.expiry,
+            kept: &mut self.kept,
             pockets: if taker == Side::Buy { (credits, funds) } else { (funds, credits) },
             trades: &mut self.trades,
             digest: &mut self.digest,
@@ -229,6 +231,7 @@ impl Machine {
     fn cancel_own(&mut self, env: &Envelope, order: &Incoming, slot: u32, out: &mut Outbox) -> u32 {
         let node = self.slab.nodes[slot as usize];
         self.release_hold(&node);
+        self.note_gone(node.tag, node.quantity);
         let reason = CancelReason::SelfTrade;
         report_cancelled(env, slot, &node, reason, out);
         self.retire(slot, node.tag);
@@ -280,6 +283,8 @@ struct Floor<'a> {
     accounts: &'a [Account],
     sessions: &'a mut [Session],
     expiry: &'a mut Expiry,
+    /// The newest trades, for who may have to reverse them.
+    kept: &'a mut [Kept],
     /// What makers spend and what they gain: funds by account, credits from the first instance's of
     /// the book's resource on.
     pockets: (&'a mut [Pocket], &'a mut [Pocket]),
@@ -416,6 +421,8 @@ impl Floor<'_> {
             order.tag.0,
         ];
         out.push_words::<Fill, 11>(ANY, words);
+        let fees = [maker_fee, taken.fee - fee_before];
+        keep(self.kept, *self.trades, Kept::new(fees, [tag, order.tag], quantity));
         if left > 0 {
             node.quantity = left;
         } else {

@@ -7,7 +7,8 @@
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
 //! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`exchange`], [`tiers`],
-//! [`admin`], [`cap`], [`sessions`], [`query`]) and what they stand on ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! [`admin`], [`cap`], [`limits`], [`reversal`], [`sessions`], [`query`]) and what they stand on
+//! ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
 //! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
@@ -21,11 +22,13 @@ pub mod exchange;
 pub mod expiry;
 pub mod ladder;
 pub mod ledger;
+pub mod limits;
 pub mod matching;
 pub mod orders;
 pub mod phase;
 pub mod query;
 pub mod queue;
+pub mod reversal;
 pub mod sessions;
 pub mod shares;
 pub mod slab;
@@ -41,15 +44,17 @@ use event::Outbox;
 use exchange::Exchange;
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger, Pool};
+use limits::Limits;
 use orders::Fees;
 use phase::Schedule;
+use reversal::Kept;
 use shares::{Round, Stake};
 use slab::{Node, Slab, foresee};
 use std::hint::select_unpredictable;
 use tables::{Account, Book, Instance, Session};
 use tiers::TierState;
-use vendue_wire::code::{Phase, Reject, Resource, Side};
-use vendue_wire::message::{ANY, Body, Cancel, NewOrder, Rejected};
+use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
+use vendue_wire::message::{ANY, Body, Cancel, NewOrder, PEER_BYTES, Rejected};
 
 const _: () = assert!(TIERS_MAX >= 1, "a book's number must have room for a tier");
 
@@ -66,10 +71,14 @@ pub struct Machine {
     book_of: Vec<[u16; RESOURCES]>,
     accounts: Box<[Account]>,
     accounts_used: u32,
+    /// What each account may do.
+    limits: Box<[Limits]>,
     instances: Box<[Instance]>,
     /// Account of each instance, dense because every fill reads it.
     owner: Box<[u16]>,
     sessions: Box<[Session]>,
+    /// What the peer that opened each session last is known as.
+    peers: Box<[[u8; PEER_BYTES]]>,
     ledger: Ledger,
     /// What each book's credits are worth, and its rounds of measured use.
     rules: Vec<DefineCredits>,
@@ -88,6 +97,8 @@ pub struct Machine {
     slab: Slab,
     expiry: expiry::Expiry,
     trades: u64,
+    /// The newest trades, by the low bits of their numbers.
+    kept: Box<[Kept]>,
     fees: Fees,
     /// Room for auctions, no part of the state.
     hall: auction::Hall,
@@ -161,9 +172,11 @@ impl Machine {
             book_of: Vec::new(),
             accounts: vec![account; accounts as usize].into_boxed_slice(),
             accounts_used: 0,
+            limits: vec![Limits::none(0, 0); accounts as usize].into_boxed_slice(),
             instances: vec![Instance::FREE; instances as usize].into_boxed_slice(),
             owner: vec![0; instances as usize].into_boxed_slice(),
             sessions: vec![Session::FREE; genesis.sessions_max.get() as usize].into_boxed_slice(),
+            peers: vec![[0; PEER_BYTES]; genesis.sessions_max.get() as usize].into_boxed_slice(),
             ledger: Ledger::new(accounts, instances),
             rules: Vec::new(),
             rounds: Vec::new(),
@@ -177,6 +190,8 @@ impl Machine {
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
+            kept: vec![Kept::default(); reversal::places(genesis.reversible_trades.get())]
+                .into_boxed_slice(),
             hall: auction::Hall::new(orders, accounts),
             fees: Fees::new(genesis.maker_fee_bps.get().into(), genesis.taker_fee_bps.get().into()),
             sequence: 0,
@@ -261,6 +276,13 @@ impl Machine {
     /// The number that the client of a session's slot chose, if the slot is in use.
     pub fn session_number(&self, slot: u32) -> Option<u64> {
         self.sessions.get(slot as usize).map(|row| row.number).filter(|&number| number != 0)
+    }
+
+    /// The role of the session in a slot, and what the peer that opened it last is known as, if the
+    /// slot is in use.
+    pub fn session_peer(&self, slot: u32) -> Option<(Role, &[u8; PEER_BYTES])> {
+        let row = self.sessions.get(slot as usize).filter(|row| row.number != 0)?;
+        Some((row.role(), &self.peers[slot as usize]))
     }
 
     /// Sessions that were connected when the journal ended, as slots.
@@ -372,6 +394,9 @@ impl Machine {
             Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
             Command::SetBid(m, resource) => self.set_bid(env, m, *resource, out),
             Command::SetPhase(m, phase) => self.set_phase(env, m, *phase, out),
+            Command::CancelAccount(m, side) => self.cancel_account(env, m, *side, out),
+            Command::SetLimits(m) => self.set_limits(env, m, out),
+            Command::ReverseTrade(m) => self.reverse_trade(env, m, out),
             Command::SetAccountCap(m) => self.set_account_cap(env, m, out),
             Command::SwapTiers(m, resource) => self.swap_tiers(env, m, *resource, out),
             Command::SetRate(m, resource) => self.set_rate(env, m, *resource, out),

@@ -9,6 +9,7 @@ use super::config::MILLI;
 use super::event::{Moved, Outbox};
 use super::ladder::NONE;
 use super::ledger::Ledger;
+use super::limits::Wish;
 use super::queue;
 use super::slab::{Node, Slab, Tag, handle};
 use super::tables::Book;
@@ -177,7 +178,7 @@ impl Machine {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         match terms.style {
-            None => self.let_in(env, terms.message, terms.side, Style::PLAIN, out),
+            None => self.let_in::<false>(env, terms.message, terms.side, Style::PLAIN, out),
             Some(style) => self.let_in_special(env, terms.message, terms.side, style, out),
         }
     }
@@ -191,11 +192,12 @@ impl Machine {
         style: Style,
         out: &mut Outbox,
     ) -> Result<(), Reject> {
-        self.let_in(env, m, side, style, out)
+        self.let_in::<false>(env, m, side, style, out)
     }
 
+    /// Lets an order in, or refuses it; `CHECKED` against its account's limits already.
     #[inline(always)]
-    fn let_in(
+    pub(super) fn let_in<const CHECKED: bool>(
         &mut self,
         env: &Envelope,
         m: &NewOrder,
@@ -204,16 +206,16 @@ impl Machine {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         let instance = m.instance.get();
-        let limit = match (style.order_type, side) {
-            (OrderType::Market, Side::Sell) => 1,
-            _ => m.price_ticks.get(),
-        };
+        let limit = limit_of(m, side, style);
         let would_cross = style.post_only && self.would_trade(m.book.get(), side, limit, instance);
         let dated = style.time_in_force == TimeInForce::Gtd;
         // Every row is looked up once and held to the end.
         let session = &mut self.sessions[env.session as usize];
         let client_id = session.fresh_client_id(m.client_id.get())?;
         let row = session.acting(&self.instances, instance)?;
+        if !CHECKED && row.is_limited() {
+            return self.let_in_limited(env, m, side, style, out);
+        }
         let book = self.books.get_mut(usize::from(m.book.get())).ok_or(Reject::UnknownBook)?;
         let limit = check_terms(book, limit, m.quantity.get())?;
         if row.tier != book.tier {
@@ -330,7 +332,7 @@ impl Machine {
         self.retire(slot, node.tag);
         self.fold(u64::from(slot) << 8 | reason as u64);
         if flips {
-            self.flip(node.tag.instance(), resource, out);
+            self.follow_cancel(node.tag, node.quantity, resource, out);
         }
     }
 
@@ -381,12 +383,23 @@ impl Machine {
         let released = self.fees.cost(side, book.tick_micro, node.tag.price(), node.quantity).held;
         let cost = self.fees.cost(side, book.tick_micro, price, quantity);
         let account = self.owner[usize::from(node.tag.instance())];
-        let pocket = self.ledger.pocket(side, account, node.tag.instance(), book.resource);
+        let limited = self.instances[usize::from(node.tag.instance())].is_limited();
+        if limited {
+            let (book, released) = (node.tag.book(), node.quantity);
+            self.check_limits(account, &Wish { book, side, price, quantity, released })?;
+        }
+        let resource = self.books[node.tag.book()].resource;
+        let pocket = self.ledger.pocket(side, account, node.tag.instance(), resource);
         if !cost.is_covered_by(pocket.balance.free + released) {
             return Err(short_of(side));
         }
         self.use_client_id(env, client_id);
+        let said = out.bytes().len();
+        self.note_replaced(&node, quantity);
         self.requeue(env, slot, m, price, out);
+        if limited {
+            self.follow_entry(account, side, &out.bytes()[said..]);
+        }
         Ok(())
     }
 
@@ -404,6 +417,7 @@ impl Machine {
         let pocket = self.ledger.pocket(side, account, node.tag.instance(), resource);
         pocket.balance.release(self.fees.cost(side, tick_micro, node.tag.price(), before).held);
         pocket.balance.hold(self.fees.cost(side, tick_micro, node.tag.price(), node.quantity).held);
+        self.note_gone(node.tag, before - node.quantity);
         let was = Node { quantity: before, ..node };
         say_moved(&was, node.tag.price(), node.quantity, out);
         self.report_replaced(env, m, m.handle.get(), out);
@@ -612,9 +626,18 @@ pub(super) fn report_cancelled(
     }
 }
 
+/// The worst price that an order may trade at, ticks.
+#[inline(always)]
+pub(super) fn limit_of(m: &NewOrder, side: Side, style: Style) -> u32 {
+    match (style.order_type, side) {
+        (OrderType::Market, Side::Sell) => 1,
+        _ => m.price_ticks.get(),
+    }
+}
+
 /// Checks a price and a quantity and returns the price.
 #[inline(always)]
-fn check_terms(book: &Book, price: u32, quantity: u32) -> Result<u16, Reject> {
+pub(super) fn check_terms(book: &Book, price: u32, quantity: u32) -> Result<u16, Reject> {
     if price == 0 || price > u32::from(book.price_max) {
         return Err(Reject::BadPrice);
     }

@@ -8,6 +8,7 @@ use super::Machine;
 use super::command::{Envelope, Query};
 use super::config::RESOURCES;
 use super::event::{Asked, Outbox};
+use super::limits::Limits;
 use vendue_wire::code::{Resource, Role, Side};
 use vendue_wire::message::*;
 
@@ -96,23 +97,45 @@ impl Machine {
             (from..self.accounts_used).filter(|&at| self.shows_account(sight, at)).take(PAGE + 1);
         for at in shown.by_ref().take(PAGE) {
             let at = at as usize;
-            let row = &self.accounts[at];
+            let (row, limits) = (&self.accounts[at], &self.limits[at]);
             let funds = self.ledger.funds()[at].balance;
             let answer = AccountRow {
                 free_micro: funds.free.into(),
                 held_micro: funds.held.into(),
-                sells_to: row.sells_to.into(),
-                buys_from: row.buys_from.into(),
+                sells_to: limits.sells_to.into(),
+                buys_from: limits.buys_from.into(),
                 account: (at as u32).into(),
                 instances: row.instances.into(),
                 name: row.name,
                 cap_millicores: row.cap_millicores.into(),
                 group: row.group as u8,
-                reserved: [0; 3],
+                opted_in: limits.opted_in as u8,
+                reserved: [0; 2],
             };
             out.push(env.connection, &answer);
+            if limits.are_set() {
+                out.push(env.connection, &self.limits_row(at as u32, limits));
+            }
         }
         end(env, shown.next().map_or(LAST, u64::from), out);
+    }
+
+    fn limits_row(&self, account: u32, limits: &Limits) -> AccountLimitsRow {
+        let [bought, sold] = limits.traded_in(self.limit_window());
+        let ([buy_max, sell_max], [wanted, offered]) = (limits.window_max, limits.open);
+        AccountLimitsRow {
+            sell_max_credits: sell_max.into(),
+            buy_max_credits: buy_max.into(),
+            order_max_micro: limits.order_max_micro.into(),
+            position_max_credits: limits.position_max.into(),
+            sold_credits: sold.into(),
+            bought_credits: bought.into(),
+            offered_credits: offered.into(),
+            wanted_credits: wanted.into(),
+            window_ends_ns: self.limit_window_ends_ns().into(),
+            account: account.into(),
+            reserved: 0.into(),
+        }
     }
 
     /// The instances that a session is shown, from a number on.

@@ -19,6 +19,10 @@ impl Machine {
     ) {
         match self.session_slot(m, role) {
             Ok((slot, fresh)) => {
+                if fresh && self.sessions[slot as usize].number != 0 {
+                    self.forget_session(slot as u16);
+                }
+                self.peers[slot as usize] = m.peer;
                 let row = &mut self.sessions[slot as usize];
                 if fresh {
                     *row = Session { number: m.session.get(), ..Session::FREE };

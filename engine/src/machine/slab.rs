@@ -81,6 +81,11 @@ impl Tag {
         self.0 >> 49 & 1 == 1
     }
 
+    /// The same order at another price.
+    pub fn at_price(self, price: u16) -> Tag {
+        Tag(self.0 & !(0xffff << 32) | u64::from(price) << 32)
+    }
+
     /// The same order, entered by another session.
     pub fn entered_by(self, session: u16) -> Tag {
         Tag(self.0 & !(0xffff << 16) | u64::from(session) << 16)

@@ -10,12 +10,14 @@ use super::config::{BoundsError, EXCHANGES_MAX};
 use super::exchange::{Exchange, in_order};
 use super::expiry::Dated;
 use super::ledger::{Balance, CreditHouse, Pool};
+use super::limits::Limits;
+use super::reversal::Kept;
 use super::shares::{Round, Stake};
 use super::slab::{Node, Share};
 use super::tables::{Account, Instance, Session};
 use super::tiers::{TierState, VRU_SIZE_MAX};
 use vendue_wire::code::Phase;
-use vendue_wire::message::{Body, NAME_BYTES};
+use vendue_wire::message::{Body, NAME_BYTES, PEER_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Why bytes are not a state.
@@ -124,8 +126,10 @@ impl Machine {
         let states: Vec<u8> = self.tier_states.iter().map(|&state| state as u8).collect();
         w.slice(&states);
         w.slice(&self.accounts[..self.accounts_used as usize]);
+        w.slice(&self.limits[..self.accounts_used as usize]);
         w.slice(used(&self.instances, &Instance::FREE));
         w.slice(used(&self.sessions, &Session::FREE));
+        w.slice(used(&self.peers, &[0; PEER_BYTES]));
         for pockets in [self.ledger.funds(), self.ledger.credits()] {
             let balances: Vec<Balance> = pockets.iter().map(|pocket| pocket.balance).collect();
             w.slice(used(&balances, &Balance::default()));
@@ -137,6 +141,7 @@ impl Machine {
         w.slice(&self.rules);
         w.slice(&self.rounds);
         w.slice(used(&self.stakes, &Stake::default()));
+        w.slice(used(&self.kept, &Kept::default()));
         let (nodes, owners, shares) = self.slab.parts();
         w.slice(nodes);
         w.slice(owners);
@@ -180,12 +185,18 @@ impl Machine {
         let accounts: Vec<Account> = r.rows(machine.accounts.len(), "accounts")?;
         machine.accounts[..accounts.len()].copy_from_slice(&accounts);
         machine.accounts_used = accounts.len() as u32;
+        let limits: Vec<Limits> = r.rows(accounts.len(), "limits")?;
+        if limits.len() != accounts.len() {
+            return Err(StateError::Length("limits"));
+        }
+        machine.limits[..limits.len()].copy_from_slice(&limits);
         r.fill(&mut machine.instances, "instances")?;
         for (owner, row) in machine.owner.iter_mut().zip(machine.instances.iter()) {
             *owner = row.account;
         }
         (0..machine.instances.len()).for_each(|at| machine.find_edges(at as u16));
         r.fill(&mut machine.sessions, "sessions")?;
+        r.fill(&mut machine.peers, "peers")?;
         for (pockets, what) in machine.ledger.pockets_mut().iter_mut().zip(["funds", "credits"]) {
             let balances: Vec<Balance> = r.rows(pockets.len(), what)?;
             for (pocket, balance) in pockets.iter_mut().zip(balances) {
@@ -199,8 +210,10 @@ impl Machine {
         }
         machine.decode_exchanges(&mut r)?;
         machine.decode_shares(&mut r)?;
+        r.fill(&mut machine.kept, "trades")?;
         machine.decode_orders(&mut r)?;
         machine.check_references()?;
+        (0..machine.accounts_used as u16).for_each(|account| machine.watch(account));
         if r.0.is_empty() { Ok(machine) } else { Err(StateError::Length("end")) }
     }
 
@@ -380,10 +393,15 @@ impl Machine {
             usize::from(row.tier) < self.book_of.len()
                 && u32::from(row.account) < self.accounts_used
         });
-        if nodes_fit && instances_fit {
-            Ok(())
-        } else {
-            Err(StateError::Contradiction("a reference points outside its table"))
+        if !nodes_fit || !instances_fit {
+            return Err(StateError::Contradiction("a reference points outside its table"));
         }
+        if !self.limits_are_whole() {
+            return Err(StateError::Contradiction("an account's limits"));
+        }
+        if !self.trades_are_whole() {
+            return Err(StateError::Contradiction("a trade that may be reversed"));
+        }
+        Ok(())
     }
 }

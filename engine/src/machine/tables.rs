@@ -13,9 +13,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Account {
-    /// Bit g: sells to accounts of group g.
+    /// Bit g: sells to accounts of group g. None while it has not opted in: see [`super::limits`].
     pub sells_to: u64,
-    /// Bit g: buys from accounts of group g.
+    /// Bit g: buys from accounts of group g. None while it has not opted in.
     pub buys_from: u64,
     /// Name, zero-padded.
     pub name: [u8; NAME_BYTES],
@@ -56,7 +56,7 @@ pub struct Instance {
     pub baseline_vru: [u32; RESOURCES],
     /// 1 while it exists.
     pub live: u16,
-    /// Bit r: bursting in resource r.
+    /// Bit r: bursting in resource r. [`Instance::LIMITED`]: its account has limits.
     pub bursting: u16,
     /// Home tier.
     pub tier: u16,
@@ -69,6 +69,9 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Bit of `bursting`, beside those of the resources: an order reads that word anyway.
+    pub const LIMITED: u16 = 1 << 15;
+
     /// An unused row.
     pub const FREE: Instance = Instance {
         baseline_vru: [0; RESOURCES],
@@ -79,6 +82,12 @@ impl Instance {
         name: [0; NAME_BYTES],
         place: [0; PLACE_BYTES],
     };
+
+    /// True if its account has limits.
+    #[inline(always)]
+    pub fn is_limited(&self) -> bool {
+        self.bursting & Instance::LIMITED != 0
+    }
 
     /// True if its burst in `resource` is on.
     #[inline]

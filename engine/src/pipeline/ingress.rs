@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
 use crate::gateway::connection::{Connection, Found, Named, Socket, Stage};
+use crate::gateway::throttle::Bucket;
 use crate::gateway::tls::TlsStream;
 use crate::health::Health;
 use crate::machine::command::{CloseSession, Command, OpenSession, Query, is_internal, is_query};
@@ -64,14 +65,12 @@ const TIMERS: Duration = Duration::from_millis(50);
 const PLACE_BITS: u32 = 14;
 /// A connection's doorbell has its socket's token and this.
 const RUNG: usize = 1 << PLACE_BITS;
-/// A request costs this many millionths of a token.
-const TOKEN_SCALE: u64 = 1_000_000;
 
 /// What a reload hands over.
 pub struct Reload {
     /// The new table of grants.
     pub access: Access,
-    /// The new bounds, of which the throttle is taken.
+    /// The new bounds, of which the throttles are taken.
     pub keys: GatewayKeys,
     /// The new TLS keys, for connections from then on.
     pub tls: Option<Arc<ServerConfig>>,
@@ -107,6 +106,8 @@ pub struct Ingress {
     pub board_bytes: u32,
     /// Connections admitted so far.
     pub admitted: u32,
+    /// Throttles of accounts: of all their sessions together.
+    pub accounts: Box<[Bucket]>,
     /// Open connections by place.
     pub connections: Vec<Option<Connection>>,
     /// Connection that holds each session slot.
@@ -447,6 +448,8 @@ impl Ingress {
             }
             self.keys.throttle_per_s = keys.throttle_per_s;
             self.keys.throttle_burst = keys.throttle_burst;
+            self.keys.account_throttle_per_s = keys.account_throttle_per_s;
+            self.keys.account_throttle_burst = keys.account_throttle_burst;
         }
         let logon_timeout = Duration::from_millis(*self.keys.logon_timeout_ms.get_ref());
         for at in 0..self.connections.len() {
@@ -735,21 +738,20 @@ impl Ingress {
         connection.questions < QUESTIONS_MAX
     }
 
-    /// Takes a token from the connection's bucket.
+    /// Takes a token from the connection's bucket, and one from that of the account it acts for.
     fn throttle(&mut self, at: u32) -> Result<(), (Reject, u64)> {
-        let rate = *self.keys.throttle_per_s.get_ref();
-        let most = self.keys.throttle_burst.get_ref().saturating_mul(TOKEN_SCALE);
         let Some(Some(connection)) = self.connections.get_mut(at as usize) else { return Ok(()) };
-        if connection.tokens < TOKEN_SCALE || connection.tokens > most {
-            let elapsed = connection.heard.duration_since(connection.tokens_at);
-            let earned = (elapsed.as_micros() as u64).saturating_mul(rate);
-            connection.tokens = connection.tokens.saturating_add(earned).min(most);
-            connection.tokens_at = connection.heard;
+        let (keys, now) = (&self.keys, connection.heard);
+        let per_s = *keys.throttle_per_s.get_ref();
+        if !connection.bucket.take(now, per_s, *keys.throttle_burst.get_ref()) {
+            return Err((Reject::Throttled, per_s));
         }
-        if connection.tokens < TOKEN_SCALE {
-            return Err((Reject::Throttled, rate));
+        let account = connection.session.map_or(ANY, |session| session.account);
+        let Some(bucket) = self.accounts.get_mut(account as usize) else { return Ok(()) };
+        let per_s = *keys.account_throttle_per_s.get_ref();
+        if !bucket.take(now, per_s, *keys.account_throttle_burst.get_ref()) {
+            return Err((Reject::AccountThrottled, per_s));
         }
-        connection.tokens -= TOKEN_SCALE;
         Ok(())
     }
 
@@ -796,6 +798,7 @@ impl Ingress {
             role: admitted.role as u8,
             cancel_on_disconnect: logon.cancel_on_disconnect,
             reserved: [0; 2],
+            peer: admitted.peer,
         };
         if self.health.stopping() {
             return refuse(self, Reject::Draining);

@@ -4,7 +4,7 @@ use crate::machine::Machine;
 use crate::machine::command::{CloseSession, Tick, Usage};
 use crate::machine::event::{
     AccountCapped, AuctionTrade, Event, Fill, Outbox, PhaseChanged, RateMoved, SessionOpened,
-    TierSwap, Uncrossed,
+    TierSwap, TradeReversed, Uncrossed,
 };
 use crate::pipeline::record::{Arrival, split};
 use crate::storage::Record;
@@ -12,10 +12,14 @@ use vendue_wire::code::{Phase, Side};
 use vendue_wire::message::*;
 use zerocopy::FromBytes;
 
+/// Role of what the daemon does itself.
+const NOBODY: u8 = u8::MAX;
+
 /// The rows of one record.
 pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut Vec<AuditRow>) {
     let (arrival, body) = split::<Arrival>(record.body);
     let session = machine.session_number(arrival.session.get()).unwrap_or(0);
+    let peer = machine.session_peer(arrival.session.get());
     let blank = AuditRow {
         sequence: record.sequence.into(),
         time_ns: record.time_ns.into(),
@@ -26,6 +30,8 @@ pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut V
         other_account: ANY.into(),
         other_instance: ANY.into(),
         book: ANY_BOOK.into(),
+        role: peer.map_or(NOBODY, |(role, _)| role as u8),
+        peer: peer.map_or([0; PEER_BYTES], |(_, peer)| *peer),
         ..AuditRow::zeroed()
     };
     if record.kind == Tick::KIND && outbox.is_empty() {
@@ -38,6 +44,9 @@ pub fn rows(machine: &Machine, record: &Record<'_>, outbox: &Outbox, out: &mut V
         SetTier::KIND => out.extend(set_tier(&blank, body, outbox)),
         Deposit::KIND | Withdraw::KIND | GrantCredits::KIND => {
             out.extend(amount(record.kind, &blank, body, outbox));
+        }
+        SetLimits::KIND | CancelAccount::KIND => {
+            out.extend(of_account(record.kind, &blank, body, outbox));
         }
         _ => {}
     }
@@ -108,17 +117,23 @@ fn set_tier(blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Option<AuditRow> 
     Some(AuditRow { amount, what: field_cut(what), ..*blank })
 }
 
+/// What was done to an account, with the number of its orders that went.
+fn of_account(kind: u8, blank: &AuditRow, body: &[u8], outbox: &Outbox) -> Option<AuditRow> {
+    let amount = outbox.events().find_map(|event| event.read::<Done>())?.value;
+    let (what, account) = match kind {
+        SetLimits::KIND => ("set limits", SetLimits::ref_from_bytes(body).ok()?.account),
+        _ => ("cancel account", CancelAccount::ref_from_bytes(body).ok()?.account),
+    };
+    Some(AuditRow { amount, account, what: field_cut(what), ..*blank })
+}
+
 fn account(machine: &Machine, instance: u32) -> U32 {
     machine.instance(instance).map_or(ANY, |row| row.account.into()).into()
 }
 
 fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRow> {
-    if let Some(fill) = event.read::<Fill>() {
-        return Some(trade(machine, blank, fill));
-    }
-    if let Some(m) = event.read::<AuctionTrade>() {
-        let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
-        return Some(sale(machine, blank, m.book.get(), (m.price_ticks, m.quantity), parties));
+    if let Some(row) = trade_row(machine, blank, event) {
+        return Some(row);
     }
     if let Some(row) = book_row(blank, event) {
         return Some(row);
@@ -161,8 +176,11 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
         return Some(AuditRow { code: m.code, what: field_cut("rejected"), ..*blank });
     }
     if let Some(m) = event.read::<SessionOpened>() {
+        let peer = machine.session_peer(event.target);
         return Some(AuditRow {
             session: m.session,
+            role: m.role,
+            peer: peer.map_or([0; PEER_BYTES], |(_, peer)| *peer),
             account: m.account,
             instance: m.instance,
             what: field_cut("logon"),
@@ -180,6 +198,22 @@ fn row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRo
         _ => return None,
     };
     Some(AuditRow { amount: m.value, what: field_cut(what), ..*blank })
+}
+
+/// A trade, or what became of one.
+fn trade_row(machine: &Machine, blank: &AuditRow, event: &Event<'_>) -> Option<AuditRow> {
+    if let Some(fill) = event.read::<Fill>() {
+        return Some(trade(machine, blank, fill));
+    }
+    if let Some(m) = event.read::<AuctionTrade>() {
+        let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
+        return Some(sale(machine, blank, m.book.get(), (m.price_ticks, m.quantity), parties));
+    }
+    let m = event.read::<TradeReversed>()?;
+    let parties = [m.seller_account, m.seller, m.buyer_account, m.buyer];
+    let terms = (m.price_ticks, m.quantity);
+    let what = field_cut(&format!("reversed {}", m.trade));
+    Some(AuditRow { what, ..sale(machine, blank, m.book.get(), terms, parties) })
 }
 
 fn trade(machine: &Machine, blank: &AuditRow, fill: &Fill) -> AuditRow {

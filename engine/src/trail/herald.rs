@@ -370,6 +370,7 @@ impl Subscriber {
             }
             match notice {
                 Notice::Swapped(m) => self.keep(&seen_by(m, self.account)),
+                Notice::Reversed(m) => self.keep(m),
                 Notice::Funds(m) => self.keep(m),
                 Notice::Credits(m) => self.keep(m),
                 Notice::Tiers(m) => self.keep(m),
@@ -428,6 +429,9 @@ fn after(bytes: &[u8]) -> Option<(u64, u32)> {
     let frame = frame::Frame::parse(bytes).ok()??;
     let behind = |sequence: U64, part: U32| (sequence.get(), part.get() + 1);
     if let Some(m) = frame.message::<Swapped>() {
+        return Some(behind(m.sequence, m.part));
+    }
+    if let Some(m) = frame.message::<SwapReversed>() {
         return Some(behind(m.sequence, m.part));
     }
     if let Some(m) = frame.message::<FundsChanged>() {

@@ -5,7 +5,7 @@
 use crate::desk::IN_AUCTION;
 use crate::machine::Machine;
 use crate::machine::command::Usage;
-use crate::machine::event::{AuctionTrade, Fill, Outbox, TierSwap};
+use crate::machine::event::{AuctionTrade, Event, Fill, Outbox, TierSwap, TradeReversed};
 use crate::storage::Record;
 use vendue_wire::code::{RESOURCES, Resource, Side};
 use vendue_wire::message::*;
@@ -15,6 +15,8 @@ use vendue_wire::message::*;
 pub enum Notice {
     /// A trade.
     Swapped(Swapped),
+    /// A trade that was reversed.
+    Reversed(SwapReversed),
     /// An account's funds.
     Funds(FundsChanged),
     /// An instance's credits.
@@ -27,7 +29,7 @@ impl Notice {
     /// Its bit in [`Subscribe::what`].
     pub fn bit(&self) -> u8 {
         match self {
-            Notice::Swapped(_) => TELL_SWAPS,
+            Notice::Swapped(_) | Notice::Reversed(_) => TELL_SWAPS,
             Notice::Funds(_) => TELL_FUNDS,
             Notice::Credits(_) => TELL_CREDITS,
             Notice::Tiers(_) => TELL_TIERS,
@@ -38,6 +40,7 @@ impl Notice {
     pub fn concerns(&self, account: u32) -> bool {
         let parties = match self {
             Notice::Swapped(m) => [m.seller_account, m.buyer_account],
+            Notice::Reversed(m) => [m.seller_account, m.buyer_account],
             Notice::Funds(m) => [m.account; 2],
             Notice::Credits(m) => [m.account; 2],
             // The house's own affair.
@@ -114,6 +117,7 @@ impl Shadow {
                 parties.extend([swapped.seller.get(), swapped.buyer.get()]);
                 out.push(Notice::Swapped(swapped));
             }
+            out.extend(reversed(record, &event));
         }
         let swaps = outbox.events().filter_map(|event| event.read::<TierSwap>().copied());
         out.extend(swaps.map(|swap| Notice::Tiers(tiers_swapped(machine, record, &swap))));
@@ -149,6 +153,7 @@ impl Shadow {
         for (part, notice) in (0_u32..).zip(&mut out[first..]) {
             match notice {
                 Notice::Swapped(m) => m.part = part.into(),
+                Notice::Reversed(m) => m.part = part.into(),
                 Notice::Funds(m) => m.part = part.into(),
                 Notice::Credits(m) => m.part = part.into(),
                 Notice::Tiers(m) => m.part = part.into(),
@@ -293,6 +298,23 @@ fn tiers_swapped(machine: &Machine, record: &Record<'_>, swap: &TierSwap) -> Tie
         cause: record.kind,
         reserved: [0; 2],
     }
+}
+
+fn reversed(record: &Record<'_>, event: &Event<'_>) -> Option<Notice> {
+    let m = event.read::<TradeReversed>()?;
+    Some(Notice::Reversed(SwapReversed {
+        sequence: record.sequence.into(),
+        time_ns: record.time_ns.into(),
+        trade: m.trade,
+        notional_micro: m.notional_micro,
+        part: 0.into(),
+        quantity: m.quantity,
+        price_ticks: m.price_ticks.into(),
+        seller_account: m.seller_account.into(),
+        buyer_account: m.buyer_account.into(),
+        book: m.book,
+        reserved: 0.into(),
+    }))
 }
 
 /// What a trade comes to, micro-units.

@@ -1,5 +1,6 @@
 //! `hvctl account`: tenants and their funds.
 
+use super::account_limits::{self, LimitsOf};
 use super::amount;
 use super::door::{Door, Reach, Trouble, Who};
 use super::names::{accounts, find_account, groups, parse_groups, parse_new_name};
@@ -32,6 +33,16 @@ pub enum AccountCommand {
     Deposit(Payment),
     /// Pay free funds out
     Withdraw(Payment),
+    /// Show or change whom an account may trade with, and how much
+    Limits(LimitsOf),
+    /// Cancel all open orders of an account
+    Cancel {
+        /// Account, by name or number
+        account: String,
+        /// Only orders in this book, by number
+        #[arg(long)]
+        book: Option<u16>,
+    },
     /// Cap what its instances use of processors together, or lift the cap
     ///
     /// Binds the instances that are launched once it is capped, in a group of the account's own; the
@@ -92,6 +103,8 @@ pub fn run(command: &AccountCommand, reach: &Reach, out: &mut Output) -> Result<
         }
         AccountCommand::Deposit(payment) => pay(payment, true, reach, out),
         AccountCommand::Withdraw(payment) => pay(payment, false, reach, out),
+        AccountCommand::Limits(command) => account_limits::run(command, reach, out),
+        AccountCommand::Cancel { account, book } => cancel(account, *book, reach, out),
         AccountCommand::Cap { account, millicores } => {
             let mut door = reach.acting(Who::OPERATOR)?;
             let number = find_account(account, &accounts(&mut door)?)?;
@@ -102,6 +115,25 @@ pub fn run(command: &AccountCommand, reach: &Reach, out: &mut Output) -> Result<
             Ok(out.say(&object, &format!("account {account} has the cap {shown}"))?)
         }
     }
+}
+
+fn cancel(
+    account: &str,
+    book: Option<u16>,
+    reach: &Reach,
+    out: &mut Output,
+) -> Result<(), Trouble> {
+    let mut door = reach.acting(Who::OPERATOR)?;
+    let message = CancelAccount {
+        account: find_account(account, &accounts(&mut door)?)?.into(),
+        client_id: door.next_client_id().into(),
+        book: book.unwrap_or(ANY_BOOK).into(),
+        side: 2,
+        reserved: 0,
+    };
+    let count = door.call(&message)?.value.get();
+    let text = format!("{count} orders of account {account} cancelled");
+    Ok(out.say(&json!({ "cancelled": count }), &text)?)
 }
 
 /// A cap for people.
@@ -118,6 +150,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
         right("GROUP"),
         left("SELLS TO"),
         left("BUYS FROM"),
+        left("OPTED IN"),
         right("INSTANCES"),
         right("CAP"),
     ]);
@@ -130,6 +163,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
             "group": row.group,
             "sells_to": format!("{:#x}", row.sells_to.get()),
             "buys_from": format!("{:#x}", row.buys_from.get()),
+            "opted_in": row.opted_in == 1,
             "instances": row.instances.get(),
             "cap_millicores": row.cap_millicores.get(),
         }))?;
@@ -141,6 +175,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
             row.group.to_string(),
             groups(row.sells_to.get()),
             groups(row.buys_from.get()),
+            if row.opted_in == 1 { "yes" } else { "no" }.to_owned(),
             row.instances.to_string(),
             cap(row.cap_millicores.get()),
         ]);

@@ -8,7 +8,7 @@ use super::table::{left, right};
 use super::time::rfc3339;
 use serde_json::{Value, json};
 use std::time::Duration;
-use vendue_wire::code::Reject;
+use vendue_wire::code::{Reject, Role};
 use vendue_wire::message::*;
 
 /// Journal records read for one page.
@@ -46,6 +46,7 @@ pub fn run(command: &AuditCommand, reach: &Reach, out: &mut Output) -> Result<()
         right("TICKS"),
         right("FUNDS").at_least(12),
         right("SESSION").at_least(20),
+        left("BY").at_least(18),
         left("REFUSED"),
     ]);
     let (mut from, mut left) = (command.from, command.limit.unwrap_or(u64::MAX));
@@ -108,7 +109,8 @@ fn amount_key(what: &str) -> Option<&'static str> {
         "tier define" | "tier change" | "tier drain" | "tier resume" | "tier delete" => {
             Some("number")
         }
-        "mass cancel" => Some("count"),
+        "mass cancel" | "set limits" | "cancel account" => Some("count"),
+        what if what.starts_with("reversed ") => Some("amount_credits"),
         "cap" => Some("millicores"),
         _ => None,
     }
@@ -128,6 +130,19 @@ fn number(number: U32) -> Option<u32> {
     Some(number.get()).filter(|&number| number != ANY)
 }
 
+/// The role of who asked, unless that is the daemon itself.
+fn role(row: &AuditRow) -> Option<&'static str> {
+    Role::from_u8(row.role).map(Role::text)
+}
+
+/// Who asked, for people.
+fn by(row: &AuditRow) -> String {
+    match role(row) {
+        None => "-".to_owned(),
+        Some(role) => format!("{role} {}", text(&row.peer)),
+    }
+}
+
 fn refused(row: &AuditRow) -> &'static str {
     Reject::from_u8(row.code).map_or("", Reject::text)
 }
@@ -138,6 +153,8 @@ fn object(row: &AuditRow) -> Value {
         "time": rfc3339(row.time_ns.get()),
         "what": text(&row.what),
         "session": row.session.get().to_string(),
+        "role": role(row),
+        "peer": Some(text(&row.peer)).filter(|peer| !peer.is_empty()),
         "account": number(row.account),
         "instance": number(row.instance),
         "other_account": number(row.other_account),
@@ -177,6 +194,7 @@ fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Tr
         dash(row.price_ticks.get().into(), row.price_ticks.to_string()),
         dash(row.funds_micro.get(), funds(row.funds_micro.get())),
         dash(row.session.get(), row.session.to_string()),
+        by(row),
         refused(row).to_owned(),
     ]);
     Ok(())
@@ -196,6 +214,8 @@ mod tests {
             instance: ANY.into(),
             book: ANY_BOOK.into(),
             code: Reject::BadName as u8,
+            role: Role::Operator as u8,
+            peer: field("uid 7").unwrap(),
             what: field(what).unwrap(),
             ..AuditRow::zeroed()
         }
@@ -218,5 +238,17 @@ mod tests {
         assert_eq!(object["session"], u64::MAX.to_string());
         assert_eq!((&object["chain"], &object["code"]), (&json!("0000000000000abc"), &json!(25)));
         assert_eq!(object["refused"], Reject::BadName.text());
+    }
+
+    #[test]
+    fn who_asked_is_named() {
+        let row = row("set limits");
+        assert_eq!(by(&row), "operator uid 7");
+        assert_eq!(
+            (&object(&row)["role"], &object(&row)["peer"]),
+            (&json!("operator"), &json!("uid 7"))
+        );
+        let own = AuditRow { role: u8::MAX, peer: [0; PEER_BYTES], ..row };
+        assert_eq!((by(&own), &object(&own)["peer"]), ("-".to_owned(), &Value::Null));
     }
 }

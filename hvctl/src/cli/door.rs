@@ -58,7 +58,7 @@ pub fn refusal(kind: u8, code: u8) -> String {
              role or account"
         }
         Reject::NotPermitted => "; ask with a --role that may",
-        Reject::Throttled | Reject::Busy => "; wait and try again",
+        Reject::Throttled | Reject::AccountThrottled | Reject::Busy => "; wait and try again",
         Reject::JournalStopped => "; see `hvctl status`",
         Reject::InsufficientFunds => "; see `hvctl account list` and `hvctl account deposit`",
         Reject::InsufficientCredits => "; see `hvctl instance list`",
@@ -70,6 +70,10 @@ pub fn refusal(kind: u8, code: u8) -> String {
         Reject::UnknownInstance => "; it does not exist, or is not yours",
         Reject::UnknownBook | Reject::BadPrice | Reject::WrongTier => "; see `hvctl book`",
         Reject::ReplayGone => "; the older ones are in `hvctl audit`",
+        Reject::OrderValueLimit | Reject::WindowLimit | Reject::PositionLimit => {
+            "; see `hvctl account limits ACCOUNT`"
+        }
+        Reject::UnknownTrade | Reject::AlreadyReversed => "; see `hvctl trades`",
         Reject::UnknownOrder => "; see `hvctl orders INSTANCE`",
         _ => "",
     };

@@ -9,6 +9,7 @@ mod door;
 mod output;
 
 mod account;
+mod account_limits;
 mod agent;
 mod audit;
 mod book;
@@ -105,6 +106,8 @@ enum Command {
     Market(market::MarketCommand),
     /// Show the newest trades, or the tape from a trade on
     Trades(trades::TradesCommand),
+    /// Undo a trade: credits, funds and fees go back, if both parties still have them free
+    Reverse(trades::ReverseCommand),
     /// Show the ledger; exit code 1 if an asset does not sum to zero
     Ledger,
     /// Show every transaction, the chain verified; exit code 1 if it is broken
@@ -170,6 +173,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
         Command::Phase(command) => phase::run(command, &reach, &mut out),
         Command::Market(command) => market::run(command, &reach, &mut out),
         Command::Trades(command) => trades::run(command, &reach, &mut out),
+        Command::Reverse(command) => trades::reverse(command, &reach, &mut out),
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),
         Command::Subscribe(command) => subscribe::run(command, &reach, &mut out),

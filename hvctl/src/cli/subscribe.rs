@@ -83,6 +83,7 @@ pub fn run(command: &SubscribeCommand, reach: &Reach, out: &mut Output) -> Resul
         let Some(notice) = subscription.next(LOOK)? else { continue };
         match notice {
             Notice::Swapped(m) => swapped(&m, &names, &mut list)?,
+            Notice::Reversed(m) => reversed(&m, &names, &mut list)?,
             Notice::Funds(m) => funds_changed(&m, &names, &mut list)?,
             Notice::Credits(m) => credits_changed(&m, &names, &mut list)?,
             Notice::Tiers(m) => tiers_swapped(&m, &names, &mut list)?,
@@ -134,6 +135,7 @@ fn cause(kind: u8) -> String {
         RemoveInstance::KIND => "removal".to_owned(),
         GrantCredits::KIND => "grant".to_owned(),
         SetPhase::KIND => "auction".to_owned(),
+        ReverseTrade::KIND => "reversal".to_owned(),
         // Credits that were earned, and auctions that were due.
         0x42 => "time".to_owned(),
         0x43 => "used".to_owned(),
@@ -171,6 +173,33 @@ fn swapped(m: &Swapped, names: &Directory, list: &mut List<'_>) -> Result<(), Tr
         m.quantity.to_string(),
         format!("at {}", m.price_ticks),
         "trade".to_owned(),
+    ]);
+    Ok(())
+}
+
+fn reversed(m: &SwapReversed, names: &Directory, list: &mut List<'_>) -> Result<(), Trouble> {
+    let (seller, buyer) = (m.seller_account.get(), m.buyer_account.get());
+    list.object(&with(
+        object(m.sequence, m.part, m.time_ns, "reversed"),
+        json!({
+            "trade": m.trade.get(),
+            "book": m.book.get(),
+            "price_ticks": m.price_ticks.get(),
+            "quantity_credits": m.quantity.get(),
+            "notional_micro": m.notional_micro.get(),
+            "seller_account": seller,
+            "buyer_account": buyer,
+        }),
+    ))?;
+    list.cells(vec![
+        id(m.sequence, m.part),
+        rfc3339(m.time_ns.get()),
+        "reversed".to_owned(),
+        format!("{} < {}", names.account(seller), names.account(buyer)),
+        names.book(m.book.get()),
+        m.quantity.to_string(),
+        format!("at {}", m.price_ticks),
+        format!("trade {}", m.trade),
     ]);
     Ok(())
 }

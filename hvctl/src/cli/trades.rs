@@ -1,6 +1,6 @@
-//! `hvctl trades`: the newest trades, or the tape from one on.
+//! `hvctl trades`: the newest trades, or the tape from one on. `hvctl reverse`: undoes one.
 
-use super::door::{Reach, Trouble};
+use super::door::{Reach, Trouble, Who};
 use super::names::Directory;
 use super::output::Output;
 use super::table::{left, right};
@@ -47,6 +47,7 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
         right("CREDITS"),
         right("TICKS"),
         left("TAKER"),
+        left("STATE"),
     ]);
     for row in rows {
         let taker_side = Side::from_u8(row.taker_side).map_or("auction", Side::text);
@@ -60,6 +61,7 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
             "quantity_credits": row.quantity.get(),
             "price_ticks": row.price_ticks.get(),
             "taker_side": taker_side,
+            "reversed": row.reversed == 1,
         }))?;
         list.cells(vec![
             rfc3339(row.time_ns.get()),
@@ -70,9 +72,25 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
             row.quantity.to_string(),
             row.price_ticks.to_string(),
             taker_side.to_owned(),
+            if row.reversed == 1 { "reversed" } else { "" }.to_owned(),
         ]);
     }
     Ok(list.show()?)
+}
+
+/// Which trade to undo.
+#[derive(Debug, clap::Args)]
+pub struct ReverseCommand {
+    /// Its number, as `hvctl trades` shows it; one of the newest machine.reversible_trades
+    trade: u64,
+}
+
+/// Undoes a trade.
+pub fn reverse(command: &ReverseCommand, reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
+    let mut door = reach.acting(Who::OPERATOR)?;
+    let client_id = door.next_client_id().into();
+    let trade = door.call(&ReverseTrade { client_id, trade: command.trade.into() })?.value.get();
+    Ok(out.say(&json!({ "reversed": trade }), &format!("trade {trade} is reversed"))?)
 }
 
 /// An instance, unless who asks may not see whose trade it was.

@@ -3,7 +3,9 @@
 
 use arbitrary::{Result, Unstructured};
 use std::cell::RefCell;
-use vendue_tests::duel::{EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play};
+use vendue_tests::duel::{
+    Bounds, EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play,
+};
 
 /// Operations of one run at most: the model is slow, and long runs say no more than short ones.
 const OPS_MAX: usize = 300;
@@ -47,7 +49,8 @@ fn op(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
             book: if bytes.arbitrary()? { Some(bytes.int_in_range(0..=3)?) } else { None },
             side: bytes.int_in_range(0..=2)?,
         },
-        9..=13 => admin(bytes, world)?,
+        9..=12 => admin(bytes, world)?,
+        13 => limits(bytes, world)?,
         14 | 15 => Op::Tick {
             milliseconds: match bytes.int_in_range(0..=15_u8)? {
                 0 => bytes.int_in_range(0..=5_000_000_000)?,
@@ -152,6 +155,39 @@ fn pair(bytes: &mut Unstructured<'_>) -> Result<(u8, u8, u8)> {
 
 fn bound(bytes: &mut Unstructured<'_>) -> Result<[u32; 2]> {
     if bytes.arbitrary()? { bytes.arbitrary() } else { Ok([0, 0]) }
+}
+
+fn limits(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
+    let (session, id) = (session(bytes)?, id(bytes)?);
+    let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
+    Ok(match bytes.int_in_range(0..=7_u8)? {
+        0 => Op::CancelAccount {
+            session,
+            account,
+            book: if bytes.arbitrary()? { Some(bytes.int_in_range(0..=3)?) } else { None },
+            side: bytes.int_in_range(0..=2)?,
+            id,
+        },
+        1..=3 => Op::Reverse { session, back: bytes.int_in_range(0..=9)?, id },
+        _ => {
+            let whom = (
+                bytes.int_in_range(0..=63)?,
+                bytes.arbitrary()?,
+                bytes.arbitrary()?,
+                bytes.ratio(9, 10)?,
+            );
+            let credits = world.asks.1.saturating_mul(5);
+            let mut most = [Some(credits); 4];
+            for most in &mut most {
+                *most = match bytes.int_in_range(0..=3_u8)? {
+                    0 => Some(bytes.int_in_range(0..=credits)?),
+                    1 => Some(bytes.arbitrary()?),
+                    _ => None,
+                };
+            }
+            Op::Limits(Bounds { session, account, whom, most, id })
+        }
+    })
 }
 
 fn terms(bytes: &mut Unstructured<'_>, world: &World) -> Result<Terms> {

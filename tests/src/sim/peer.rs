@@ -288,7 +288,7 @@ impl Peer {
         let asked_for = self.instances + asked(CreateInstance::KIND) as u32;
         let whose = self.chance.below(u64::from(ACCOUNTS)) as u32;
         let amount = 1 + self.chance.below(50_000);
-        match self.chance.below(11) {
+        match self.chance.below(13) {
             _ if asked_for < ACCOUNTS => {
                 let account = asked_for;
                 self.create_instance(id, account);
@@ -316,6 +316,11 @@ impl Peer {
                 swap.vru = (self.chance.below(4) as u32).into();
                 self.wait_for(id, &swap);
             }
+            11 => self.limit(id, whose),
+            12 => {
+                let (client_id, trade) = (id.into(), self.chance.below(24).into());
+                self.wait_for(id, &ReverseTrade { client_id, trade });
+            }
             6 => {
                 let (client_id, amount_micro, account) = (id.into(), amount.into(), whose.into());
                 let withdraw = Withdraw { client_id, amount_micro, account, reserved: 0.into() };
@@ -333,6 +338,26 @@ impl Peer {
             }
         }
         true
+    }
+
+    /// Mostly takes an account's limits away, so that there is trade.
+    fn limit(&mut self, id: u64, account: u32) {
+        let limited = self.chance.below(3) == 0;
+        let mut most = || if limited { self.chance.below(400) } else { UNLIMITED };
+        let limits = SetLimits {
+            client_id: id.into(),
+            sells_to: u64::MAX.into(),
+            buys_from: u64::MAX.into(),
+            sell_max_credits: most().into(),
+            buy_max_credits: most().into(),
+            order_max_micro: UNLIMITED.into(),
+            position_max_credits: UNLIMITED.into(),
+            account: account.into(),
+            group: 0,
+            opted_in: 1,
+            reserved: [0; 2],
+        };
+        self.wait_for(id, &limits);
     }
 
     fn create_instance(&mut self, id: u64, account: u32) {

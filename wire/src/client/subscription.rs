@@ -5,8 +5,8 @@
 
 use super::{Client, ClientError};
 use crate::message::{
-    Body, CaughtUp, CreditsChanged, FundsChanged, Refused, Subscribe, Subscribed, Swapped, Take,
-    TiersSwapped, U32, U64, Unsubscribed,
+    Body, CaughtUp, CreditsChanged, FundsChanged, Refused, Subscribe, Subscribed, SwapReversed,
+    Swapped, Take, TiersSwapped, U32, U64, Unsubscribed,
 };
 use std::fmt;
 use std::time::Duration;
@@ -46,6 +46,8 @@ impl fmt::Display for Place {
 pub enum Notice {
     /// A trade.
     Swapped(Swapped),
+    /// A trade was reversed.
+    Reversed(SwapReversed),
     /// An account's funds changed.
     Funds(FundsChanged),
     /// An instance's credits changed.
@@ -59,10 +61,11 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// Its place, if it is a trade or a change.
+    /// Its place, if it is a trade, a reversal or a change.
     pub fn place(&self) -> Option<Place> {
         match self {
             Notice::Swapped(m) => Some(Place::of(m.sequence, m.part)),
+            Notice::Reversed(m) => Some(Place::of(m.sequence, m.part)),
             Notice::Funds(m) => Some(Place::of(m.sequence, m.part)),
             Notice::Credits(m) => Some(Place::of(m.sequence, m.part)),
             Notice::Tiers(m) => Some(Place::of(m.sequence, m.part)),
@@ -125,6 +128,8 @@ impl Subscription {
             }
             let notice = if let Some(m) = frame.message::<Swapped>() {
                 Notice::Swapped(*m)
+            } else if let Some(m) = frame.message::<SwapReversed>() {
+                Notice::Reversed(*m)
             } else if let Some(m) = frame.message::<FundsChanged>() {
                 Notice::Funds(*m)
             } else if let Some(m) = frame.message::<CreditsChanged>() {

@@ -39,7 +39,7 @@ impl From<ClientError> for Stop {
             _ => return Stop::Lost(error),
         };
         match code {
-            Some(Reject::Throttled | Reject::Busy) => Stop::Slow(error),
+            Some(Reject::Throttled | Reject::AccountThrottled | Reject::Busy) => Stop::Slow(error),
             Some(Reject::JournalStopped | Reject::Draining | Reject::SessionsFull) => {
                 Stop::Lost(error)
             }

@@ -181,7 +181,7 @@ fn record(bytes: &mut Unstructured<'_>, sequence: u64, sensible: bool) -> Result
         2 => DefineBook::KIND,
         _ => {
             let rows = SCHEMA.iter().chain(OWN).filter(|row| row.0 < 0x80);
-            rows.map(|row| row.0).nth(bytes.int_in_range(0..=32)?).unwrap_or(NewOrder::KIND)
+            rows.map(|row| row.0).nth(bytes.int_in_range(0..=35)?).unwrap_or(NewOrder::KIND)
         }
     };
     let row = SCHEMA.iter().chain(OWN).find(|row| row.0 == kind).expect("a known kind");

@@ -12,7 +12,7 @@ use vendue_engine::clock::Clock;
 use vendue_engine::config::{Config, DEFAULT, ThreadsKey};
 use vendue_engine::desk::Desk;
 use vendue_engine::gateway::connection::INBOUND_BYTES;
-use vendue_engine::gateway::{access::Access, listen};
+use vendue_engine::gateway::{access::Access, listen, throttle::Bucket};
 use vendue_engine::health::Health;
 use vendue_engine::machine::Machine;
 use vendue_engine::pipeline::execute::Execute;
@@ -227,6 +227,7 @@ fn ingress(
         board: board.as_fd().try_clone_to_owned().expect("a descriptor"),
         board_bytes: board.bytes() as u32,
         admitted: 0,
+        accounts: vec![Bucket::full(Instant::now()); NARROW.accounts_max as usize].into(),
         connections: Vec::new(),
         holders: vec![ANY; NARROW.sessions_max as usize],
         closing: VecDeque::new(),
