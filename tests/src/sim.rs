@@ -351,7 +351,7 @@ impl World {
             // A thread is not scheduled, or a device is slow.
             self.stalled = (self.chance.below(5), step + self.chance.below(150));
         }
-        let at = self.chance.below(24);
+        let at = self.chance.below(22);
         let Some(room) = &mut self.room else { return Ok(()) };
         let stages = &mut room.stages;
         let (name, moved) = match at / 4 {
@@ -361,8 +361,7 @@ impl World {
             2 => ("execute", stages.execute.turn()),
             3 => ("journal", stages.journal.turn()),
             4 => ("publish", stages.publish.turn()),
-            _ if at == 20 => ("actuate", stages.actuate.turn()),
-            _ if at > 21 => ("herald", stages.herald.turn()),
+            _ if at == 20 => ("actuate and herald", stages.actuate.turn() | stages.herald.turn()),
             _ => ("clerk", stages.clerk.turn()),
         };
         if moved {
@@ -372,13 +371,10 @@ impl World {
     }
 
     fn carry(&mut self, step: u64) -> Result<(), String> {
-        let at = self.chance.below(PEERS + 1) as usize;
-        if at == PEERS as usize {
-            if self.listener.carry(false)? {
-                self.note(|| format!("{step}: bytes of the listener"));
-            }
-            return Ok(());
+        if self.chance.below(4) == 0 && self.listener.carry(false)? {
+            self.note(|| format!("{step}: bytes of the listener"));
         }
+        let at = self.chance.below(PEERS) as usize;
         if self.peers[at].carry(false)? {
             self.note(|| format!("{step}: bytes of peer {}", at + 1));
         }
@@ -392,7 +388,6 @@ impl World {
             if self.chance.below(self.weather.cut_one_in) == 0 {
                 self.listener.cut();
             }
-            return;
         }
         let (cut, beat) =
             (self.chance.below(self.weather.cut_one_in) == 0, self.chance.below(30) == 0);
