@@ -473,9 +473,7 @@ mod tests {
         let usual = Exchange::usual(0, 1, Resource::Cpu);
         let mut row = Exchange { rate: [1, 2], low: [1, 3], high: [2, 3], ..usual };
         let mut seen = Vec::new();
-        for dearer in
-            [true, true, true, true, true, false, false, false, false, false, false, false]
-        {
+        for dearer in [true; 5].into_iter().chain([false; 8]) {
             row.rate = row.moved(10, dearer);
             assert!(in_order(row.low, row.rate, row.high));
             seen.push(row.rate);

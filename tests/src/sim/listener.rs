@@ -7,16 +7,19 @@ use crate::chance::Chance;
 use std::collections::BTreeMap;
 use std::path::Path;
 use vendue_engine::machine::Machine;
-use vendue_engine::machine::event::{AuctionTrade, Fill, Outbox};
+use vendue_engine::machine::event::{AuctionTrade, Fill, Outbox, TierSwap, TradeReversed};
 use vendue_wire::code::{RESOURCES, Reject, Role};
 use vendue_wire::frame::{FRAME_BYTES_MAX, Frame, encode};
 use vendue_wire::message::*;
 
-/// What a record of the journal did: trades by number, in order; new balances, held amounts
-/// included, of accounts, and of instances and resources.
+/// What a record of the journal did: trades and reversals by trade's number, in order; VRUs that
+/// left and arrived in swaps between tiers; new balances, held amounts included, of accounts, and of
+/// instances and resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deeds {
     trades: Vec<u64>,
+    reversals: Vec<u64>,
+    tiers: Vec<(u32, u32)>,
     funds: BTreeMap<u32, u64>,
     credits: BTreeMap<(u32, u8), u64>,
 }
@@ -134,7 +137,7 @@ impl Listener {
 
     fn subscribe(&mut self) {
         let (from, part) = self.next;
-        let what = TELL_SWAPS | TELL_FUNDS | TELL_CREDITS;
+        let what = TELL_SWAPS | TELL_FUNDS | TELL_CREDITS | TELL_TIERS;
         self.request(&Subscribe { from: from.into(), part: part.into(), what, reserved: [0; 3] });
     }
 
@@ -154,6 +157,12 @@ impl Listener {
         let (place, deeds) = if let Some(m) = frame.message::<Swapped>() {
             let place = (m.sequence.get(), m.part.get());
             (place, Deeds { trades: vec![m.trade.get()], ..Deeds::default() })
+        } else if let Some(m) = frame.message::<SwapReversed>() {
+            let place = (m.sequence.get(), m.part.get());
+            (place, Deeds { reversals: vec![m.trade.get()], ..Deeds::default() })
+        } else if let Some(m) = frame.message::<TiersSwapped>() {
+            let tiers = vec![(m.left_vru.get(), m.arrived_vru.get())];
+            ((m.sequence.get(), m.part.get()), Deeds { tiers, ..Deeds::default() })
         } else if let Some(m) = frame.message::<FundsChanged>() {
             let funds = BTreeMap::from([(m.account.get(), m.balance_micro.get())]);
             ((m.sequence.get(), m.part.get()), Deeds { funds, ..Deeds::default() })
@@ -179,6 +188,8 @@ impl Listener {
         self.next = (place.0, place.1 + 1);
         let all = self.told.entry(place.0).or_default();
         all.trades.extend(deeds.trades);
+        all.reversals.extend(deeds.reversals);
+        all.tiers.extend(deeds.tiers);
         all.funds.extend(deeds.funds);
         all.credits.extend(deeds.credits);
         self.take();
@@ -219,6 +230,9 @@ impl Ledgers {
             let fill = event.read::<Fill>().map(|fill| fill.trade.get());
             let trade = event.read::<AuctionTrade>().map(|trade| trade.trade.get());
             deeds.trades.extend(fill.or(trade));
+            deeds.reversals.extend(event.read::<TradeReversed>().map(|m| m.trade.get()));
+            let swap = event.read::<TierSwap>();
+            deeds.tiers.extend(swap.map(|m| (m.left_vru.get(), m.arrived_vru.get())));
         }
         let (funds, credits) = (machine.ledger().funds(), machine.ledger().credits());
         self.funds.resize(funds.len(), 0);
