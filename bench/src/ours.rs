@@ -227,7 +227,7 @@ pub(crate) fn genesis(accounts: u32, tiers: u32, capacity: usize) -> Genesis {
         credit_cap_s: 86_400.into(),
         burst_resume_ms: 1.into(),
         limit_window_s: 3600.into(),
-        reversible_trades: 4096.into(),
+        reversible_trades: 1024.into(),
         maker_fee_bps: 5.into(),
         taker_fee_bps: 10.into(),
     }

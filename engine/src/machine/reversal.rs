@@ -7,10 +7,10 @@
 
 use super::Machine;
 use super::command::Envelope;
-use super::config::MILLI;
+use super::config::{MILLI, NOTIONAL_MAX_MICRO};
 use super::event::{Outbox, TradeReversed};
 use super::slab::Tag;
-use vendue_wire::code::Reject;
+use vendue_wire::code::{Reject, Side};
 use vendue_wire::message::{ANY, Body, ReverseTrade};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -24,23 +24,26 @@ const REVERSED: u64 = 1;
 /// One of its instances was removed.
 const ORPHANED: u64 = 2;
 
-/// A trade that may still be reversed.
+/// A trade that may still be reversed: half a cache line, because every fill writes one.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
 #[repr(C)]
 pub struct Kept {
-    /// Maker's fee, or of an auction the seller's; micro-units.
+    /// Maker's fee, or of an auction the seller's, in micro-units; the state in the two highest bits,
+    /// which no fee has.
     maker_fee: u64,
     /// The other party's.
     taker_fee: u64,
     /// Tag of the maker's order, or of an auction the seller's, at the trade's price.
     maker: u64,
-    /// Tag of the other one.
+    /// Instance and session of the other one, as its tag has them, and the credits.
     taker: u64,
-    /// Credits, and the state in the upper half.
-    terms: u64,
 }
+
+/// Where the state begins.
+const STATE_AT: u32 = 62;
+const _: () = assert!(NOTIONAL_MAX_MICRO < 1 << STATE_AT, "a fee is no more than the notional");
 
 impl Kept {
     /// A trade that stands, at the price of the first tag. `fees` and `tags` are the maker's and the
@@ -48,32 +51,40 @@ impl Kept {
     #[inline(always)]
     pub fn new(fees: [u64; 2], tags: [Tag; 2], quantity: u32) -> Kept {
         Kept {
-            maker_fee: fees[0],
+            maker_fee: fees[0] | STANDS << STATE_AT,
             taker_fee: fees[1],
             maker: tags[0].0,
-            taker: tags[1].0,
-            terms: u64::from(quantity) | STANDS << 32,
+            taker: tags[1].0 & 0xffff_ffff | u64::from(quantity) << 32,
         }
     }
 
-    fn tags(&mut self) -> [&mut u64; 2] {
+    fn parties(&mut self) -> [&mut u64; 2] {
         [&mut self.maker, &mut self.taker]
     }
 
-    fn quantity(&self) -> u32 {
-        self.terms as u32
+    fn maker(&self) -> Tag {
+        Tag(self.maker)
     }
 
-    fn price(&self) -> u16 {
-        Tag(self.maker).price()
+    /// Of this only the instance and the session mean something.
+    fn taker(&self) -> Tag {
+        Tag(self.taker)
+    }
+
+    fn maker_fee(&self) -> u64 {
+        self.maker_fee & !(0b11 << STATE_AT)
+    }
+
+    fn quantity(&self) -> u32 {
+        (self.taker >> 32) as u32
     }
 
     fn state(&self) -> u64 {
-        self.terms >> 32
+        self.maker_fee >> STATE_AT
     }
 
     fn set_state(&mut self, state: u64) {
-        self.terms = u64::from(self.quantity()) | state << 32;
+        self.maker_fee = self.maker_fee() | state << STATE_AT;
     }
 }
 
@@ -113,12 +124,14 @@ impl Machine {
             REVERSED => return Err(Reject::AlreadyReversed),
             _ => return Err(Reject::UnknownInstance),
         }
-        let parties = [(Tag(kept.maker), kept.maker_fee), (Tag(kept.taker), kept.taker_fee)];
-        let sold = usize::from(parties[1].0.side() == 1);
+        let parties = [(kept.maker(), kept.maker_fee()), (kept.taker(), kept.taker_fee)];
+        // Which of them sold.
+        let sold = usize::from(kept.maker().side() == Side::Buy as usize);
         let [(seller, seller_fee), (buyer, buyer_fee)] = [parties[sold], parties[1 - sold]];
         let accounts = [seller, buyer].map(|tag| self.owner[usize::from(tag.instance())]);
-        let book = &self.books[seller.book()];
-        let (quantity, price) = (kept.quantity(), kept.price());
+        let number = kept.maker().book();
+        let book = &self.books[number];
+        let (quantity, price) = (kept.quantity(), kept.maker().price());
         let (resource, milli) = (book.resource, u64::from(quantity) * MILLI);
         let notional = u64::from(price) * book.tick_micro * u64::from(quantity);
         if self.ledger.credit(buyer.instance(), resource).free < milli {
@@ -142,7 +155,7 @@ impl Machine {
             buyer: buyer.instance().into(),
             buyer_session: buyer.session().into(),
             price_ticks: price.into(),
-            book: (seller.book() as u16).into(),
+            book: (number as u16).into(),
         };
         out.push(ANY, &event);
         [seller, buyer].iter().for_each(|tag| self.reassess(tag.instance(), resource, out));
@@ -153,7 +166,7 @@ impl Machine {
     /// An instance is removed: what it traded stands from now on. Its number may be given out again.
     pub(super) fn orphan_trades(&mut self, instance: u16) {
         for kept in self.kept.iter_mut().filter(|kept| kept.state() == STANDS) {
-            if kept.tags().into_iter().any(|tag| Tag(*tag).instance() == instance) {
+            if [kept.maker(), kept.taker()].iter().any(|party| party.instance() == instance) {
                 kept.set_state(ORPHANED);
             }
         }
@@ -161,9 +174,9 @@ impl Machine {
 
     /// A session's slot is given to another: that one is told nothing of the first one's trades.
     pub(super) fn forget_session(&mut self, slot: u16) {
-        for tag in self.kept.iter_mut().flat_map(Kept::tags) {
-            if Tag(*tag).session() == slot {
-                *tag = Tag(*tag).entered_by(NO_SESSION).0;
+        for party in self.kept.iter_mut().flat_map(Kept::parties) {
+            if Tag(*party).session() == slot {
+                *party = Tag(*party).entered_by(NO_SESSION).0;
             }
         }
     }
@@ -172,14 +185,12 @@ impl Machine {
     pub(super) fn trades_are_whole(&self) -> bool {
         (self.trades.saturating_sub(self.kept.len() as u64)..self.trades).all(|before| {
             let kept = self.kept[(before + 1) as usize & (self.kept.len() - 1)];
-            let [maker, taker] = [Tag(kept.maker), Tag(kept.taker)];
-            let book = self.books.get(maker.book());
-            let (quantity, price) = (kept.quantity(), kept.price());
+            let book = self.books.get(kept.maker().book());
+            let (quantity, price) = (kept.quantity(), kept.maker().price());
             let bounded = |tag: Tag| usize::from(tag.instance()) < self.instances.len();
-            let fees = |notional: u64| kept.maker_fee.max(kept.taker_fee) <= notional;
-            bounded(maker)
-                && bounded(taker)
-                && maker.side() != taker.side()
+            let fees = |notional: u64| kept.maker_fee().max(kept.taker_fee) <= notional;
+            bounded(kept.maker())
+                && bounded(kept.taker())
                 && book.is_some_and(|book| {
                     (1..=book.price_max).contains(&price)
                         && (1..=book.quantity_max).contains(&quantity)
