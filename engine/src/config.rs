@@ -7,6 +7,7 @@ use crate::machine::command::{DefineBook, DefineCredits, DefineExchange, Genesis
 use crate::machine::config::{BoundsError, EXCHANGES_MAX};
 use crate::machine::exchange::{Exchange, Rate};
 use hvctl::cgroup::Hardware;
+use hvctl::limit::Device;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -241,6 +242,7 @@ pub struct TierKeys {
     pub spare: bool,
     pub cpus: Option<Spanned<String>>,
     pub nodes: Option<Spanned<String>>,
+    pub devices: Option<Vec<Spanned<String>>>,
     pub cpu: Option<Spanned<BookKeys>>,
     pub memory: Option<Spanned<BookKeys>>,
     pub block_io: Option<Spanned<BookKeys>>,
@@ -462,9 +464,10 @@ impl Config {
             return Err(source.wrong(&resume.span(), reason));
         }
         source.range("host.verify_ms", &self.host.verify_ms, 100..3_600_001)?;
-        for device in &self.host.devices {
-            if hvctl::limit::Device::parse(device.get_ref()).is_none() {
-                let reason = format!("host.devices: {:?} is not MAJOR:MINOR", device.get_ref());
+        let of_tiers = self.tier.iter().filter_map(|tier| tier.devices.as_ref()).flatten();
+        for device in self.host.devices.iter().chain(of_tiers) {
+            if Device::parse(device.get_ref()).is_none() {
+                let reason = format!("devices: {:?} is not MAJOR:MINOR", device.get_ref());
                 return Err(source.wrong(&device.span(), reason));
             }
         }
@@ -612,6 +615,15 @@ impl Config {
             (hardware != Hardware::default()).then_some((tier as u16, hardware))
         };
         self.tier.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// By tier, the block devices that its instances' `io.max` governs.
+    pub fn devices(&self) -> Vec<Vec<Device>> {
+        let own = |tier: &TierKeys| {
+            let named = tier.devices.as_ref().unwrap_or(&self.host.devices);
+            named.iter().filter_map(|text| Device::parse(text.get_ref())).collect()
+        };
+        self.tier.iter().map(own).collect()
     }
 
     /// Which tiers are spare, as a record of the journal holds it, if some are.
@@ -769,6 +781,22 @@ mod tests {
     fn the_embedded_defaults_are_valid() {
         let config = Config::embedded().expect("embedded defaults");
         assert_eq!(config.tier.len(), 4);
+    }
+
+    #[test]
+    fn a_tier_has_its_own_devices_or_the_hosts() {
+        let text = DEFAULT.replacen("devices = []", "devices = [\"8:0\"]", 1);
+        let own = "name = \"bronze\"\ndevices = [\"259:1\", \"259:2\"]";
+        let text = text.replacen("name = \"bronze\"", own, 1);
+        let config = Config::parse("x.toml", &text).expect("valid");
+        let device = |major, minor| Device { major, minor };
+        let devices = config.devices();
+        assert_eq!(devices[0], [device(259, 1), device(259, 2)]);
+        assert_eq!(devices[1..], [[device(8, 0)], [device(8, 0)], [device(8, 0)]]);
+
+        let error = Config::parse("x.toml", &text.replacen("259:2", "nvme0n1", 1)).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("nvme0n1") && error.contains("line"), "{error}");
     }
 
     /// A wrong value, an unknown key and a missing one are refused with the line they stand on.

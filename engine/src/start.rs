@@ -25,7 +25,6 @@ use crate::trail::{Clerk, Dirs, Herald, State, TrailError, start_records};
 use crossbeam::channel::{Receiver, Sender};
 use hvctl::cgroup::{CgroupHost, DetectError};
 use hvctl::host::{Backend, Host, Options};
-use hvctl::limit::Device;
 use mio::net::{TcpListener, UnixListener};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -82,7 +81,9 @@ pub fn open_host(config: &Config) -> Result<Host, StartError> {
         .iter()
         .copied()
         .filter(|&resource| config.books().iter().any(|book| book.resource == resource as u8))
-        .filter(|&resource| resource != Resource::BlockIo || !config.host.devices.is_empty())
+        .filter(|&resource| {
+            resource != Resource::BlockIo || config.devices().iter().any(|of| !of.is_empty())
+        })
         .collect();
     let backend = match config.host.kind {
         HostKey::DryRun => Backend::DryRun,
@@ -435,8 +436,7 @@ fn make_actuate(
     health: Arc<Health>,
     clock: &Clock,
 ) -> Actuate {
-    let devices: Vec<Device> =
-        config.host.devices.iter().filter_map(|text| Device::parse(text.get_ref())).collect();
+    let devices = config.devices();
     let meter_ns = *config.host.meter_ms.get_ref() * 1_000_000;
     let verify_ns = *config.host.verify_ms.get_ref() * 1_000_000;
     Actuate::new(ends, host, devices, (meter_ns, verify_ns), (health, clock.clone()))

@@ -74,7 +74,7 @@ pub enum HostError {
         instance: u32,
     },
     /// Too many block devices.
-    #[error("{0} block devices are more than host.devices_max allows; raise it")]
+    #[error("{0} block devices are more than one instance may have")]
     TooManyDevices(usize),
     /// The place is not one for an instance.
     #[error(transparent)]

@@ -72,8 +72,8 @@ pub struct Actuate {
     pub answers: Producer,
     /// The host's levers and meters.
     pub host: Host,
-    /// Block devices that `io.max` governs.
-    pub devices: Vec<Device>,
+    /// By tier, block devices that `io.max` governs.
+    pub devices: Vec<Vec<Device>>,
     /// Time between measurements, nanoseconds.
     pub meter_ns: u64,
     /// Time between read-backs, nanoseconds.
@@ -94,7 +94,7 @@ impl Actuate {
     pub fn new(
         (intents, measured, answers): (Consumer, Producer, Producer),
         host: Host,
-        devices: Vec<Device>,
+        devices: Vec<Vec<Device>>,
         (meter_ns, verify_ns): (u64, u64),
         (health, clock): (Arc<Health>, Clock),
     ) -> Actuate {
@@ -202,7 +202,8 @@ impl Actuate {
         self.metered.insert(instance, Metered { at_ns: self.clock.now_ns(), ..Metered::default() });
         self.faults.remove(&instance);
         let home = Home { account: created.account.get(), tier };
-        if let Err(error) = self.host.adopt(instance, home, place, &self.devices) {
+        let devices = self.devices.get(usize::from(tier)).map_or(&[][..], Vec::as_slice);
+        if let Err(error) = self.host.adopt(instance, home, place, devices) {
             self.faults.insert(
                 instance,
                 format!("instance {instance} is traded but not limited: {error}"),
@@ -261,7 +262,8 @@ impl Actuate {
             }
             return;
         }
-        match self.host.resize_tier(tier, resource, capacity, &self.devices, now) {
+        let devices = self.devices.get(usize::from(tier)).map_or(&[][..], Vec::as_slice);
+        match self.host.resize_tier(tier, resource, capacity, devices, now) {
             Ok(()) => {
                 self.tiers.insert(number);
                 self.faults.remove(&number);
