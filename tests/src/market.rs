@@ -89,8 +89,14 @@ pub fn deposit(operator: &mut Client, account: u32, amount_micro: u64) -> u64 {
 
 /// Takes an account's limits away and lets it trade with everybody.
 pub fn unlimit(operator: &mut Client, account: u32) {
-    let limits = SetLimits {
-        client_id: operator.next_client_id().into(),
+    let client_id = operator.next_client_id().into();
+    operator.call(&SetLimits { client_id, ..unlimited(account) }).expect("limits");
+}
+
+/// An account's limits: none, and it trades with everybody. The client id is still to come.
+pub fn unlimited(account: u32) -> SetLimits {
+    SetLimits {
+        client_id: 0.into(),
         sells_to: u64::MAX.into(),
         buys_from: u64::MAX.into(),
         sell_max_credits: UNLIMITED.into(),
@@ -101,8 +107,7 @@ pub fn unlimit(operator: &mut Client, account: u32) {
         group: 0,
         opted_in: 1,
         reserved: [0; 2],
-    };
-    operator.call(&limits).expect("limits");
+    }
 }
 
 /// Grants CPU credits.

@@ -3,12 +3,12 @@
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{DefineBook, Genesis};
 use vendue_engine::machine::event::{AuctionTrade, Fill, TradeReversed};
+use vendue_tests::market::unlimited;
 use vendue_tests::room::Room;
 use vendue_wire::code::{CancelReason, OrderType, Phase, Reject, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, ANY_BOOK, AccountLimitsRow, Cancel, CancelAccount, Cancelled, Deposit, NewOrder,
-    QueryAccounts, RemoveInstance, Replace, ReverseTrade, SetLimits, SetPhase, UNLIMITED, Withdraw,
-    field_cut,
+    QueryAccounts, RemoveInstance, Replace, ReverseTrade, SetLimits, SetPhase, Withdraw, field_cut,
 };
 
 const OPERATOR: u32 = 0;
@@ -57,23 +57,6 @@ fn room() -> Room {
         room.grant(OPERATOR, at, 500_000);
     }
     room
-}
-
-/// No limits but those to be named.
-fn unlimited(account: u32) -> SetLimits {
-    SetLimits {
-        client_id: 0.into(),
-        sells_to: u64::MAX.into(),
-        buys_from: u64::MAX.into(),
-        sell_max_credits: UNLIMITED.into(),
-        buy_max_credits: UNLIMITED.into(),
-        order_max_micro: UNLIMITED.into(),
-        position_max_credits: UNLIMITED.into(),
-        account: account.into(),
-        group: 0,
-        opted_in: 1,
-        reserved: [0; 2],
-    }
 }
 
 /// Sets limits and returns how many orders went.

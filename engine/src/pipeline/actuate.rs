@@ -202,7 +202,7 @@ impl Actuate {
         self.metered.insert(instance, Metered { at_ns: self.clock.now_ns(), ..Metered::default() });
         self.faults.remove(&instance);
         let home = Home { account: created.account.get(), tier };
-        let devices = self.devices.get(usize::from(tier)).map_or(&[][..], Vec::as_slice);
+        let devices = devices_of(&self.devices, tier);
         if let Err(error) = self.host.adopt(instance, home, place, devices) {
             self.faults.insert(
                 instance,
@@ -262,7 +262,7 @@ impl Actuate {
             }
             return;
         }
-        let devices = self.devices.get(usize::from(tier)).map_or(&[][..], Vec::as_slice);
+        let devices = devices_of(&self.devices, tier);
         match self.host.resize_tier(tier, resource, capacity, devices, now) {
             Ok(()) => {
                 self.tiers.insert(number);
@@ -339,6 +339,11 @@ impl Actuate {
         // A full ring loses the answer; the client asks again.
         let _ = self.answers.try_push(TO_CONNECTION, &[head.as_bytes(), &bytes[..length]]);
     }
+}
+
+/// The block devices of a tier.
+fn devices_of(devices: &[Vec<Device>], tier: u16) -> &[Device] {
+    devices.get(usize::from(tier)).map_or(&[], Vec::as_slice)
 }
 
 /// False if the sequencer's ring is full: the use is told with the next measurement.
