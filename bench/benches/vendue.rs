@@ -9,7 +9,8 @@ use vendue_bench::pin::Processors;
 use vendue_bench::report::Pair;
 use vendue_bench::run::{self, RUNS_MAX};
 use vendue_bench::{
-    auction, codec, idle, instructions, journal, limit, quality, replay, ring, rtt, scale,
+    arbitrate, auction, codec, forecast, idle, instructions, journal, limit, quality, replay, ring,
+    rtt, scale, sense, swarm, token,
 };
 use vendue_wire::idle::Wait;
 
@@ -34,6 +35,8 @@ enum Command {
     Ring(Runs),
     /// Encoding and decoding, beside a copy of the same bytes.
     Codec(Runs),
+    /// Seals of tokens that are checked, beside the bare keyed hash.
+    Token(Runs),
     /// Records until they are durable, beside raw write + fdatasync.
     Journal(Runs),
     /// Recovery from a journal, beside reading it.
@@ -42,8 +45,15 @@ enum Command {
     Scale(Runs),
     /// An auction of 100,000 orders, beside one pass over them in memory.
     Auction(Runs),
-    /// From an order to the limit in its cgroup's file, beside an echo and a bare pwrite.
-    Limit(Runs),
+    /// One bid for a lease against 10^2 to 10^6 that stand, beside an ordered map.
+    Arbitrate(Runs),
+    /// VRUs that tasks win, beside a binary heap.
+    Swarm(Runs),
+    /// From an order, and from a decision, to the limit in its cgroup's file or in a VM, beside an echo
+    /// and a bare pwrite.
+    Limit(Limit),
+    /// What looking at a thousand instances' sensors costs, beside bare preads.
+    Sense(Runs),
     /// What a daemon costs that nobody trades with.
     Idle(Runs),
     /// Instructions under valgrind, beside the baseline; fails if they have grown.
@@ -60,6 +70,8 @@ enum Command {
     },
     /// Allocation quality: a trace of demand replayed through allocators.
     Quality(Quality),
+    /// Forecasts of a trace, an hour ahead, a day and a week where it is so long, beside its last value.
+    Forecast(Forecast),
     /// All of them, with their defaults.
     All(Runs),
     /// Order to acknowledgement over each transport, beside an echo.
@@ -103,6 +115,16 @@ struct Quality {
 }
 
 #[derive(Args)]
+struct Forecast {
+    /// Use, as for `quality`.
+    #[arg(long, value_name = "FILE.csv[.gz]")]
+    trace: PathBuf,
+    /// Prints one JSON object a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Rtt {
     #[command(flatten)]
     runs: Runs,
@@ -112,6 +134,15 @@ struct Rtt {
     /// How both sides wait [default: shm spins, sockets park].
     #[arg(long)]
     wait: Option<Wait>,
+}
+
+#[derive(Args)]
+struct Limit {
+    #[command(flatten)]
+    runs: Runs,
+    /// Only this part of it.
+    #[arg(long, value_parser = limit::PARTS)]
+    only: Option<String>,
 }
 
 #[derive(Args)]
@@ -141,6 +172,11 @@ fn main() -> ExitCode {
         Some(Command::Instructions { refresh }) => instructions(refresh),
         Some(Command::Work { name }) => instructions::work(&name),
         Some(Command::Quality(arguments)) => quality(&arguments),
+        Some(Command::Forecast(Forecast { trace, json })) => {
+            forecast::measure(&trace, &mut |row| {
+                if json { println!("{}", row.to_json()) } else { println!("{row}") }
+            })
+        }
         Some(command) => pairs(&command),
         // Not an error: `cargo test --all-targets` starts benches without arguments.
         None => Arguments::command().print_help().map_err(AnyError::from),
@@ -162,6 +198,7 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
     match command {
         Command::Rules(runs) => rules(runs.count(), &mut runs.show())?,
         Command::Ring(runs) => ring::measure(processors, runs.count(), &mut runs.show())?,
+        Command::Token(runs) => token::measure(processors, runs.count(), &mut runs.show())?,
         Command::Codec(runs) => codec::measure(processors, runs.count(), &mut runs.show())?,
         Command::Rtt(Rtt { runs, over, wait }) => {
             let only = (over.as_deref(), *wait);
@@ -175,8 +212,21 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
         }
         Command::Scale(runs) => scale::measure(processors, runs.count(), &mut runs.show())?,
         Command::Auction(runs) => auction::measure(processors, runs.count(), &mut runs.show())?,
-        Command::Limit(runs) => {
-            for row in limit::measure(processors, runs.count(), directory, &mut runs.show())? {
+        Command::Arbitrate(runs) => {
+            arbitrate::measure(processors, runs.count(), &mut runs.show())?;
+        }
+        Command::Swarm(runs) => swarm::measure(processors, runs.count(), &mut runs.show())?,
+        Command::Limit(Limit { runs, only }) => {
+            // In the guest of `vm-limit` there is no target directory.
+            let elsewhere = std::env::temp_dir();
+            let directory = if directory.is_dir() { directory } else { &elsewhere };
+            let (count, only) = (runs.count(), only.as_deref());
+            for row in limit::measure(processors, count, directory, only, &mut runs.show())? {
+                if runs.json { println!("{}", row.to_json()) } else { println!("{row}") }
+            }
+        }
+        Command::Sense(runs) => {
+            if let Some(row) = sense::measure(processors, runs.count(), &mut runs.show())? {
                 if runs.json { println!("{}", row.to_json()) } else { println!("{row}") }
             }
         }
@@ -184,6 +234,7 @@ fn pairs(command: &Command) -> Result<(), AnyError> {
         Command::All(runs) => return all(runs),
         Command::Book(_)
         | Command::Quality(_)
+        | Command::Forecast(_)
         | Command::Instructions { .. }
         | Command::Work { .. } => unreachable!("their rows are no pairs"),
     }
@@ -216,7 +267,20 @@ fn instructions(refresh: bool) -> Result<(), AnyError> {
 /// matter of the next.
 fn all(runs: &Runs) -> Result<(), AnyError> {
     for name in [
-        "book", "rules", "ring", "codec", "rtt", "journal", "limit", "replay", "scale", "auction",
+        "book",
+        "rules",
+        "ring",
+        "codec",
+        "token",
+        "rtt",
+        "journal",
+        "limit",
+        "sense",
+        "replay",
+        "scale",
+        "auction",
+        "arbitrate",
+        "swarm",
         "idle",
     ] {
         let mut command = std::process::Command::new(std::env::current_exe()?);

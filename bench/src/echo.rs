@@ -170,7 +170,10 @@ pub fn tls(wait: Wait) -> Result<(Echo, Server), AnyError> {
     let (mut far, _) = listener.accept()?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
-    let server = vendue_engine::gateway::tls::load(&keys.path().join(SERVER))?;
+    let server = vendue_engine::gateway::tls::load(
+        &keys.path().join(SERVER),
+        vendue_engine::gateway::tls::Clients::MustShow,
+    )?;
     let mut asked = rustls::ServerConnection::new(server)?;
     let mut asking =
         rustls::ClientConnection::new(client(&keys.path().join(PEER))?, SERVER.try_into()?)?;

@@ -1,5 +1,11 @@
 //! From an order to the limit in the kernel: a buyer's order is sent, the trade starts its burst, and
 //! the raised limit stands in its cgroup's file. Beside a bare `pwrite` of such a file plus an echo.
+//! Parts of that way: [`write`] (from the decision on), [`kvm`] (into a VM). Beside others' commands:
+//! [`managers`].
+
+mod kvm;
+mod managers;
+mod write;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -8,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use hvctl::cgroup::CgroupHost;
 use hvctl::host::{Backend, Host, Options};
+use hvctl::limit::Knob;
 use vendue_wire::client::Client;
 use vendue_wire::code::{Resource, Side};
 use vendue_wire::idle::Wait;
@@ -40,6 +47,9 @@ struct Controller {
     resource: Resource,
     /// The file that is raised first.
     file: &'static str,
+    /// How long the market rests before each order: a `cpu.max` rises once its last writes are paid
+    /// for, see [`hvctl::refill`].
+    rest: Duration,
     open: fn(&str) -> Result<CgroupHost, hvctl::cgroup::DetectError>,
 }
 
@@ -48,18 +58,25 @@ const CONTROLLERS: [Controller; 2] = [
         name: "hugetlb",
         resource: Resource::Memory,
         file: "hugetlb.2MB.rsvd.max",
+        rest: REST,
         open: CgroupHost::detect_hugetlb,
     },
     Controller {
         name: "cpu",
         resource: Resource::Cpu,
         file: "cpu.max",
+        rest: Duration::from_millis(300),
         open: |parent| CgroupHost::detect(parent, &[Resource::Cpu]),
     },
 ];
 
-/// Measures `limit.hugetlb` and `limit.cpu`, each where cgroup v2 has that controller and this user
-/// may write it; says of the others why not.
+/// What is measured, each with the rows that begin with its name or are named in [`measure`].
+pub const PARTS: [&str; 4] = ["hugetlb", "cpu", "kvm", "managers"];
+
+/// Measures, or only that one of [`PARTS`]: of `hugetlb` and of `cpu`, each where cgroup v2 has that
+/// controller and this user may write it, `limit.held` and `limit.thousand` or `limit.weight` and
+/// `limit.weight-thousand`, and the whole way; `limit.kvm`; of `managers`, `limit.systemctl` and
+/// `limit.virsh`. Says of the others why not.
 ///
 /// # Errors
 /// The daemon does not start or refuses.
@@ -67,17 +84,33 @@ pub fn measure(
     processors: Processors,
     runs: usize,
     directory: &Path,
+    only: Option<&str>,
     show: &mut dyn FnMut(Pair),
 ) -> Result<Vec<NotMeasured>, AnyError> {
     pin(processors.asking)?;
+    let is_meant = |part: &str| only.is_none_or(|only| only == part);
     let mut left_out = Vec::new();
-    for controller in &CONTROLLERS {
+    let mut leave = |controller: &Controller, reason| {
+        left_out.push(NotMeasured { name: format!("limit.{}", controller.name), reason });
+    };
+    for controller in CONTROLLERS.iter().filter(|controller| is_meant(controller.name)) {
         match Group::make(controller) {
-            Ok(group) => show(controller.measure(processors, runs, directory, &group)?),
-            Err(reason) => {
-                left_out.push(NotMeasured { name: format!("limit.{}", controller.name), reason })
+            Ok(group) => {
+                write::measure(controller, processors, runs, &group, show)?;
+                group.clear();
+                match controller.measure(processors, runs, directory, &group) {
+                    Ok(pair) => show(pair),
+                    Err(error) => leave(controller, error.to_string()),
+                }
             }
+            Err(reason) => leave(controller, reason),
         }
+    }
+    if is_meant("kvm") {
+        left_out.extend(kvm::measure(processors, runs, directory, show)?);
+    }
+    if is_meant("managers") {
+        left_out.extend(managers::measure(runs, show)?);
     }
     Ok(left_out)
 }
@@ -122,6 +155,16 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Removes what is below it.
+    fn clear(&self) {
+        let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let _ = remove(&entry.path());
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         let _ = remove(&self.path);
@@ -142,6 +185,15 @@ fn remove(group: &Path) -> std::io::Result<()> {
 }
 
 impl Controller {
+    /// The file that a knob is written to: here memory may be stood in for.
+    fn name_of(&self, knob: Knob) -> &'static str {
+        match (self.resource, knob) {
+            (Resource::Memory, Knob::MemoryMax) => self.file,
+            (Resource::Memory, _) => "hugetlb.2MB.max",
+            (_, knob) => knob.file(),
+        }
+    }
+
     fn measure(
         &self,
         processors: Processors,
@@ -220,6 +272,7 @@ struct Market {
     client: Client,
     sides: [(u32, File); 2],
     book: u16,
+    rest: Duration,
 }
 
 impl Market {
@@ -248,7 +301,7 @@ impl Market {
             ));
         }
         let sides = <[_; 2]>::try_from(sides).map_err(|_| "there are two sides")?;
-        Ok(Market { client, sides, book: book as u16 })
+        Ok(Market { client, sides, book: book as u16, rest: controller.rest })
     }
 
     fn order(&mut self, instance: u32, side: Side) -> NewOrder {
@@ -272,7 +325,7 @@ impl Market {
             let [seller, buyer] = [at % 2, 1 - at % 2];
             let sell = self.order(self.sides[seller].0, Side::Sell);
             self.client.call_for::<Accepted, _>(&sell)?;
-            std::thread::sleep(REST);
+            std::thread::sleep(self.rest);
             while self.client.try_recv()?.is_some() {}
             let before = read(&self.sides[buyer].1)?;
             let buy = self.order(self.sides[buyer].0, Side::Buy);

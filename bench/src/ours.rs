@@ -228,6 +228,9 @@ pub(crate) fn genesis(accounts: u32, tiers: u32, capacity: usize) -> Genesis {
         burst_resume_ms: 1.into(),
         limit_window_s: 3600.into(),
         reversible_trades: 1024.into(),
+        leases_max: 64.into(),
+        swap_every_ms: 0.into(),
+        lease_margin_percent: 5.into(),
         maker_fee_bps: 5.into(),
         taker_fee_bps: 10.into(),
     }

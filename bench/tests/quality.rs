@@ -56,7 +56,7 @@ fn allocators_and_metrics_agree_with_the_reference() {
                     );
                 }
             }
-            let Metrics { util, opt, fair, p1, churn, value, violation } =
+            let Metrics { util, opt, fair, p1, churn, value, violation, .. } =
                 Metrics::of(&case, &grants);
             let e = expected;
             let pairs = [
@@ -118,6 +118,34 @@ fn a_trace_becomes_a_row_for_every_set_up_and_allocator() {
     }
     assert_eq!(rows["quality.v2.bound"]["captured"]["mean"], 1.0);
     assert_eq!(rows["quality.v2.max-min"]["captured"]["mean"], 0.0);
+    lies_and_leases(&rows);
+}
+
+/// What tenants say of their urgency is nothing to max-min, and something to markets; whoever asks for
+/// less than it needs gets less everywhere; with leases, who is critical is served before others.
+fn lies_and_leases(rows: &BTreeMap<String, serde_json::Value>) {
+    let effect = |market: &str, strategy: &str| {
+        let name = format!("quality.plays.{market}.{strategy}");
+        rows[&name]["effect"]["mean"].as_f64().expect("a mean")
+    };
+    for market in ["max-min", "karma", "vendue", "vendue-leases"] {
+        assert!(effect(market, "needs-a-fifth-less") < -0.05, "{market}");
+        assert!((-0.05..0.5).contains(&effect(market, "saves-and-grabs")), "{market}");
+        let urgency = effect(market, "always-urgent");
+        assert_eq!(urgency == 0.0, !market.starts_with("vendue"), "{market}: {urgency}");
+    }
+    // It burns its credits or pays rent for nothing.
+    assert!(effect("vendue-leases", "needs-half-more") < 0.0);
+    for setup in ["v2", "critical", "pressed"] {
+        let missed = |allocator: &str| {
+            rows[&format!("quality.{setup}.{allocator}")]["violation"].as_f64().expect("a share")
+        };
+        assert!(missed("vendue-leases") < missed("max-min"), "{setup}");
+        assert!(missed("vendue-entitled") <= missed("vendue-leases"), "{setup}");
+    }
+    for goal in ["misreport", "urgency", "cornering"] {
+        assert!(rows[&format!("quality.plays.vendue-leases.{goal}")]["met"].is_boolean());
+    }
 }
 
 #[test]

@@ -7,7 +7,10 @@ use crate::machine::command::{DefineBook, DefineCredits, DefineExchange, Genesis
 use crate::machine::config::{BoundsError, EXCHANGES_MAX};
 use crate::machine::exchange::{Exchange, Rate};
 use hvctl::cgroup::Hardware;
-use hvctl::limit::Device;
+use hvctl::limit::{
+    CPU_WEIGHT_MAX, CPU_WEIGHT_MIN, Device, Knob, MEMORY_BYTES_MAX, Own, Setting, percent,
+};
+use hvctl::topology::parse_list;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -59,19 +62,36 @@ pub enum ConfigError {
 pub struct Config {
     pub data_dir: PathBuf,
     pub log: String,
+    #[serde(default)]
+    pub log_format: LogFormat,
     pub machine: MachineKeys,
     pub journal: JournalKeys,
     pub snapshot: SnapshotKeys,
     pub pipeline: PipelineKeys,
     pub gateway: GatewayKeys,
+    pub http: Option<HttpKeys>,
     pub host: HostKeys,
+    #[serde(default)]
+    pub forecast: ForecastKeys,
     pub access: Vec<Spanned<AccessKeys>>,
     pub tier: Vec<TierKeys>,
     #[serde(default)]
     pub exchange: Vec<Spanned<ExchangeKeys>>,
+    #[serde(default)]
+    pub qemu: Vec<Spanned<QemuKeys>>,
     /// The text as a table, to compare two configurations.
     #[serde(skip)]
     pub table: toml::Table,
+}
+
+/// `log_format`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "each value is explained in vendued.toml")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 /// `[machine]`
@@ -89,6 +109,9 @@ pub struct MachineKeys {
     pub burst_resume_ms: Spanned<u32>,
     pub limit_window_s: Spanned<u32>,
     pub reversible_trades: Spanned<u32>,
+    pub leases_max: Spanned<u32>,
+    pub swap_every_ms: Spanned<u32>,
+    pub lease_margin_percent: Spanned<u16>,
     pub maker_fee_bps: Spanned<u16>,
     pub taker_fee_bps: Spanned<u16>,
 }
@@ -128,6 +151,7 @@ pub struct SnapshotKeys {
 pub struct PipelineKeys {
     pub ring_bytes: Spanned<usize>,
     pub threads: ThreadsKey,
+    pub stages: PathBuf,
     pub gateway: ThreadKeys,
     pub core: ThreadKeys,
     pub journal: ThreadKeys,
@@ -165,6 +189,7 @@ pub struct GatewayKeys {
     pub unix: PathBuf,
     pub tcp: Option<Spanned<SocketAddr>>,
     pub tls: Option<TlsKeys>,
+    pub token_keys: Option<PathBuf>,
     pub connections_max: Spanned<usize>,
     pub outbound_bytes_max: Spanned<usize>,
     pub replay_bytes_max: Spanned<usize>,
@@ -176,6 +201,21 @@ pub struct GatewayKeys {
     pub throttle_burst: Spanned<u64>,
     pub account_throttle_per_s: Spanned<u64>,
     pub account_throttle_burst: Spanned<u64>,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct HttpKeys {
+    pub address: Spanned<SocketAddr>,
+    pub tls: Option<PathBuf>,
+    #[serde(default = "http_connections_max")]
+    pub connections_max: usize,
+}
+
+fn http_connections_max() -> usize {
+    256
 }
 
 /// `gateway.tls`
@@ -197,7 +237,32 @@ pub struct HostKeys {
     pub quantum_ms: Spanned<u64>,
     pub meter_ms: Spanned<u64>,
     pub verify_ms: Spanned<u64>,
+    pub sense_ms: Spanned<u64>,
     pub devices: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub io_cost: Vec<Spanned<String>>,
+}
+
+/// `[forecast]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct ForecastKeys {
+    pub enabled: bool,
+    pub memory_mib: Spanned<usize>,
+}
+
+impl Default for ForecastKeys {
+    fn default() -> ForecastKeys {
+        ForecastKeys { enabled: true, memory_mib: Spanned::new(0..0, 64) }
+    }
+}
+
+impl ForecastKeys {
+    /// Bytes that series may take, if there are to be forecasts.
+    pub fn series_bytes_max(&self) -> Option<usize> {
+        self.enabled.then(|| *self.memory_mib.get_ref() << 20)
+    }
 }
 
 /// `host.kind`
@@ -240,14 +305,91 @@ pub struct TierKeys {
     pub name: Spanned<String>,
     #[serde(default)]
     pub spare: bool,
+    #[serde(default)]
+    pub placement: bool,
     pub cpus: Option<Spanned<String>>,
     pub nodes: Option<Spanned<String>>,
+    pub partition: Option<Spanned<PartitionKey>>,
     pub devices: Option<Vec<Spanned<String>>>,
+    pub storage: Option<Spanned<PathBuf>>,
+    pub instance: Option<Spanned<InstanceKeys>>,
     pub cpu: Option<Spanned<BookKeys>>,
     pub memory: Option<Spanned<BookKeys>>,
     pub block_io: Option<Spanned<BookKeys>>,
     pub network: Option<Spanned<BookKeys>>,
     pub accelerator: Option<Spanned<BookKeys>>,
+}
+
+/// `partition` of a `[[tier]]`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "each value is explained in vendued.toml")]
+pub enum PartitionKey {
+    Root,
+    Isolated,
+}
+
+/// What each instance of a tier is set to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct InstanceKeys {
+    pub pids_max: Option<u64>,
+    pub swap_max_mib: Option<u64>,
+    pub huge_pages_max: Option<u64>,
+    pub io_weight: Option<u64>,
+    pub uclamp_min: Option<String>,
+    pub uclamp_max: Option<String>,
+    pub memory_low_percent: Option<u32>,
+    pub cpu_burst_percent: Option<u32>,
+}
+
+impl InstanceKeys {
+    /// The files that are set, and to what; or why not.
+    fn settings(&self) -> Result<Vec<(Knob, Setting)>, String> {
+        let bytes = |name: &str, count: u64, bytes: u64| {
+            let bytes = count.checked_mul(bytes).filter(|&bytes| bytes <= MEMORY_BYTES_MAX);
+            bytes.map(|bytes| Setting::Bytes(Some(bytes))).ok_or(format!("{name} is too much"))
+        };
+        let mut settings = Vec::new();
+        for (knob, text) in
+            [(Knob::UclampMin, &self.uclamp_min), (Knob::UclampMax, &self.uclamp_max)]
+        {
+            let Some(text) = text else { continue };
+            let part = percent(text)
+                .ok_or(format!("{text:?} is not \"max\" or a percentage such as \"12.5\""))?;
+            settings.push((knob, Setting::Percent(part)));
+        }
+        if let Some(mib) = self.swap_max_mib {
+            settings.push((Knob::SwapMax, bytes("swap-max-mib", mib, 1 << 20)?));
+        }
+        if let Some(pages) = self.huge_pages_max {
+            settings.push((Knob::HugePages, bytes("huge-pages-max", pages, 2 << 20)?));
+        }
+        if let Some(weight) = self.io_weight {
+            if !(CPU_WEIGHT_MIN..=CPU_WEIGHT_MAX).contains(&weight) {
+                return Err(format!("io-weight {weight} is not within 1 to 10000"));
+            }
+            settings.push((Knob::IoWeight, Setting::Weight(weight)));
+        }
+        for (knob, name, percent) in [
+            (Knob::MemoryLow, "memory-low-percent", self.memory_low_percent),
+            (Knob::CpuBurst, "cpu-burst-percent", self.cpu_burst_percent),
+        ] {
+            let Some(percent) = percent else { continue };
+            if percent > 100 {
+                return Err(format!("{name} {percent} is more than what an instance reserved"));
+            }
+            settings.push((knob, Setting::Percent(percent * 100)));
+        }
+        if let Some(pids) = self.pids_max {
+            if pids == 0 {
+                return Err("pids-max 0 would let nothing start".to_owned());
+            }
+            settings.push((Knob::PidsMax, Setting::Count(Some(pids))));
+        }
+        Ok(settings)
+    }
 }
 
 /// A tier's resource.
@@ -273,6 +415,18 @@ pub struct BookKeys {
     #[serde(default)]
     pub auction_every_ms: u32,
     pub call_ms: Option<u32>,
+}
+
+/// Each has a thread of its own.
+const QEMUS_MAX: usize = 1024;
+
+/// `[[qemu]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "each key is explained in vendued.toml")]
+pub struct QemuKeys {
+    pub cgroup: String,
+    pub monitor: PathBuf,
 }
 
 /// `[[exchange]]`
@@ -464,11 +618,24 @@ impl Config {
             return Err(source.wrong(&resume.span(), reason));
         }
         source.range("host.verify_ms", &self.host.verify_ms, 100..3_600_001)?;
+        source.range("host.sense_ms", &self.host.sense_ms, 10..3_600_001)?;
+        source.range("forecast.memory_mib", &self.forecast.memory_mib, 1..65_537)?;
         let of_tiers = self.tier.iter().filter_map(|tier| tier.devices.as_ref()).flatten();
-        for device in self.host.devices.iter().chain(of_tiers) {
+        for device in self.host.devices.iter().chain(&self.host.io_cost).chain(of_tiers) {
             if Device::parse(device.get_ref()).is_none() {
-                let reason = format!("devices: {:?} is not MAJOR:MINOR", device.get_ref());
+                let reason = format!("{:?} is not a device's MAJOR:MINOR", device.get_ref());
                 return Err(source.wrong(&device.span(), reason));
+            }
+        }
+        for dir in self.tier.iter().filter_map(|tier| tier.storage.as_ref()) {
+            if !dir.get_ref().is_absolute() {
+                let reason = format!("storage {:?} is no absolute path", dir.get_ref());
+                return Err(source.wrong(&dir.span(), reason));
+            }
+        }
+        for keys in self.tier.iter().filter_map(|tier| tier.instance.as_ref()) {
+            if let Err(reason) = keys.get_ref().settings() {
+                return Err(source.wrong(&keys.span(), format!("instance: {reason}")));
             }
         }
         Ok(())
@@ -511,6 +678,18 @@ impl Config {
                           use gateway.tls between hosts";
             return Err(source.wrong(&tcp.span(), reason));
         }
+        if let Some(http) = &self.http {
+            let (address, most) = (&http.address, 1..65_537);
+            if http.tls.is_none() && !address.get_ref().ip().is_loopback() {
+                let reason = "http.address must be a loopback address: nothing is encrypted there; \
+                              name http.tls to serve other hosts";
+                return Err(source.wrong(&address.span(), reason));
+            }
+            if !most.contains(&http.connections_max) {
+                let reason = "http.connections_max must be 1 to 65536";
+                return Err(source.wrong(&address.span(), reason));
+            }
+        }
         self.access.iter().try_for_each(|access| {
             access.get_ref().check().map_err(|reason| source.wrong(&access.span(), reason))
         })
@@ -532,6 +711,11 @@ impl Config {
                 BoundsError::Range { name: "limit_window_s", .. } => keys.limit_window_s.span(),
                 BoundsError::Range { name: "reversible_trades", .. } => {
                     keys.reversible_trades.span()
+                }
+                BoundsError::Range { name: "leases_max", .. } => keys.leases_max.span(),
+                BoundsError::Range { name: "swap_every_ms", .. } => keys.swap_every_ms.span(),
+                BoundsError::Range { name: "lease_margin_percent", .. } => {
+                    keys.lease_margin_percent.span()
                 }
                 BoundsError::Range { name: "maker_fee_bps", .. } => keys.maker_fee_bps.span(),
                 _ => keys.taker_fee_bps.span(),
@@ -570,7 +754,58 @@ impl Config {
         for ((span, _), credits) in self.spanned_books().iter().zip(self.credits()) {
             credits.check().map_err(|error| source.wrong(span, error.to_string()))?;
         }
+        self.check_partitions(source)?;
+        self.check_qemus(source)?;
         self.check_exchanges(source)
+    }
+
+    /// What one tier has alone no other may have, so all must say where they run.
+    fn check_partitions(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        let cpus = |tier: &TierKeys| parse_list(tier.cpus.as_ref()?.get_ref());
+        for tier in &self.tier {
+            let Some(partition) = &tier.partition else { continue };
+            let own = cpus(tier).unwrap_or_default();
+            let others = || self.tier.iter().filter(|other| other.name != tier.name);
+            let reason = if self.tier.iter().any(|tier| cpus(tier).is_none()) {
+                "partition: where a tier has its processors alone, every tier names its cpus"
+            } else if others().filter_map(cpus).any(|other| !other.is_disjoint(&own)) {
+                "partition: another tier has some of these cpus too"
+            } else {
+                continue;
+            };
+            return Err(source.wrong(&partition.span(), reason));
+        }
+        Ok(())
+    }
+
+    fn check_qemus(&self, source: &Source<'_>) -> Result<(), ConfigError> {
+        for (at, spanned) in self.qemu.iter().enumerate() {
+            let keys = spanned.get_ref();
+            let same = |other: &Spanned<QemuKeys>| {
+                let other = other.get_ref();
+                other.cgroup == keys.cgroup || other.monitor == keys.monitor
+            };
+            let reason = if at >= QEMUS_MAX {
+                format!("there are more than {QEMUS_MAX} [[qemu]]")
+            } else if !keys.cgroup.starts_with('/') || !keys.monitor.is_absolute() {
+                "cgroup and monitor of a [[qemu]] are absolute paths".to_owned()
+            } else if self.qemu[..at].iter().any(same) {
+                "each cgroup and each monitor is of one [[qemu]]".to_owned()
+            } else {
+                continue;
+            };
+            return Err(source.wrong(&spanned.span(), reason));
+        }
+        Ok(())
+    }
+
+    /// By the place of their instances, the monitors of QEMUs.
+    pub fn monitors(&self) -> BTreeMap<String, PathBuf> {
+        let pair = |keys: &Spanned<QemuKeys>| {
+            let keys = keys.get_ref();
+            (keys.cgroup.clone(), keys.monitor.clone())
+        };
+        self.qemu.iter().map(pair).collect()
     }
 
     fn check_exchanges(&self, source: &Source<'_>) -> Result<(), ConfigError> {
@@ -611,10 +846,38 @@ impl Config {
             keys.as_ref().map(|list| list.get_ref().clone()).unwrap_or_default()
         };
         let of = |(tier, keys): (usize, &TierKeys)| {
-            let hardware = Hardware { cpus: list(&keys.cpus), nodes: list(&keys.nodes) };
+            let own = match keys.partition.as_ref().map(|key| *key.get_ref()) {
+                None => Own::Shared,
+                Some(PartitionKey::Root) => Own::Root,
+                Some(PartitionKey::Isolated) => Own::Isolated,
+            };
+            let hardware = Hardware { cpus: list(&keys.cpus), nodes: list(&keys.nodes), own };
             (hardware != Hardware::default()).then_some((tier as u16, hardware))
         };
         self.tier.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// The tiers that place their instances, each with the list of its processors.
+    pub fn placing(&self) -> BTreeMap<u16, String> {
+        let list = |keys: &TierKeys| {
+            keys.cpus.as_ref().map(|list| list.get_ref().clone()).unwrap_or_default()
+        };
+        let placing = self.tier.iter().enumerate().filter(|(_, keys)| keys.placement);
+        placing.map(|(tier, keys)| (tier as u16, list(keys))).collect()
+    }
+
+    /// What the instances of tiers are set to, whatever they are entitled to.
+    pub fn settings(&self) -> BTreeMap<u16, Vec<(Knob, Setting)>> {
+        let of = |(tier, keys): (usize, &TierKeys)| {
+            let settings = keys.instance.as_ref()?.get_ref().settings().ok()?;
+            Some((tier as u16, settings))
+        };
+        self.tier.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// Block devices whose time is weighed.
+    pub fn io_cost(&self) -> Vec<Device> {
+        self.host.io_cost.iter().filter_map(|text| Device::parse(text.get_ref())).collect()
     }
 
     /// By tier, the block devices that its instances' `io.max` governs.
@@ -624,6 +887,12 @@ impl Config {
             named.iter().filter_map(|text| Device::parse(text.get_ref())).collect()
         };
         self.tier.iter().map(own).collect()
+    }
+
+    /// By tier, where disks of its storage class are.
+    pub fn storage(&self) -> Vec<Option<PathBuf>> {
+        let dir = |tier: &TierKeys| tier.storage.as_ref().map(|dir| dir.get_ref().clone());
+        self.tier.iter().map(dir).collect()
     }
 
     /// Which tiers are spare, as a record of the journal holds it, if some are.
@@ -674,6 +943,9 @@ impl Config {
             burst_resume_ms: (*keys.burst_resume_ms.get_ref()).into(),
             limit_window_s: (*keys.limit_window_s.get_ref()).into(),
             reversible_trades: (*keys.reversible_trades.get_ref()).into(),
+            leases_max: (*keys.leases_max.get_ref()).into(),
+            swap_every_ms: (*keys.swap_every_ms.get_ref()).into(),
+            lease_margin_percent: (*keys.lease_margin_percent.get_ref()).into(),
             maker_fee_bps: (*keys.maker_fee_bps.get_ref()).into(),
             taker_fee_bps: (*keys.taker_fee_bps.get_ref()).into(),
         }
@@ -797,6 +1069,91 @@ mod tests {
         let error = Config::parse("x.toml", &text.replacen("259:2", "nvme0n1", 1)).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("nvme0n1") && error.contains("line"), "{error}");
+    }
+
+    #[test]
+    fn storage_is_somewhere_wherever_the_daemon_was_started() {
+        let with = |dir: &str| {
+            let gold = format!("name = \"gold\"\nstorage = \"{dir}\"");
+            Config::parse("x.toml", &DEFAULT.replacen("name = \"gold\"", &gold, 1))
+        };
+        let gold = Some(PathBuf::from("/mnt/gold"));
+        assert_eq!(with("/mnt/gold").expect("valid").storage(), [None, None, gold, None]);
+        let error = with("gold").unwrap_err().to_string();
+        assert!(error.contains("absolute") && error.contains("line"), "{error}");
+    }
+
+    #[test]
+    fn what_one_tier_has_alone_no_other_has() {
+        let tier = |name: &str, keys: &str| {
+            format!("[[tier]]\nname = \"{name}\"\n{keys}\ncpu = {{ capacity_vru = 100 }}\n")
+        };
+        let head = &DEFAULT[..DEFAULT.find("\n[[tier]]").expect("tiers come last")];
+        let with = |one: &str, two: &str| {
+            Config::parse("x.toml", &format!("{head}\n{}{}", tier("one", one), tier("two", two)))
+        };
+        let own = "cpus = \"0-3\"\npartition = \"isolated\"";
+        let hardware = with(own, "cpus = \"4\"").expect("valid").hardware();
+        assert_eq!((hardware[&0].own, hardware[&1].own), (Own::Isolated, Own::Shared));
+        for (one, two, reason) in [
+            (own, "cpus = \"2-5\"", "another tier has some"),
+            (own, "", "every tier names"),
+            ("partition = \"root\"", "cpus = \"1\"", "every tier names"),
+        ] {
+            let error = with(one, two).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains("line"), "{one}, {two}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_tiers_instances_are_set_to_is_checked() {
+        let with = |keys: &str| {
+            let own = format!("name = \"bronze\"\ninstance = {{ {keys} }}");
+            Config::parse("x.toml", &DEFAULT.replacen("name = \"bronze\"", &own, 1))
+        };
+        let keys = "pids-max = 64, swap-max-mib = 3, uclamp-max = \"12.5\", io-weight = 7";
+        let settings = with(keys).expect("valid").settings();
+        let texts = settings[&0].iter().map(|(knob, to)| format!("{} {to}", knob.file()));
+        assert_eq!(
+            texts.collect::<Vec<_>>(),
+            ["cpu.uclamp.max 12.50", "memory.swap.max 3145728", "io.weight 7", "pids.max 64"]
+        );
+        assert_eq!(settings.len(), 1);
+        let text = DEFAULT.replacen("name = \"gold\"", "name = \"gold\"\nplacement = true", 1);
+        let placing = Config::parse("x.toml", &text).expect("valid").placing();
+        assert_eq!(placing, [(2, String::new())].into());
+        for wrong in [
+            "pids-max = 0",
+            "cpu-burst-percent = 101",
+            "io-weight = 0",
+            "io-weight = 10001",
+            "uclamp-min = \"100.01\"",
+            "uclamp-min = \"x\"",
+            "swap-max-mib = 9000000000000",
+        ] {
+            let error = with(wrong).unwrap_err().to_string();
+            assert!(error.contains("instance: ") && error.contains("line"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_instance_has_one_qemu_and_a_qemu_one_instance() {
+        let qemu = |cgroup: &str, monitor: &str| {
+            format!("[[qemu]]\ncgroup = \"{cgroup}\"\nmonitor = \"{monitor}\"\n")
+        };
+        let parse =
+            |qemus: &[String]| Config::parse("x.toml", &format!("{DEFAULT}\n{}", qemus.concat()));
+        let config = parse(&[qemu("/a", "/run/a"), qemu("/b", "/run/b")]).expect("valid");
+        assert_eq!(config.monitors()["/b"], PathBuf::from("/run/b"));
+        for (wrong, part) in [
+            ([qemu("/a", "/run/a"), qemu("/a", "/run/b")], "one [[qemu]]"),
+            ([qemu("/a", "/run/a"), qemu("/b", "/run/a")], "one [[qemu]]"),
+            ([qemu("/a", "/run/a"), qemu("b", "/run/b")], "absolute"),
+            ([qemu("/a", "/run/a"), qemu("/b", "run/b")], "absolute"),
+        ] {
+            let error = parse(&wrong).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("line"), "{error}");
+        }
     }
 
     /// A wrong value, an unknown key and a missing one are refused with the line they stand on.

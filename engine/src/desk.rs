@@ -76,8 +76,10 @@ impl Desk {
     ) {
         self.market.absorb(outcome, event);
         match event.kind {
-            0x90..0xa0 => self.report(event.target, event.kind, event.body, tell),
-            0xb0..0xc0 | 0xd0..0xd8 => row(event.target, event.kind, event.body, tell),
+            0x90..0xa0 | SwapMoved::KIND => self.report(event.target, event.kind, event.body, tell),
+            0xb0..0xc0 | 0xd0..0xda | 0xde | 0xdf | 0xe7..0xee => {
+                row(event.target, event.kind, event.body, tell)
+            }
             _ => self.absorb_internal(outcome, event, tell),
         }
     }

@@ -1,12 +1,16 @@
 //! `vendued`, the daemon's command line.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use sd_notify::NotifyState;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use vendue_engine::config::{Config, DEFAULT, HostKey};
-use vendue_engine::daemon::Daemon;
+use std::time::Duration;
+use vendue_engine::apart::Part;
+use vendue_engine::config::{Config, DEFAULT, HostKey, LogFormat};
+use vendue_engine::daemon::{Daemon, Pulse};
 
 // A sanitizer watches its own allocator, and would take what this one reuses for a race.
 #[cfg(not(sanitized))]
@@ -38,6 +42,9 @@ enum Action {
         /// Overrides `host.kind`.
         #[arg(long)]
         host: Option<HostArgument>,
+        /// Run one part, which meets the others at `pipeline.stages`; all in one process without.
+        #[arg(long)]
+        part: Option<Part>,
     },
     /// Run a daemon, real tenant processes and trading agents in a temporary directory, and watch.
     Demo {
@@ -76,7 +83,7 @@ enum HostArgument {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Action::Run { config, data_dir, socket, host } => run(&|| {
+        Action::Run { config, data_dir, socket, host, part } => run(part, &|| {
             let mut loaded = match &config {
                 Some(path) => Config::read(path)?,
                 None => Config::embedded()?,
@@ -119,7 +126,7 @@ type Failure = Box<dyn std::error::Error>;
 type Load<'a> = &'a dyn Fn() -> Result<Config, vendue_engine::config::ConfigError>;
 
 /// Serves until a signal says stop.
-fn run(load: Load<'_>) -> Result<(), Failure> {
+fn run(part: Option<Part>, load: Load<'_>) -> Result<(), Failure> {
     let config = load()?;
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log)?;
     let (filter, level) = tracing_subscriber::reload::Layer::new(filter);
@@ -127,7 +134,11 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
         use tracing_subscriber::prelude::*;
         let lines =
             tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-        tracing_subscriber::registry().with(filter).with(lines).init();
+        let log = tracing_subscriber::registry().with(filter);
+        match config.log_format {
+            LogFormat::Text => log.with(lines).init(),
+            LogFormat::Json => log.with(lines.json().flatten_event(true)).init(),
+        }
     }
     // Blocked before any thread starts, so that all inherit it and only this one is told.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
@@ -137,8 +148,20 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
     // Limits are written through held descriptors: several an instance.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    let daemon = Daemon::start(&config)?;
-    tracing::info!(socket = %config.gateway.unix.display(), host = ?config.host.kind, "serving");
+    lock_memory()?;
+    let daemon = match part {
+        None => Daemon::start(&config)?,
+        Some(part) => Daemon::start_part(&config, part)?,
+    };
+    match part {
+        Some(part @ (Part::Core | Part::Actuate)) => tracing::info!(part = part.name(), "started"),
+        None | Some(Part::Gateway) => {
+            let host = config.host.kind;
+            tracing::info!(socket = %config.gateway.unix.display(), ?host, "serving");
+        }
+    }
+    watch_pulse(daemon.pulse());
+    tell_manager(NotifyState::Ready);
     loop {
         match signals.wait()? {
             Signal::SIGHUP => match reload(&daemon, &config, load) {
@@ -158,9 +181,48 @@ fn run(load: Load<'_>) -> Result<(), Failure> {
             }
         }
     }
+    tell_manager(NotifyState::Stopping);
     daemon.stop()?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Keeps what is touched in memory, where so much may be locked (`LimitMEMLOCK=infinity`): a page that
+/// was swapped out would be waited for amid trading.
+fn lock_memory() -> Result<(), Failure> {
+    if getrlimit(Resource::RLIMIT_MEMLOCK)?.0 == RLIM_INFINITY {
+        // What is reserved for bounds that are never reached is not brought in.
+        let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+        mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)?;
+    }
+    Ok(())
+}
+
+/// Tells the service manager, if there is one.
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("cannot tell the service manager: {error}");
+    }
+}
+
+/// Where the service manager watches (`WatchdogSec=`): tells it that every thread still turns, as
+/// long as that is so.
+fn watch_pulse(pulse: Pulse) {
+    let Some(within) = sd_notify::watchdog_enabled() else { return };
+    let watching = std::thread::Builder::new().name("pulse".to_owned()).spawn(move || {
+        loop {
+            let before = pulse.turns();
+            // A thread turns once a second at least.
+            std::thread::sleep((within / 2).max(Duration::from_secs(2)));
+            match pulse.stalled(&before) {
+                None => tell_manager(NotifyState::Watchdog),
+                Some(thread) => tracing::error!(thread, "a thread stands still"),
+            }
+        }
+    });
+    if let Err(error) = watching {
+        tracing::error!("the watchdog will bite: {error}");
+    }
 }
 
 /// Reads the configuration again and takes over what can change while running. Returns the new

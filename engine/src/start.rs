@@ -1,10 +1,12 @@
 //! Start-up: brings the state back from snapshot and journal, then makes every stage and connects
 //! them. What runs the stages is not decided here: the daemon gives them threads.
 
+use crate::apart::ApartError;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, HostKey, SyncKey, ThreadsKey};
+use crate::config::{Config, ConfigError, HostKey, SyncKey};
 use crate::gateway::access::Access;
 use crate::gateway::connection::INBOUND_BYTES;
+use crate::gateway::seal::Seals;
 use crate::gateway::throttle::Bucket;
 use crate::gateway::{listen, tls};
 use crate::health::Health;
@@ -13,11 +15,11 @@ use crate::machine::command::{CloseSession, Command, Envelope, Restart};
 use crate::pipeline::actuate::Actuate;
 use crate::pipeline::execute::Execute;
 use crate::pipeline::ingress::{Ingress, Reload};
-use crate::pipeline::journal::Journal;
+use crate::pipeline::journal::{self, Journal};
 use crate::pipeline::publish::Publish;
 use crate::pipeline::record::Arrival;
 use crate::pipeline::sequence::{Following, Sequence};
-use crate::pipeline::{Doorbells, Rings};
+use crate::pipeline::{Doorbells, Rings, Threads};
 use crate::storage::{
     self, Append, Log, LogConfig, LogError, Medium, RecoverError, Sync as LogSync, Verify, handover,
 };
@@ -25,6 +27,7 @@ use crate::trail::{Clerk, Dirs, Herald, State, TrailError, start_records};
 use crossbeam::channel::{Receiver, Sender};
 use hvctl::cgroup::{CgroupHost, DetectError};
 use hvctl::host::{Backend, Host, Options};
+use hvctl::topology::Topology;
 use mio::net::{TcpListener, UnixListener};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -56,6 +59,8 @@ pub enum StartError {
     Log(#[from] LogError),
     #[error("{0} (a dry run decides and meters, but writes no limit)")]
     Host(#[from] DetectError),
+    #[error(transparent)]
+    Apart(#[from] ApartError),
     #[error("cannot {what}: {source}")]
     System { what: String, source: io::Error },
     #[error(
@@ -91,10 +96,22 @@ pub fn open_host(config: &Config) -> Result<Host, StartError> {
             let parent = config.host.parent.to_string_lossy();
             let mut host = CgroupHost::detect(&parent, &resources)?;
             host.confine(config.hardware());
+            let settings: &[&str] =
+                if config.settings().is_empty() { &[] } else { &["pids", "hugetlb", "io"] };
+            let placing: &[&str] = if config.placing().is_empty() { &[] } else { &["cpuset"] };
+            host.wish(&[settings, placing].concat());
             Backend::Cgroup(host)
         }
     };
-    Ok(Host::new(backend, &resources, options))
+    let mut host = Host::new(backend, &resources, options);
+    host.configure(config.settings());
+    host.cost(&config.io_cost(), 0);
+    if !config.placing().is_empty() {
+        let root = Path::new("/sys/devices/system");
+        let topology = Topology::read(root).map_err(system("read the processors' topology"))?;
+        host.place_on(&topology, &config.placing());
+    }
+    Ok(host)
 }
 
 /// Where reloads go in, and out again where one was not taken yet.
@@ -224,8 +241,7 @@ fn record<M: Medium>(
 ) -> Result<(), StartError> {
     let sequence = log.last().sequence + 1;
     let time_ns = clock.now_ns().max(state.machine.as_ref().map_or(0, Machine::time_ns));
-    let arrival = Arrival { request: 0.into(), session: ANY.into(), connection: ANY.into() };
-    let bytes = [arrival.as_bytes(), body].concat();
+    let bytes = [Arrival::OWN.as_bytes(), body].concat();
     loop {
         match log.append(sequence, time_ns, ANY, kind, &bytes) {
             Ok(()) => break,
@@ -277,24 +293,58 @@ fn check_unchanged(config: &Config, state: &State, begun: bool) -> Result<(), St
 pub struct Stages<M: Medium> {
     /// Gateway thread, first.
     pub ingress: Ingress,
-    /// Gateway thread, second.
-    pub publish: Publish,
+    /// All between the gateway and the actuator.
+    pub core: Core<M>,
+    /// A thread of its own.
+    pub actuate: Actuate,
+    /// Wakes it.
+    pub actuate_bell: Doorbell,
+    /// Where reloads go in.
+    pub reloads: ReloadEnds,
+}
+
+/// What decides and remembers: every stage but those that peers and the host speak with.
+pub struct Core<M: Medium> {
     /// Core thread, first.
     pub sequence: Sequence,
     /// Core thread, second.
     pub execute: Execute,
     /// A thread of its own.
     pub journal: Journal<M>,
-    /// A thread of its own.
-    pub actuate: Actuate,
+    /// Gateway thread, second, or one of its own.
+    pub publish: Publish,
     /// A thread of its own.
     pub clerk: Clerk<M>,
     /// A thread of its own.
     pub herald: Herald<M>,
-    /// Of core, journal and actuate; gateway, clerk and herald hold theirs.
+    /// Of sequence and execute, of journal, and of publish; clerk and herald hold theirs.
     pub doorbells: [Doorbell; 3],
-    /// Where reloads go in.
-    pub reloads: ReloadEnds,
+}
+
+/// What the gateway is connected to the others by.
+pub struct GatewayEnds {
+    /// To sequence.
+    pub requests: Producer,
+    /// To the herald.
+    pub subscriptions: Producer,
+    /// From publish, actuate, the clerk and the herald.
+    pub answers: [Consumer; 4],
+    /// Rung by those.
+    pub doorbell: Doorbell,
+    /// The board, and its bytes.
+    pub board: (OwnedFd, u32),
+}
+
+/// What the actuator is connected to the others by.
+pub struct ActuateEnds {
+    /// From publish.
+    pub intents: Consumer,
+    /// To sequence.
+    pub measured: Producer,
+    /// To the gateway.
+    pub answers: Producer,
+    /// Rung by publish.
+    pub doorbell: Doorbell,
 }
 
 /// Makes every stage and connects them.
@@ -304,13 +354,35 @@ pub struct Stages<M: Medium> {
 pub fn make_stages<M: Medium>(
     config: &Config,
     dirs: &Dirs<M>,
-    (health, clock): (&Arc<Health>, &Clock),
+    time: (&Arc<Health>, &Clock),
     access: Access,
     host: Host,
     recovered: Recovered<M>,
 ) -> Result<Stages<M>, StartError> {
-    let bells = Doorbells::new(config.pipeline.threads).map_err(system("make doorbells"))?;
-    let rings = Rings::new(*config.pipeline.ring_bytes.get_ref(), config.pipeline.threads, &bells)
+    let threads = config.pipeline.threads.into();
+    let (core, gateway, actuate) = make_core(config, dirs, time, recovered, threads)?;
+    let (mut ingress, reloads) = make_ingress(config, gateway, access, time)?;
+    let flushes = core.journal.log.as_ref().and_then(Log::watched);
+    if let Some(flushes) = flushes.filter(|_| threads == Threads::One) {
+        ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
+    }
+    let (actuate, actuate_bell) = make_actuate(config, actuate, host, time);
+    Ok(Stages { ingress, core, actuate, actuate_bell, reloads })
+}
+
+/// Makes the stages of the core, and the ends that connect it to the others.
+///
+/// # Errors
+/// No memory or descriptors are left.
+pub fn make_core<M: Medium>(
+    config: &Config,
+    dirs: &Dirs<M>,
+    (health, clock): (&Arc<Health>, &Clock),
+    recovered: Recovered<M>,
+    threads: Threads,
+) -> Result<(Core<M>, GatewayEnds, ActuateEnds), StartError> {
+    let bells = Doorbells::new(threads).map_err(system("make doorbells"))?;
+    let rings = Rings::new(*config.pipeline.ring_bytes.get_ref(), threads, &bells)
         .map_err(system("make the rings"))?;
     let Recovered { machine, state, log } = recovered;
     let (last, time_ns) = (machine.sequence(), machine.time_ns());
@@ -343,35 +415,28 @@ pub fn make_stages<M: Medium>(
         overdue: BTreeMap::new(),
     };
     let publish = announce(&mut execute, publish);
-    let flushes = log.watched().filter(|_| config.pipeline.threads == ThreadsKey::One);
     let ends = (rings.to_journal.1, rings.durable.0);
     let journal = make_journal(ends, log, lazy, (health, clock));
-    let host_ends = (rings.intents.1, rings.measured.0, from_actuate.0);
-    let actuate = make_actuate(config, host_ends, host, health.clone(), clock);
     let clerk_ends = (rings.questions.1, from_clerk.0);
     let clerk = make_clerk(config, clerk_ends, bells.clerk.1, dirs, health, clock);
     let herald_ends = (rings.subscriptions.1, from_herald.0);
     let herald = make_herald(config, herald_ends, bells.herald.1, dirs, health, clock);
-    let answers = [from_publish.1, from_actuate.1, from_clerk.1, from_herald.1];
-    let ends = (rings.requests.0, rings.subscriptions.0, answers);
-    let (mut ingress, reloads) =
-        make_ingress(config, ends, bells.gateway.1, access, shown, (health, clock))?;
-    if let Some(flushes) = flushes {
-        ingress.watch_flushes(flushes).map_err(system("watch the journal's flushes"))?;
-    }
-    let doorbells = [bells.core.1, bells.journal.1, bells.actuate.1];
-    Ok(Stages {
-        ingress,
-        publish,
-        sequence,
-        execute,
-        journal,
-        actuate,
-        clerk,
-        herald,
-        doorbells,
-        reloads,
-    })
+    let gateway = GatewayEnds {
+        requests: rings.requests.0,
+        subscriptions: rings.subscriptions.0,
+        answers: [from_publish.1, from_actuate.1, from_clerk.1, from_herald.1],
+        doorbell: bells.gateway.1,
+        board: shown,
+    };
+    let actuate = ActuateEnds {
+        intents: rings.intents.1,
+        measured: rings.measured.0,
+        answers: from_actuate.0,
+        doorbell: bells.actuate.1,
+    };
+    let doorbells = [bells.core.1, bells.journal.1, bells.publish.1];
+    let core = Core { sequence, execute, journal, publish, clerk, herald, doorbells };
+    Ok((core, gateway, actuate))
 }
 
 /// Passes on what the machine says of every instance, before any stage turns.
@@ -426,20 +491,27 @@ fn make_journal<M: Medium>(
     let (health, clock) = (health.clone(), clock.clone());
     let told = log.last().sequence;
     let log = Some(log);
-    Journal { input, durable, log, waiting: None, health, told, since: None, lazy, clock }
+    let waiting_bytes = Vec::with_capacity(journal::RECORD_BYTES_MAX);
+    let (waiting, since) = (None, None);
+    Journal { input, durable, log, waiting, waiting_bytes, health, told, since, lazy, clock }
 }
 
-fn make_actuate(
+/// The actuator over `host`, and what wakes its thread.
+pub fn make_actuate(
     config: &Config,
-    ends: (Consumer, Producer, Producer),
+    ends: ActuateEnds,
     host: Host,
-    health: Arc<Health>,
-    clock: &Clock,
-) -> Actuate {
-    let devices = config.devices();
+    (health, clock): (&Arc<Health>, &Clock),
+) -> (Actuate, Doorbell) {
+    let ActuateEnds { intents, measured, answers, doorbell } = ends;
     let meter_ns = *config.host.meter_ms.get_ref() * 1_000_000;
     let verify_ns = *config.host.verify_ms.get_ref() * 1_000_000;
-    Actuate::new(ends, host, devices, (meter_ns, verify_ns), (health, clock.clone()))
+    let sense_ns = *config.host.sense_ms.get_ref() * 1_000_000;
+    let (ends, often) = ((intents, measured, answers), (meter_ns, verify_ns, sense_ns));
+    let places = (config.devices(), config.monitors());
+    let mut actuate = Actuate::new(ends, host, places, often, (health.clone(), clock.clone()));
+    actuate.move_disks(config.storage());
+    (actuate, doorbell)
 }
 
 fn make_clerk<M: Medium>(
@@ -490,14 +562,18 @@ fn make_herald<M: Medium>(
 }
 
 /// Opens the gateway's sockets; also gives the two ends that reloads need.
-fn make_ingress(
+///
+/// # Errors
+/// A socket cannot be listened to, or TLS has no usable keys.
+pub fn make_ingress(
     config: &Config,
-    (requests, subscriptions, answers): (Producer, Producer, [Consumer; 4]),
-    doorbell: Doorbell,
+    ends: GatewayEnds,
     access: Access,
-    (board, board_bytes): (OwnedFd, u32),
     (health, clock): (&Arc<Health>, &Clock),
 ) -> Result<(Ingress, ReloadEnds), StartError> {
+    let GatewayEnds { requests, subscriptions, answers, doorbell, board: (board, board_bytes) } =
+        ends;
+    let seals = Seals::new(config.gateway.token_keys.as_deref())?;
     let (reload, reloads) = crossbeam::channel::bounded(1);
     let unread = reloads.clone();
     let sessions = *config.machine.sessions_max.get_ref() as usize;
@@ -509,10 +585,12 @@ fn make_ingress(
         unix,
         tcp,
         tls,
+        side: None,
         requests,
         subscriptions,
         answers,
         access,
+        seals,
         keys: config.gateway.clone(),
         board,
         board_bytes,
@@ -524,7 +602,7 @@ fn make_ingress(
         deaf: VecDeque::new(),
         opening: Vec::new(),
         ended: VecDeque::new(),
-        dirty: Vec::new(),
+        dirty: Vec::with_capacity(*config.gateway.connections_max.get_ref()),
         received: vec![0; INBOUND_BYTES].into(),
         turns_unpolled: 0,
         turned_at: clock.instant(),
@@ -550,7 +628,8 @@ fn open_gateway(
 ) -> Result<Ingress, StartError> {
     let keys = &config.gateway.tls;
     // Before anyone is listened to.
-    let loaded = keys.as_ref().map(|keys| tls::load(&keys.dir)).transpose()?;
+    let loaded =
+        keys.as_ref().map(|keys| tls::load(&keys.dir, tls::Clients::MustShow)).transpose()?;
     let path = &config.gateway.unix;
     let poll = mio::Poll::new().map_err(system("make a poll"))?;
     let unix = listen::unix(path).map_err(system(format!("listen on {}", path.display())))?;

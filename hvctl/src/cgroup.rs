@@ -8,16 +8,24 @@
 
 use crate::host::Home;
 use crate::lever::Failure;
-use crate::limit::{FILES, Knob, Setting};
+use crate::limit::{FILES, Knob, OWN, Own, Setting};
 use crate::meter::{Meter, MeterError};
+use crate::network::{Network, Queues};
+use crate::sense::{Sensors, VirtualCounts};
+use crate::topology::{parse_list, shown_list};
+use crate::vcpu::{self, VcpuError};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 use vendue_wire::code::Resource;
+use vendue_wire::message::SensorRow;
 
 /// Name of Vendue's own subtree in the parent group.
 pub const SUBTREE: &str = "vendue";
@@ -25,8 +33,20 @@ pub const SUBTREE: &str = "vendue";
 pub const TIER: &str = "tier-";
 /// Name of an account's group in its tier's, before the account's number.
 pub const ACCOUNT: &str = "account-";
-/// Bytes of a limit file that are read; an `io.max` of some 50 devices.
-const TEXT_BYTES: usize = 4096;
+/// How often, and how long apart, the kernel is asked whether a group has frozen.
+const FREEZE_LOOKS: u32 = 50;
+const FREEZE_PAUSE: Duration = Duration::from_millis(1);
+/// The parent that stands for the group this process was started in, as a service manager delegates
+/// one.
+pub const OWN_GROUP: &str = "own";
+/// Name of the daemon's own leaf in a group that was delegated to it.
+pub const LEAF: &str = "daemon";
+/// Says which group this process is in.
+const OWN_CGROUP: &str = "/proc/self/cgroup";
+/// Bytes that are read of a limit file with a line for each device: some 50 devices.
+const LINES_BYTES: usize = 4096;
+/// Bytes that are read of any other: a few words.
+const TEXT_BYTES: usize = 256;
 
 /// Why this host's cgroups cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -202,9 +222,7 @@ pub(crate) struct FileNames {
 impl FileNames {
     fn kernel() -> FileNames {
         let mut limits = [const { String::new() }; FILES];
-        let disk = crate::limit::Device { major: 0, minor: 0 };
-        let knobs = [Knob::CpuMax, Knob::CpuWeight, Knob::MemoryMax, Knob::MemoryHigh];
-        for knob in knobs.into_iter().chain([Knob::IoMax(disk)]) {
+        for knob in OWN {
             limits[knob.slot()] = knob.file().to_string();
         }
         assert!(limits.iter().all(|name| !name.is_empty()), "a slot without a file");
@@ -219,30 +237,35 @@ pub struct Hardware {
     pub cpus: String,
     /// NUMA nodes whose memory is used.
     pub nodes: String,
+    /// Whether the processors are the tier's alone.
+    pub own: Own,
 }
 
 /// What tiers' groups are made with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tiers {
     /// Controllers that the groups below have.
     needed: Vec<String>,
+    /// Controllers that they have where the kernel offers them.
+    wished: Vec<&'static str>,
     /// Of tiers that are not to run everywhere.
     hardware: BTreeMap<u16, Hardware>,
 }
 
 /// A cgroup2 filesystem with a subtree of Vendue's own in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CgroupHost {
     pub(crate) mount: PathBuf,
     subtree: PathBuf,
     tiers: Box<Tiers>,
-    pub(crate) names: FileNames,
+    pub(crate) names: Arc<FileNames>,
 }
 
 impl CgroupHost {
     /// Finds cgroup v2, checks that the controllers of `resources` can be used, and makes (or
-    /// finds again) Vendue's subtree in the group `parent`: an absolute path, or empty for the
-    /// root of the first cgroup2 mount.
+    /// finds again) Vendue's subtree in the group `parent`: an absolute path, empty for the root of
+    /// the first cgroup2 mount, or [`OWN_GROUP`] for the group that this process is in, which it
+    /// leaves for a leaf, [`LEAF`], first.
     ///
     /// # Errors
     /// Exactly why cgroup v2 cannot be used here, and what to do.
@@ -268,9 +291,10 @@ impl CgroupHost {
         let path = "/proc/self/mountinfo";
         let mountinfo = fs::read_to_string(path).map_err(refused("read", Path::new(path)))?;
         let mut host = CgroupHost::with_controllers(parent, &["hugetlb"], &mountinfo)?;
-        host.names.limits[Knob::MemoryMax.slot()] = "hugetlb.2MB.rsvd.max".to_string();
-        host.names.limits[Knob::MemoryHigh.slot()] = "hugetlb.2MB.max".to_string();
-        host.names.memory_current = "hugetlb.2MB.current".to_string();
+        let names = Arc::make_mut(&mut host.names);
+        names.limits[Knob::MemoryMax.slot()] = "hugetlb.2MB.rsvd.max".to_string();
+        names.limits[Knob::MemoryHigh.slot()] = "hugetlb.2MB.max".to_string();
+        names.memory_current = "hugetlb.2MB.current".to_string();
         Ok(host)
     }
 
@@ -292,6 +316,11 @@ impl CgroupHost {
         }
         let parent = match parent {
             "" => mount.point.clone(),
+            OWN_GROUP => {
+                let text = fs::read_to_string(OWN_CGROUP);
+                let text = text.map_err(refused("read", Path::new(OWN_CGROUP)))?;
+                leave_to_leaf(&own_parent(&mount.point, &text))?
+            }
             path => directory_in(&mount.point, path)?,
         };
         check_offered(&parent, mount, &mounts, needed)?;
@@ -301,13 +330,19 @@ impl CgroupHost {
         hand_on(&subtree, needed)?;
         let needed = needed.iter().map(|&need| need.to_owned()).collect();
         let mount = mount.point.clone();
-        let tiers = Box::new(Tiers { needed, hardware: BTreeMap::new() });
-        Ok(CgroupHost { mount, subtree, tiers, names: FileNames::kernel() })
+        let tiers = Box::new(Tiers { needed, wished: Vec::new(), hardware: BTreeMap::new() });
+        Ok(CgroupHost { mount, subtree, tiers, names: Arc::new(FileNames::kernel()) })
     }
 
     /// Keeps tiers to some of the host's hardware, from when their groups are opened on.
     pub fn confine(&mut self, hardware: BTreeMap<u16, Hardware>) {
         self.tiers.hardware = hardware;
+    }
+
+    /// Lets tiers' groups, from when they are opened on, also hand on these controllers where they are
+    /// to be had.
+    pub fn wish(&mut self, controllers: &[&'static str]) {
+        self.tiers.wished = controllers.to_vec();
     }
 
     /// Vendue's own subtree.
@@ -360,8 +395,18 @@ impl CgroupHost {
             DetectError::Refused { errno, .. } => not_made(errno),
             _ => not_made(Errno::EBUSY),
         })?;
+        for group in self.subtree.parent().into_iter().chain([self.subtree.as_path(), &dir]) {
+            self.hand_on_wished(group);
+        }
         self.give_hardware(tier, &dir)?;
         Ok(self.open_at(dir, true))
+    }
+
+    fn hand_on_wished(&self, group: &Path) {
+        for controller in &self.tiers.wished {
+            // What is not there to hand on shows as a file that is not there.
+            let _ = hand_on(group, &[controller]);
+        }
     }
 
     /// Sets what a tier's instances run on. What is set already is left.
@@ -371,18 +416,35 @@ impl CgroupHost {
             // If it cannot be handed on, the files below are not there.
             let _ = hand_on(group, &["cpuset"]);
         }
+        self.divide()?;
         for (file, list) in [("cpuset.mems", &hardware.nodes), ("cpuset.cpus", &hardware.cpus)] {
-            let path = dir.join(file);
-            let set = fs::read_to_string(&path).unwrap_or_default();
-            if list.is_empty() || set.trim_end() == list {
-                continue;
+            if !list.is_empty() {
+                set_cpuset(&dir.join(file), list)?;
             }
-            fs::write(&path, list).map_err(|error| {
-                let (list, errno) = (list.clone(), errno(&error));
-                PlaceError::NotConfined { path, list, errno }
-            })?;
+        }
+        if hardware.own == Own::Shared {
+            share(dir);
         }
         Ok(())
+    }
+
+    /// Whether a tier's processors are its alone.
+    pub(crate) fn own(&self, tier: u16) -> Own {
+        self.tiers.hardware.get(&tier).map_or(Own::Shared, |hardware| hardware.own)
+    }
+
+    /// Has all tiers' processors for the subtree alone where a tier is to have some for its own: only a
+    /// partition can be divided into others (before Linux 6.7). Whether the kernel keeps it so shows
+    /// in the tiers'.
+    fn divide(&self) -> Result<(), PlaceError> {
+        let hardware = || self.tiers.hardware.values();
+        if hardware().all(|hardware| hardware.own == Own::Shared) {
+            share(&self.subtree);
+            return Ok(());
+        }
+        let cpus = hardware().filter_map(|hardware| parse_list(&hardware.cpus)).flatten().collect();
+        set_cpuset(&self.subtree.join("cpuset.cpus"), &shown_list(&cpus))?;
+        set_cpuset(&self.subtree.join(Knob::Partition.file()), Own::Root.text())
     }
 
     /// Opens the group at `place`; an empty `place` makes the instance's own group, or finds it
@@ -413,17 +475,31 @@ impl CgroupHost {
         Ok(self.open_at(dir, own))
     }
 
+    /// The group above those of all tiers.
+    pub(crate) fn open_subtree(&self) -> CgroupPlace {
+        self.open_at(self.subtree.clone(), false)
+    }
+
+    /// The group of the whole host.
+    pub(crate) fn open_root(&self) -> CgroupPlace {
+        self.open_at(self.mount.clone(), false)
+    }
+
     fn open_at(&self, dir: PathBuf, own: bool) -> CgroupPlace {
         let names = self.names.clone();
+        let files = [const { None }; FILES];
+        let vcpus = BTreeMap::new();
+        let (network, sensors) = (Network::default(), None);
+        let within = dir.starts_with(&self.subtree) && dir != self.subtree;
         let mut place =
-            CgroupPlace { dir, own, names, files: [const { None }; FILES], meter: None };
+            CgroupPlace { dir, own, within, names, files, vcpus, meter: None, network, sensors };
         // What cannot be opened now is reported by the first use of it.
         let _ = place.reopen();
         place
     }
 }
 
-fn errno(error: &io::Error) -> Errno {
+pub(crate) fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
@@ -432,12 +508,52 @@ fn refused(what: &'static str, path: &Path) -> impl Fn(io::Error) -> DetectError
     move |error| DetectError::Refused { what, path: path.clone(), errno: errno(&error) }
 }
 
+/// Writes a file of a group's cpuset unless that is set.
+fn set_cpuset(path: &Path, text: &str) -> Result<(), PlaceError> {
+    let set = fs::read_to_string(path).unwrap_or_default();
+    if set.trim_end() == text {
+        return Ok(());
+    }
+    fs::write(path, text).map_err(|error| {
+        let (path, list) = (path.to_path_buf(), text.to_owned());
+        PlaceError::NotConfined { path, list, errno: errno(&error) }
+    })
+}
+
+/// Ends what an earlier configuration had for a group alone.
+fn share(dir: &Path) {
+    let path = dir.join(Knob::Partition.file());
+    let says = fs::read_to_string(&path).unwrap_or_default();
+    if !says.is_empty() && says.trim() != Own::Shared.text() {
+        // What cannot be written stays as it was.
+        let _ = fs::write(&path, Own::Shared.text());
+    }
+}
+
 /// Makes a group, or finds it made.
-fn make_group(path: &Path) -> io::Result<()> {
+pub(crate) fn make_group(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result,
     }
+}
+
+/// The group that was delegated to a process whose `/proc/N/cgroup` this is: the one that it is in, or
+/// that it left for [`LEAF`].
+pub fn own_parent(mount: &Path, cgroup: &str) -> PathBuf {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let group = mount.join(path);
+    // A daemon that starts again may be in its leaf already.
+    if group.ends_with(LEAF) { group.parent().unwrap_or(mount).to_path_buf() } else { group }
+}
+
+/// Moves this process to its leaf below `group`: a group with processes hands nothing on.
+fn leave_to_leaf(group: &Path) -> Result<PathBuf, DetectError> {
+    let leaf = group.join(LEAF);
+    make_group(&leaf).map_err(refused("make", &leaf))?;
+    let procs = leaf.join("cgroup.procs");
+    fs::write(&procs, "0").map_err(refused("write", &procs))?;
+    Ok(group.to_path_buf())
 }
 
 /// `path` as a real directory inside `mount`.
@@ -509,9 +625,16 @@ fn hand_on(group: &Path, needed: &[&str]) -> Result<(), DetectError> {
 pub(crate) struct CgroupPlace {
     dir: PathBuf,
     own: bool,
-    names: FileNames,
+    /// It is in Vendue's subtree, whoever made it.
+    within: bool,
+    names: Arc<FileNames>,
     files: [Option<File>; FILES],
+    /// Of the groups of its virtual processors.
+    vcpus: BTreeMap<Knob, File>,
     meter: Option<Meter>,
+    network: Network,
+    /// From the first sample on.
+    sensors: Option<Box<Sensors>>,
 }
 
 impl CgroupPlace {
@@ -526,36 +649,71 @@ impl CgroupPlace {
             return Err(Failure::Gone);
         }
         self.meter = Meter::cgroup(&self.dir, &self.names.memory_current).ok();
+        self.network = Network::of_group(&self.dir);
         Ok(())
     }
 
     pub(crate) fn close(&mut self) {
         self.files = [const { None }; FILES];
+        self.vcpus.clear();
         self.meter = None;
+        self.network = Network::default();
+        self.sensors = None;
     }
 
     fn file(&mut self, knob: Knob) -> Result<&File, Failure> {
-        let slot = &mut self.files[knob.slot()];
-        if let Some(file) = slot {
-            return Ok(file);
-        }
-        let path = self.dir.join(&self.names.limits[knob.slot()]);
-        let flags = nix::libc::O_NOFOLLOW;
-        match OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path) {
-            Ok(file) => Ok(slot.insert(file)),
-            Err(error) if errno(&error) == Errno::ENOENT && is_directory(&self.dir) => {
-                Err(Failure::Missing)
+        let name = &self.names.limits[knob.slot()];
+        let Some(vcpu) = knob.vcpu() else {
+            let slot = &mut self.files[knob.slot()];
+            return match slot {
+                Some(file) => Ok(file),
+                None => match open(&self.dir, &self.dir.join(name)) {
+                    Err(Failure::Missing) if matches!(knob, Knob::IoCost(_)) => {
+                        Err(Failure::NoCost)
+                    }
+                    opened => opened.map(|file| &*slot.insert(file)),
+                },
+            };
+        };
+        match self.vcpus.entry(knob) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let path = vcpu::group(&self.dir, vcpu).join(name);
+                open(&self.dir, &path).map(|file| &*entry.insert(file))
             }
-            Err(error) => Err(failure(errno(&error))),
         }
     }
 
-    /// Writes `setting` with one `pwrite`.
+    /// True if the group has the file of `knob`.
+    pub(crate) fn has(&self, knob: Knob) -> bool {
+        self.dir.join(&self.names.limits[knob.slot()]).exists()
+    }
+
+    /// Gives each thread its group: a virtual processor's number and the thread that runs it.
+    pub(crate) fn arrange(&mut self, threads: &[(u16, u32)]) -> Result<(), VcpuError> {
+        // Held files may be those of groups that go.
+        self.vcpus.clear();
+        vcpu::arrange(&self.dir, threads)
+    }
+
+    /// Asks the kernel to reclaim so many bytes now. False if it found less, or does not reclaim
+    /// when asked (before 5.19).
+    pub(crate) fn reclaim(&self, bytes: u64) -> bool {
+        fs::write(self.dir.join("memory.reclaim"), bytes.to_string()).is_ok()
+    }
+
+    /// Writes `setting` with one `pwrite`, or of a network with requests to the kernel.
     pub(crate) fn write(&mut self, knob: Knob, setting: &Setting) -> Result<(), Failure> {
-        let text = setting.to_string();
+        if let Knob::Network(way) = knob {
+            return self.network.write(way, setting);
+        }
+        if knob == Knob::Partition {
+            self.clear_partition();
+        }
+        let text = setting.text();
         let file = self.file(knob)?;
         match file.write_at(text.as_bytes(), 0) {
-            Ok(length) if length == text.len() => Ok(()),
+            Ok(length) if length == text.as_bytes().len() => Ok(()),
             Ok(_) => Err(Failure::Other(Errno::EIO)),
             // `io.max` answers ENODEV for a device that is not there: a dead group cannot be
             // read either, a live one can.
@@ -566,18 +724,67 @@ impl CgroupPlace {
         }
     }
 
+    /// Lets the group's processors be made its own: what has become invalid stays so until it was
+    /// shared. The group above, which is divided, must be a partition itself; somebody may have undone
+    /// that. What cannot be written shows when the group's own is read back.
+    fn clear_partition(&self) {
+        let Some(above) = self.dir.parent() else { return };
+        let file = Knob::Partition.file();
+        if fs::read_to_string(above.join(file)).is_ok_and(|says| says.trim() != Own::Root.text()) {
+            share(above);
+            let _ = set_cpuset(&above.join(file), Own::Root.text());
+        }
+        if fs::read_to_string(self.dir.join(file)).is_ok_and(|says| says.contains("invalid")) {
+            share(&self.dir);
+        }
+    }
+
     /// Reads what the kernel says now with one `pread`.
     pub(crate) fn read(&mut self, knob: Knob) -> Result<Setting, Failure> {
-        let mut bytes = [0; TEXT_BYTES];
+        if let Knob::Network(way) = knob {
+            return self.network.read(way);
+        }
+        if knob == Knob::Freeze {
+            return self.frozen();
+        }
+        match knob {
+            Knob::IoMax(_) | Knob::IoWeight => self.read_text::<LINES_BYTES>(knob),
+            _ => self.read_text::<TEXT_BYTES>(knob),
+        }
+    }
+
+    fn read_text<const BYTES: usize>(&mut self, knob: Knob) -> Result<Setting, Failure> {
+        let mut bytes = [0; BYTES];
         let length = match self.file(knob)?.read_at(&mut bytes, 0) {
             Ok(length) => length,
             Err(error) => return Err(failure(errno(&error))),
         };
-        if length == TEXT_BYTES {
+        if length == BYTES {
             return Err(Failure::Garbled);
         }
         let text = std::str::from_utf8(&bytes[..length]).ok();
         text.and_then(|text| knob.parse(text)).ok_or(Failure::Garbled)
+    }
+
+    /// Whether the group is frozen. It takes the kernel a moment after it was asked; until then
+    /// neither is true.
+    fn frozen(&self) -> Result<Setting, Failure> {
+        let asked = self.text("cgroup.freeze")?;
+        for _ in 0..FREEZE_LOOKS {
+            let says = Knob::Freeze.parse(&self.text("cgroup.events")?).ok_or(Failure::Garbled)?;
+            if says.to_string() == asked.trim() {
+                return Ok(says);
+            }
+            std::thread::sleep(FREEZE_PAUSE);
+        }
+        Err(Failure::Differs)
+    }
+
+    fn text(&self, file: &str) -> Result<String, Failure> {
+        fs::read_to_string(self.dir.join(file)).map_err(|error| match errno(&error) {
+            Errno::ENOENT if is_directory(&self.dir) => Failure::Missing,
+            errno => failure(errno),
+        })
     }
 
     /// Memory that the group holds now, bytes.
@@ -591,20 +798,50 @@ impl CgroupPlace {
         })
     }
 
+    /// How its instance fares, which may be a virtual machine.
+    pub(crate) fn sense(
+        &mut self,
+        machine: Option<VirtualCounts>,
+        now_ns: u64,
+    ) -> Result<SensorRow, MeterError> {
+        let meter = self.meter.as_ref().ok_or(MeterError::Gone)?;
+        let sensors = self.sensors.get_or_insert_with(|| Box::new(Sensors::cgroup(&self.dir)));
+        let mut row = sensors.sample(meter, machine, now_ns)?;
+        if let Some(Queues { backlog_bytes, drops, delay_us }) = self.network.queues() {
+            row.network_backlog_bytes = backlog_bytes.into();
+            row.network_drops = drops.into();
+            row.network_delay_us = (delay_us.min(u32::MAX as u64 - 1) as u32).into();
+        }
+        Ok(row)
+    }
+
     pub(crate) fn meter(&mut self) -> Option<&mut Meter> {
         self.meter.as_mut()
     }
 
-    /// Removes the group if Vendue made it. A group that is gone already is no error.
+    /// Removes the group if Vendue made it, and one in its subtree that nobody is in any more: of what
+    /// was launched nobody else may be there to do so. A group that is gone already is no error.
     pub(crate) fn remove(&mut self) -> Result<(), Errno> {
         self.close();
+        vcpu::disband(&self.dir);
         if !self.own {
+            let _ = self.within.then(|| fs::remove_dir(&self.dir));
             return Ok(());
         }
         match fs::remove_dir(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(errno(&error)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Opens a file of the group `dir` to be written and read.
+fn open(dir: &Path, path: &Path) -> Result<File, Failure> {
+    let flags = nix::libc::O_NOFOLLOW;
+    match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(file),
+        Err(error) if errno(&error) == Errno::ENOENT && is_directory(dir) => Err(Failure::Missing),
+        Err(error) => Err(failure(errno(&error))),
     }
 }
 
@@ -637,6 +874,15 @@ mod tests {
         assert_eq!((v2.version, v2.read_only), (2, true));
         assert_eq!(v2.point, Path::new("/sys/fs/cgroup/a b"));
         assert_eq!(unescape("\\134x\\04"), Path::new("\\x\\04"));
+    }
+
+    #[test]
+    fn the_delegated_group_is_found_from_it_and_from_its_leaf() {
+        let own = |text: &str| own_parent(Path::new("/cg"), text);
+        let service = Path::new("/cg/system.slice/vendued.service");
+        assert_eq!(own("4:cpu:/x\n0::/system.slice/vendued.service\n"), service);
+        assert_eq!(own("0::/system.slice/vendued.service/daemon\n"), service);
+        assert_eq!(own("0::/\n"), Path::new("/cg"));
     }
 
     /// A plain directory instead of cgroup2: no machine has every kind of mount.

@@ -2,7 +2,9 @@
 
 use crate::limit::{Knob, Setting};
 use crate::meter::{Meter, MeterError};
+use crate::sense::Sensors;
 use std::collections::BTreeMap;
+use vendue_wire::message::SensorRow;
 
 /// Why a place is not one for a dry run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,7 @@ pub enum DryRunError {
 pub(crate) struct DryRunPlace {
     values: BTreeMap<Knob, Setting>,
     meter: Option<Meter>,
+    sensors: Sensors,
 }
 
 impl DryRunPlace {
@@ -39,7 +42,7 @@ impl DryRunPlace {
                 Some(Meter::process(pid).map_err(not_metered)?)
             }
         };
-        Ok(DryRunPlace { values: BTreeMap::new(), meter })
+        Ok(DryRunPlace { values: BTreeMap::new(), meter, sensors: Sensors::default() })
     }
 
     pub(crate) fn write(&mut self, knob: Knob, setting: &Setting) {
@@ -48,6 +51,11 @@ impl DryRunPlace {
 
     pub(crate) fn read(&self, knob: Knob) -> Setting {
         self.values.get(&knob).copied().unwrap_or(knob.lifted())
+    }
+
+    pub(crate) fn sense(&mut self, now_ns: u64) -> Result<SensorRow, MeterError> {
+        let meter = self.meter.as_ref().ok_or(MeterError::NotMetered)?;
+        self.sensors.sample(meter, None, now_ns)
     }
 
     pub(crate) fn meter(&mut self) -> Option<&mut Meter> {

@@ -1,21 +1,38 @@
 //! All instances of one host: what each may use, and when that is written.
 
 mod account;
+mod baseline;
+mod freeze;
+mod gate;
+mod placement;
+mod reached;
+mod schedule;
+mod settings;
+mod slow;
+mod storage;
+mod turn;
+mod vcpus;
+mod whole;
 
 pub use account::{Home, account_key};
 use account::{is_account, shown_number};
+use placement::Placement;
+use schedule::{Schedule, Wait};
+pub use whole::{ALL_TIERS, WHOLE_HOST};
 
 use crate::cgroup::{CgroupHost, CgroupPlace, PlaceError};
 use crate::dry_run::{DryRunError, DryRunPlace};
 use crate::lever::{Failure, Lever, Standing, State, Verdict};
 use crate::limit::{Device, Knob, Setting};
 use crate::meter::{MeterError, Usage};
+use crate::sense::VirtualCounts;
+use crate::vcpu::VcpuError;
 use nix::errno::Errno;
 use nix::unistd::{SysconfVar, sysconf};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use vendue_wire::code::Resource;
-use vendue_wire::message::{LimitRow, TIER_BIT, field_cut};
+use vendue_wire::message::{LimitRow, SensorRow, TIER_BIT, field_cut};
 
 /// Where limits go.
 #[derive(Debug)]
@@ -82,6 +99,14 @@ pub enum HostError {
     /// The place is not one for a dry run.
     #[error(transparent)]
     DryRun(#[from] DryRunError),
+    /// Its threads cannot have groups of their own.
+    #[error("instance {instance}: {error}")]
+    Vcpu {
+        /// The instance.
+        instance: u32,
+        /// Why.
+        error: VcpuError,
+    },
     /// Let go, but a limit could not be lifted.
     #[error("instance {instance} was let go, but its {file} could not be lifted: {failure}")]
     NotLifted {
@@ -166,6 +191,22 @@ impl Place {
         }
     }
 
+    /// The group's directory, if there is one.
+    fn dir(&self) -> Option<&Path> {
+        match self {
+            Place::Cgroup(place) => Some(place.dir()),
+            Place::DryRun(_) => None,
+        }
+    }
+
+    /// Asks the kernel to reclaim so many bytes; true if it did.
+    fn reclaim(&self, bytes: u64) -> bool {
+        match self {
+            Place::Cgroup(place) => place.reclaim(bytes),
+            Place::DryRun(_) => false,
+        }
+    }
+
     fn sample(&mut self) -> Result<Usage, MeterError> {
         let (meter, without) = match self {
             // A group whose counters cannot be opened is one that has gone.
@@ -182,64 +223,25 @@ struct Instance {
     /// As adopted; unique unless empty.
     name: String,
     levers: Vec<Lever>,
+    /// Block devices of other tiers that it may use, or could; see [`Host::store`].
+    away: Vec<Device>,
     /// Whose it is; of an account's own group, that account's.
     home: Home,
     /// It lives below its account's group.
     below: bool,
     /// The group has gone; a verification looks whether it is back.
     lost: bool,
-    /// Its entry in the host's schedule.
-    due_ns: Option<u64>,
-}
-
-/// Whether a lever may be pulled now.
-enum Gate {
-    Open,
-    /// Its turn has not come: look again a quantum later.
-    Later,
-    Failed(Failure),
+    /// Steps of reclaim taken since `memory.high` was written.
+    reclaims: u32,
+    /// Where it is in the host's schedule.
+    wait: Wait,
+    /// It is noted there as one with a fault.
+    is_faulty: bool,
 }
 
 impl Instance {
     fn lever(&self, knob: Knob) -> Option<&Lever> {
         self.levers.iter().find(|lever| lever.knob() == knob)
-    }
-
-    /// Memory grows from the backstop down and shrinks from the level up: `memory.high` is not
-    /// raised above a `memory.max` that is still to rise, and `memory.max` is lowered only once
-    /// `memory.high` has made the kernel reclaim, since a backstop below use kills.
-    fn gate(&self, lever: &Lever) -> Gate {
-        let (Some(max), Some(high)) = (self.lever(Knob::MemoryMax), self.lever(Knob::MemoryHigh))
-        else {
-            return Gate::Open;
-        };
-        match lever.knob() {
-            Knob::MemoryHigh if max.pending() && goal_bytes(high) > held_bytes(max) => Gate::Later,
-            Knob::MemoryMax if goal_bytes(max) < held_bytes(max) => {
-                if high.pending() {
-                    return Gate::Later;
-                }
-                match self.place.memory_bytes() {
-                    Ok(used_bytes) if used_bytes < goal_bytes(max) => Gate::Open,
-                    Ok(_) => Gate::Later,
-                    Err(failure) => Gate::Failed(failure),
-                }
-            }
-            _ => Gate::Open,
-        }
-    }
-
-    /// Writes what lever `index` wants and reads it back: whether the kernel took it, and what
-    /// it says now.
-    fn pull(&mut self, index: usize) -> (bool, Result<Setting, Failure>) {
-        let knob = self.levers[index].knob();
-        let Some(setting) = self.levers[index].wanted() else {
-            unreachable!("a due lever has a goal")
-        };
-        match self.place.write(knob, &setting) {
-            Ok(()) => (true, self.place.read(knob)),
-            Err(failure) => (false, Err(failure)),
-        }
     }
 
     /// The group has gone.
@@ -274,6 +276,8 @@ impl Instance {
 /// What people call it.
 fn called(number: u32) -> String {
     match number.checked_sub(TIER_BIT) {
+        Some(_) if number == WHOLE_HOST => "the host".to_owned(),
+        Some(_) if number == ALL_TIERS => "all tiers".to_owned(),
         Some(tier) => format!("tier {tier}"),
         None if is_account(number) => {
             let Home { account, tier } = Home::of(number);
@@ -283,16 +287,6 @@ fn called(number: u32) -> String {
     }
 }
 
-/// What a memory lever wants, bytes.
-fn goal_bytes(lever: &Lever) -> u64 {
-    lever.wanted().map_or(u64::MAX, Setting::bytes)
-}
-
-/// What the kernel holds, bytes. The unknown is taken for no limit.
-fn held_bytes(lever: &Lever) -> u64 {
-    lever.held().map_or(u64::MAX, Setting::bytes)
-}
-
 /// The limits of one host. Owned by one thread.
 #[derive(Debug)]
 pub struct Host {
@@ -300,17 +294,24 @@ pub struct Host {
     /// Resources that are limited here.
     resources: Vec<Resource>,
     options: Options,
+    /// Another host makes and removes the groups; see [`Host::split_memory`].
+    is_part: bool,
     page_bytes: u64,
-    instances: BTreeMap<u32, Instance>,
+    instances: BTreeMap<u32, Box<Instance>>,
     /// Caps on accounts' instances together, thousandths of a processor.
     caps: BTreeMap<u32, u64>,
     /// The instances that live below each account's group, by its [`account_key`]. Accounts that are
     /// in here, or capped and have instances in the tier, have their group held.
     below: BTreeMap<u32, BTreeSet<u32>>,
+    /// By tier, what its instances are set to whatever they are entitled to.
+    settings: BTreeMap<u16, Vec<(Knob, Setting)>>,
+    placement: Placement,
     /// Who has which place; places without a name are nobody's.
     places: BTreeMap<String, u32>,
     /// When each instance with pending limits is to be served.
-    schedule: BTreeSet<(u64, u32)>,
+    schedule: Schedule,
+    /// What was written and is to be read back, in order.
+    unread: VecDeque<(u32, Knob)>,
     /// Where the next verification starts: instance, and index of its lever.
     cursor: (u32, usize),
     counters: Counters,
@@ -328,12 +329,16 @@ impl Host {
             resources,
             // A turn ends because what was tried or put off is due later, not now.
             options: Options { quantum_ns: options.quantum_ns.max(1), ..options },
+            is_part: false,
             page_bytes: page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096),
             instances: BTreeMap::new(),
             caps: BTreeMap::new(),
             below: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            placement: Placement::default(),
             places: BTreeMap::new(),
-            schedule: BTreeSet::new(),
+            schedule: Schedule::default(),
+            unread: VecDeque::new(),
             cursor: (0, 0),
             counters: Counters::default(),
         }
@@ -383,8 +388,11 @@ impl Host {
         }
         let (opened, name, below) = opened?;
         let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
-        let knobs = knobs.collect();
+        let mut knobs: Vec<Knob> = knobs.collect();
+        let settings = self.offered(&opened, home.tier);
+        knobs.extend(settings.iter().map(|&(knob, _)| knob));
         self.hold(instance, (opened, name), (home, below), knobs);
+        self.settle(instance, &settings);
         Ok(())
     }
 
@@ -401,7 +409,8 @@ impl Host {
         let (opened, below) = match &self.backend {
             Backend::Cgroup(host) => {
                 let opened = host.open(instance, home, place)?;
-                let below = opened.dir().parent() == Some(&host.account_group(home));
+                let below =
+                    !self.is_part && opened.dir().parent() == Some(&host.account_group(home));
                 (Place::Cgroup(opened), below)
             }
             Backend::DryRun => (Place::DryRun(DryRunPlace::open(place)?), false),
@@ -438,6 +447,11 @@ impl Host {
         let number = TIER_BIT | u32::from(tier);
         if !self.instances.contains_key(&number) {
             let place = match &self.backend {
+                Backend::Cgroup(host) if self.is_part => {
+                    let group = host.tier_group(tier);
+                    let home = Home { account: 0, tier };
+                    Place::Cgroup(host.open(number, home, &group.to_string_lossy())?)
+                }
                 Backend::Cgroup(host) => Place::Cgroup(host.open_tier(tier)?),
                 Backend::DryRun => Place::DryRun(DryRunPlace::open("")?),
             };
@@ -445,11 +459,16 @@ impl Host {
                 Place::Cgroup(place) => place.dir().to_string_lossy().into_owned(),
                 Place::DryRun(_) => String::new(),
             };
+            // A tier has no interfaces: what its instances may send together is not limited.
             let knobs = self.resources.iter().flat_map(|&resource| Knob::of(resource, devices));
-            let knobs = knobs.collect();
+            let knobs = knobs.filter(|knob| !matches!(knob, Knob::Network(_)));
+            let knobs = knobs.chain(self.low_knob(tier)).chain(self.partition_knob(tier)).collect();
             self.hold(number, (place, name), (Home { account: 0, tier }, false), knobs);
+            self.part(tier, now_ns);
+            self.protect(Home { account: 0, tier }, now_ns);
         }
-        self.set(number, (vrus, vru_size), now_ns, |knob| knob.resource() == resource)
+        let is_meant = |knob: Knob| knob.resource() == resource && knob.is_entitled();
+        self.set(number, (vrus, vru_size), now_ns, is_meant)
     }
 
     /// Holds a group's limits from now on.
@@ -465,8 +484,11 @@ impl Host {
         }
         let lever = |knob| Lever::new(knob, self.page_bytes, place.read(knob).ok());
         let levers = knobs.into_iter().map(lever).collect();
-        let held = Instance { place, name, levers, home, below, lost: false, due_ns: None };
-        self.instances.insert(number, held);
+        let (lost, reclaims, wait, is_faulty) = (false, 0, Wait::Not, false);
+        let away = Vec::new();
+        let held =
+            Instance { place, name, levers, away, home, below, lost, reclaims, wait, is_faulty };
+        self.instances.insert(number, Box::new(held));
     }
 
     /// Lifts the limits of `instance` that Vendue set, at once, and lets it go. A group that
@@ -478,18 +500,17 @@ impl Host {
     pub fn release(&mut self, instance: u32) -> Result<(), HostError> {
         let held = self.instances.remove(&instance).ok_or(HostError::UnknownInstance(instance))?;
         let home = held.home;
-        let released = self.let_go(instance, held);
+        let released = self.let_go(instance, *held);
         if instance < account_key(0, 0) {
             self.leave_account(instance, home);
+            self.protect(home, 0);
         }
         released
     }
 
     /// Lifts the limits of what is held no more.
-    fn let_go(&mut self, instance: u32, held: Instance) -> Result<(), HostError> {
-        if let Some(due_ns) = held.due_ns {
-            assert!(self.schedule.remove(&(due_ns, instance)), "a due instance has its entry");
-        }
+    fn let_go(&mut self, instance: u32, mut held: Instance) -> Result<(), HostError> {
+        self.schedule.forget(instance, &mut held);
         let Instance { mut place, levers, name, .. } = held;
         if !name.is_empty() {
             assert_eq!(self.places.remove(&name), Some(instance), "a held place has its entry");
@@ -506,6 +527,8 @@ impl Host {
                 Err(Failure::Gone) => break,
                 // What was never there was never limited.
                 Err(Failure::Missing | Failure::NoDevice) if lever.written().is_none() => {}
+                // A network ends with the last process that is in it.
+                Err(Failure::NoInterface | Failure::NoQueue) => {}
                 Err(failure) => {
                     self.counters.failed += 1;
                     let file = lever.knob().file();
@@ -513,7 +536,9 @@ impl Host {
                 }
             }
         }
-        if let Place::Cgroup(place) = &mut place
+        self.leave_cpus(instance, place.dir());
+        if !self.is_part
+            && let Place::Cgroup(place) = &mut place
             && let Err(errno) = place.remove()
         {
             let path = place.dir().to_path_buf();
@@ -537,8 +562,12 @@ impl Host {
         now_ns: u64,
     ) -> Result<(), HostError> {
         self.set(instance, (vrus, vru_size), now_ns, |knob| {
-            knob.resource() == resource && knob != Knob::CpuWeight
-        })
+            knob.resource() == resource && knob.is_entitled() && knob != Knob::CpuWeight
+        })?;
+        if resource == Resource::Cpu {
+            self.place_cpus(instance, vrus.saturating_mul(vru_size));
+        }
+        Ok(())
     }
 
     /// Sets how much `instance` weighs beside others where `resource` is contended: as much as
@@ -555,7 +584,7 @@ impl Host {
         now_ns: u64,
     ) -> Result<(), HostError> {
         self.set(instance, (vrus, vru_size), now_ns, |knob| {
-            knob.resource() == resource && knob == Knob::CpuWeight
+            matches!(knob, Knob::CpuWeight) && knob.resource() == resource
         })
     }
 
@@ -567,73 +596,18 @@ impl Host {
         is_meant: impl Fn(Knob) -> bool,
     ) -> Result<(), HostError> {
         let held = self.instances.get_mut(&instance).ok_or(HostError::UnknownInstance(instance))?;
-        for lever in held.levers.iter_mut().filter(|lever| is_meant(lever.knob())) {
+        let Instance { levers, away, .. } = &mut **held;
+        let is_meant = |knob| is_meant(knob) && !storage::is_away(away, knob);
+        for lever in levers.iter_mut().filter(|lever| is_meant(lever.knob())) {
             let setting = lever.knob().setting(vrus, vru_size, self.page_bytes);
-            self.counters.spared += lever.want(setting, vrus);
+            self.counters.spared += lever.want(setting, vrus, now_ns);
         }
-        let home = held.below.then_some(held.home);
-        self.reschedule(instance, now_ns);
-        if let Some(home) = home {
+        self.schedule.put(instance, held, now_ns);
+        if held.below {
+            let home = held.home;
             self.weigh_account(home, now_ns);
         }
         Ok(())
-    }
-
-    /// Writes what is due at `now_ns`, longest due first, up to the bound of one turn. Returns
-    /// when the next write is due, nanoseconds (not after `now_ns` if the bound was reached), or
-    /// `None` if nothing is pending.
-    pub fn turn(&mut self, now_ns: u64) -> Option<u64> {
-        let mut budget = self.options.writes_per_turn_max.max(1);
-        while let Some(&(due_ns, instance)) = self.schedule.first() {
-            if due_ns > now_ns || budget == 0 {
-                return Some(due_ns);
-            }
-            self.serve(instance, now_ns, &mut budget);
-            self.reschedule(instance, now_ns);
-        }
-        None
-    }
-
-    /// Tries the due limits of one instance.
-    fn serve(&mut self, instance: u32, now_ns: u64, budget: &mut u32) {
-        let Some(held) = self.instances.get_mut(&instance) else {
-            unreachable!("a scheduled instance is held")
-        };
-        if held.lost {
-            held.find(now_ns);
-        }
-        let quantum_ns = self.options.quantum_ns;
-        for index in 0..held.levers.len() {
-            if *budget == 0 {
-                return;
-            }
-            let due = held.levers[index].due_ns().is_some_and(|due_ns| due_ns <= now_ns);
-            if !due {
-                continue;
-            }
-            let gate = if held.lost {
-                Gate::Failed(Failure::Gone)
-            } else {
-                held.gate(&held.levers[index])
-            };
-            let (taken, says) = match gate {
-                Gate::Open => held.pull(index),
-                Gate::Failed(failure) => (false, Err(failure)),
-                Gate::Later => {
-                    held.levers[index].defer(now_ns.saturating_add(quantum_ns));
-                    continue;
-                }
-            };
-            *budget -= 1;
-            let lever = &mut held.levers[index];
-            lever.tried(now_ns, quantum_ns, taken, says);
-            self.counters.written += u64::from(taken);
-            self.counters.failed += u64::from(says.is_err());
-            self.counters.drifted += u64::from(says.is_ok() && lever.state() == State::Drifted);
-            if says == Err(Failure::Gone) && !held.lost {
-                held.lose(now_ns);
-            }
-        }
     }
 
     /// Reads up to `reads_max` limits back, going round all instances from call to call. A value
@@ -700,31 +674,13 @@ impl Host {
             }
         }
         self.cursor = (instance.wrapping_add(1), 0);
-        drifted
+        drifted + self.keep_placed(instance)
     }
 
     /// Brings the schedule in line with the instance's levers.
     fn reschedule(&mut self, instance: u32, now_ns: u64) {
         let Some(held) = self.instances.get_mut(&instance) else { return };
-        let due_ns = held.levers.iter().filter_map(Lever::due_ns).min();
-        // What was due all along keeps its place, so that those who wait longest come first.
-        let due_ns = match (due_ns, held.due_ns) {
-            (Some(due_ns), Some(before_ns)) if due_ns <= before_ns && before_ns <= now_ns => {
-                Some(before_ns)
-            }
-            (Some(due_ns), _) => Some(due_ns.max(now_ns)),
-            (None, _) => None,
-        };
-        if due_ns == held.due_ns {
-            return;
-        }
-        if let Some(before_ns) = held.due_ns {
-            assert!(self.schedule.remove(&(before_ns, instance)), "a due instance has its entry");
-        }
-        if let Some(due_ns) = due_ns {
-            assert!(self.schedule.insert((due_ns, instance)), "one entry an instance");
-        }
-        held.due_ns = due_ns;
+        self.schedule.put(instance, held, now_ns);
     }
 
     /// Where `instance` is: its group's path, or the dry run's label.
@@ -748,6 +704,25 @@ impl Host {
         sample
     }
 
+    /// How `instance` fares, between its last two samples; `machine` is what it counts itself, if it is
+    /// a virtual machine. Of a process in a dry run only what `/proc` says is known.
+    ///
+    /// # Errors
+    /// As with [`Host::sample`].
+    pub fn sense(
+        &mut self,
+        instance: u32,
+        machine: Option<VirtualCounts>,
+        now_ns: u64,
+    ) -> Result<SensorRow, MeterError> {
+        let held = self.instances.get_mut(&instance).ok_or(MeterError::UnknownInstance)?;
+        let row = match &mut held.place {
+            Place::Cgroup(place) => place.sense(machine, now_ns),
+            Place::DryRun(place) => place.sense(now_ns),
+        };
+        row.map(|row| SensorRow { instance: instance.into(), ..row })
+    }
+
     /// The limits of `instance`, or of what [`account_key`] stands for: what is wanted, written and
     /// read back. Empty until something is wanted, and for what is not held.
     pub fn limits(&self, instance: u32) -> Vec<LimitRow> {
@@ -760,13 +735,10 @@ impl Host {
         let state = if self.is_dry_run() { State::DryRun } else { lever.state() };
         let shown = |setting: Option<Setting>| {
             let text = setting.map(|setting| setting.to_string()).unwrap_or_default();
-            // The device of an `io.max` line stands beside the file's name.
-            let rates = text.split_once(" rbps=").map(|(device, _)| device.len() + 1);
+            // The device of a line stands beside the file's name.
+            let rates = text.split_once(" rbps=").or(text.split_once(" enable="));
+            let rates = rates.map(|(device, _)| device.len() + 1);
             field_cut(&text[rates.unwrap_or(0)..])
-        };
-        let file = match lever.knob() {
-            Knob::IoMax(device) => format!("{} {device}", lever.knob().file()),
-            knob => knob.file().to_string(),
         };
         Some(LimitRow {
             wanted_vru: lever.wanted_vru().into(),
@@ -776,8 +748,8 @@ impl Host {
             resource: lever.knob().resource() as u8,
             state: state as u8,
             of_account: is_account(instance).into(),
-            reserved: 0,
-            file: field_cut(&file),
+            reason: lever.effect().reason(),
+            file: field_cut(&lever.knob().shown()),
             wanted: shown(Some(wanted)),
             written: shown(lever.written()),
             read_back: shown(lever.held()),
@@ -800,7 +772,7 @@ impl Host {
             text: format!(
                 "{}: {} in {place}: {}",
                 called(instance),
-                lever.knob().file(),
+                lever.knob().shown(),
                 fault.failure
             ),
         };
@@ -813,7 +785,15 @@ impl Host {
     }
 
     fn standing(&self) -> impl Iterator<Item = (u32, &Lever, &str, Standing)> {
-        self.instances.iter().flat_map(|(&instance, held)| {
+        debug_assert!(
+            self.instances
+                .values()
+                .all(|held| { held.is_faulty == held.levers.iter().any(Lever::is_faulty) }),
+            "a fault that is not noted"
+        );
+        let faulty = self.schedule.faulty();
+        let held = faulty.filter_map(|instance| Some((instance, self.instances.get(&instance)?)));
+        held.flat_map(|(instance, held)| {
             let faulty =
                 move |lever| Some((instance, lever, held.name.as_str(), Lever::fault(lever)?));
             held.levers.iter().filter_map(faulty)

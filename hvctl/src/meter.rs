@@ -140,6 +140,40 @@ impl Meter {
         }
     }
 
+    /// Processor time so far, and how long a cap held it back, microseconds.
+    pub(crate) fn processor(&self) -> Result<(u64, Option<u64>), MeterError> {
+        let Source::Cgroup { cpu_stat, .. } = &self.source else {
+            return self.source.read().map(|(cpu_us, ..)| (cpu_us, None));
+        };
+        let used = |text: &str| Some((parse_cpu_stat(text)?, parse_throttled(text)));
+        with_text(cpu_stat, used)
+    }
+
+    /// Memory held now, bytes, where it is counted.
+    pub(crate) fn memory_now(&self) -> Option<u64> {
+        match &self.source {
+            Source::Cgroup { memory_current, .. } => {
+                with_text(memory_current.as_ref()?, parse_number).ok()
+            }
+            Source::Process { .. } => {
+                self.source.read().ok().map(|(_, memory_bytes, _)| memory_bytes)
+            }
+        }
+    }
+
+    /// The file that counts block I/O.
+    pub(crate) fn io_stat(&self) -> Option<&File> {
+        match &self.source {
+            Source::Cgroup { io_stat, .. } => io_stat.as_ref(),
+            Source::Process { .. } => None,
+        }
+    }
+
+    /// Bytes that its own network received and sent so far, once a sample has found that.
+    pub(crate) fn network_bytes(&self) -> Option<(u64, u64)> {
+        self.network.read()
+    }
+
     /// Memory held now, bytes. An error where it cannot be known.
     pub(crate) fn memory_bytes(&self) -> Result<u64, MeterError> {
         match &self.source {
@@ -164,16 +198,21 @@ impl Network {
     fn sample(&mut self, process: Option<u32>) -> u64 {
         if self.devices.is_none() {
             self.devices = process.and_then(own_devices);
-            self.bytes = self.read().unwrap_or(0);
+            self.bytes = self.carried().unwrap_or(0);
             return 0;
         }
-        let Some(bytes) = self.read() else { return 0 };
+        let Some(bytes) = self.carried() else { return 0 };
         let used = bytes.saturating_sub(self.bytes);
         self.bytes = bytes;
         used
     }
 
-    fn read(&self) -> Option<u64> {
+    fn carried(&self) -> Option<u64> {
+        let (received, sent) = self.read()?;
+        received.checked_add(sent)
+    }
+
+    fn read(&self) -> Option<(u64, u64)> {
         with_text(self.devices.as_ref()?, parse_devices).ok()
     }
 }
@@ -183,7 +222,7 @@ fn own_devices(pid: u32) -> Option<File> {
     let namespace = |whose: &str| {
         std::fs::metadata(format!("/proc/{whose}/ns/net")).ok().map(|at| (at.dev(), at.ino()))
     };
-    let (theirs, ours) = (namespace(&pid.to_string())?, namespace("self")?);
+    let (theirs, ours) = (namespace(&pid.to_string())?, namespace("thread-self")?);
     if theirs == ours { None } else { File::open(format!("/proc/{pid}/net/dev")).ok() }
 }
 
@@ -245,25 +284,25 @@ pub(crate) fn with_text<T>(
 }
 
 /// The first of a list of processes; 0 stands for one that is not in our own list of them.
-fn first_process(text: &str) -> Option<u32> {
+pub(crate) fn first_process(text: &str) -> Option<u32> {
     text.lines().next()?.trim().parse().ok().filter(|&pid| pid > 0)
 }
 
 /// Bytes received and sent by every device but loopback.
-fn parse_devices(text: &str) -> Option<u64> {
-    let mut bytes = 0u64;
+fn parse_devices(text: &str) -> Option<(u64, u64)> {
+    let mut bytes = [0u64; 2];
     for line in text.lines().skip(2) {
         let (name, counters) = line.split_once(':')?;
         // Eight counters of what was received stand before those of what was sent.
         let mut counters = counters.split_ascii_whitespace().step_by(8);
-        for _ in 0..2 {
+        for way in &mut bytes {
             let counter: u64 = counters.next()?.parse().ok()?;
             if name.trim() != "lo" {
-                bytes = bytes.checked_add(counter)?;
+                *way = way.checked_add(counter)?;
             }
         }
     }
-    Some(bytes)
+    Some(bytes.into())
 }
 
 fn parse_number(text: &str) -> Option<u64> {
@@ -272,6 +311,10 @@ fn parse_number(text: &str) -> Option<u64> {
 
 fn parse_cpu_stat(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()
+}
+
+fn parse_throttled(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("throttled_usec "))?.trim().parse().ok()
 }
 
 fn parse_io_stat(text: &str) -> Option<u64> {
@@ -316,7 +359,7 @@ mod tests {
             \x20   lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n\
             \x20 eth0: 100 2 0 0 0 0 0 0 30 1 0 0 0 0 0 0\n\
             \x20 eth1:4 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n";
-        assert_eq!(parse_devices(devices), Some(139));
+        assert_eq!(parse_devices(devices), Some((104, 35)));
         assert_eq!(parse_devices("a\nb\neth0: 1 2\n"), None);
         assert_eq!(
             (first_process("12\n13\n"), first_process("0\n"), first_process("")),

@@ -68,6 +68,14 @@ fn without_a_daemon_every_command_says_so_in_one_line_and_ends_with_3() {
 }
 
 #[test]
+fn without_a_qemu_its_monitor_is_named() {
+    let ended = hvctl(&["qemu", "--qmp", "/nonexistent/qmp", "status"]);
+    assert_eq!(ended.status.code(), Some(3));
+    let said = text(&ended.stderr);
+    assert!(said.starts_with("hvctl: /nonexistent/qmp: ") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
 fn the_environment_names_the_daemon_and_the_option_overrides_it() {
     let run = |arguments: &[&str]| {
         let ended = Command::new(env!("CARGO_BIN_EXE_hvctl"))
@@ -111,6 +119,10 @@ fn command_lines_that_make_no_sense_end_with_2() {
         &["cancel"],
         &["book", "--once"],
         &["completions", "dos"],
+        &["qemu", "status"],
+        &["qemu", "--qmp", "/nonexistent/qmp", "memory", "--plugged", "1.5G"],
+        &["qemu", "--qmp", "/nonexistent/qmp", "memory", "--plugged", "1G", "--balloon", "1G"],
+        &["qemu", "--qmp", "/nonexistent/qmp", "mirror", "data"],
     ] {
         let ended = hvctl(arguments);
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}");
@@ -123,7 +135,7 @@ fn every_command_explains_itself() {
     let top = hvctl(&["--help"]);
     assert!(top.status.success());
     assert!(text(&top.stdout).contains("3 the daemon cannot be reached"));
-    for arguments in ASKING.iter().chain(&[&["completions", "bash"][..]]) {
+    for arguments in ASKING.iter().chain(&[&["completions", "bash"][..], &["qemu", "status"]]) {
         let group = ["account", "tier", "instance", "order"].contains(&arguments[0]);
         let names = &arguments[..if group { 2 } else { 1 }];
         let ended = hvctl(&[names, &["--help"]].concat());

@@ -6,10 +6,11 @@
 use crate::vm::binaries;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vendue_wire::client::{Client, Endpoint, Identity};
@@ -64,6 +65,7 @@ impl Setup {
             .key("ring_bytes", "262144")
             .key("connections_max", "64")
             .key("quantum_ms", "10")
+            .key("stages", "\"{dir}/stages\"")
             .key("kind", "\"dry-run\"")
     }
 
@@ -84,6 +86,18 @@ impl Setup {
         });
         self.text = lines.collect::<Vec<_>>().join("\n");
         assert!(found, "the defaults have no key {name}");
+        self
+    }
+
+    /// Adds keys to a tier of the defaults.
+    ///
+    /// # Panics
+    /// If there is no such tier.
+    #[must_use]
+    pub fn tier(mut self, name: &str, keys: &str) -> Setup {
+        let line = format!("\nname = \"{name}\"\n");
+        assert!(self.text.contains(&line), "the defaults have no tier {name}");
+        self.text = self.text.replacen(&line, &format!("{line}{keys}\n"), 1);
         self
     }
 
@@ -109,13 +123,25 @@ fn vendued() -> PathBuf {
     }
 }
 
+/// The operator's program, beside the running test.
+///
+/// # Panics
+/// If it is not built.
+pub fn hvctl() -> PathBuf {
+    binaries(&["hvctl"]).expect("hvctl is built").remove(0).0
+}
+
 /// A daemon and its directory. Dropping it kills the one and removes the other; a failing test
 /// prints the end of the daemon's log.
 #[derive(Debug)]
 pub struct Daemon {
     dir: TempDir,
     data_dir: PathBuf,
+    /// All of it, or its core.
     child: Option<Child>,
+    /// Its other processes, if it has any.
+    parts: Vec<(&'static str, Child)>,
+    apart: bool,
 }
 
 impl Daemon {
@@ -129,10 +155,22 @@ impl Daemon {
         daemon
     }
 
+    /// A daemon of three processes, that answers.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_apart(setup: &Setup) -> Daemon {
+        let mut daemon = Daemon::prepare(setup);
+        daemon.apart = true;
+        daemon.launch();
+        daemon
+    }
+
     /// A directory with a configuration, no daemon in it yet.
     pub fn prepare(setup: &Setup) -> Daemon {
         let dir = tempfile::tempdir().expect("make a directory");
-        let daemon = Daemon { data_dir: dir.path().join("data"), dir, child: None };
+        let data_dir = dir.path().join("data");
+        let daemon = Daemon { data_dir, dir, child: None, parts: Vec::new(), apart: false };
         daemon.configure(setup);
         daemon
     }
@@ -168,7 +206,7 @@ impl Daemon {
         Pid::from_raw(self.child.as_ref().expect("the daemon runs").id() as i32)
     }
 
-    fn spawn(&self, socket: &Path) -> Child {
+    fn spawn(&self, socket: &Path, part: Option<&str>) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.path("log"));
         // It dies with the test that started it, whatever becomes of that.
         Command::new("setpriv")
@@ -180,6 +218,7 @@ impl Daemon {
             .arg(&self.data_dir)
             .arg("--socket")
             .arg(socket)
+            .args(part.map(|part| format!("--part={part}")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.expect("open the log"))
@@ -190,7 +229,12 @@ impl Daemon {
     /// Starts it beside what this handle keeps, for a caller that ends it; its answer to anyone
     /// may be a refusal.
     pub fn launch_unready(&self) -> Child {
-        self.spawn(&self.path("socket"))
+        self.spawn(&self.path("socket"), None)
+    }
+
+    /// Starts one more process of a daemon of several, for a caller that ends it.
+    pub fn launch_part(&self, part: &'static str) -> Child {
+        self.spawn(&self.path("socket"), Some(part))
     }
 
     /// Starts it and waits until it answers.
@@ -198,8 +242,11 @@ impl Daemon {
     /// # Panics
     /// If it ends instead.
     pub fn launch(&mut self) {
-        assert!(self.child.is_none(), "one daemon at a time");
-        let mut child = self.spawn(&self.path("socket"));
+        assert!(self.child.is_none() && self.parts.is_empty(), "one daemon at a time");
+        let mut child = self.spawn(&self.path("socket"), self.apart.then_some("core"));
+        if self.apart {
+            self.parts = ["gateway", "actuate"].map(|part| (part, self.launch_part(part))).into();
+        }
         let ready = eventually("a daemon that answers", || {
             let ended = child.try_wait().expect("look after the daemon");
             let answers = Client::connect(&self.unix(), &Identity::observer()).is_ok();
@@ -215,7 +262,7 @@ impl Daemon {
     /// what it wrote.
     pub fn launch_refused(&self) -> (ExitStatus, String) {
         let before = self.log().len();
-        let mut child = self.spawn(&self.path("refused"));
+        let mut child = self.spawn(&self.path("refused"), None);
         let status = eventually("a refusal to start", || {
             let ended = child.try_wait().expect("look after the daemon");
             if ended.is_none() && self.path("refused").exists() {
@@ -233,11 +280,45 @@ impl Daemon {
         kill(self.pid(), signal).expect("signal the daemon");
     }
 
-    /// Kills it without a chance to clean up, and waits until it is gone.
+    /// Kills it without a chance to clean up, and waits until it is gone. Of several processes the
+    /// core is killed.
     pub fn kill_9(&mut self) {
         let mut child = self.child.take().expect("the daemon runs");
         child.kill().expect("kill the daemon");
         child.wait().expect("wait for the daemon");
+        self.wait_for_parts();
+    }
+
+    /// Kills one of the other processes, and waits until all have ended.
+    pub fn kill_part(&mut self, part: &str) {
+        let status = self.end_part(part, Signal::SIGKILL);
+        assert_eq!(status.code(), Some(1), "the core ends as one that has failed");
+    }
+
+    /// Tells one of the other processes to stop, waits until all have ended, and returns how the
+    /// core did.
+    pub fn terminate_part(&mut self, part: &str) -> ExitStatus {
+        self.end_part(part, Signal::SIGTERM)
+    }
+
+    fn end_part(&mut self, part: &str, signal: Signal) -> ExitStatus {
+        let (_, ended) = self.parts.iter().find(|(name, _)| *name == part).expect("such a part");
+        kill(Pid::from_raw(ended.id() as i32), signal).expect("end a part");
+        let status = eventually("the core's end", || {
+            let core = self.child.as_mut().expect("the daemon runs");
+            core.try_wait().expect("look after the core")
+        });
+        self.child = None;
+        self.wait_for_parts();
+        status
+    }
+
+    /// The other processes end by themselves once the core has.
+    fn wait_for_parts(&mut self) {
+        for (part, mut child) in self.parts.drain(..) {
+            eventually("the end of every part", || child.try_wait().expect("look after a part"));
+            drop((part, child));
+        }
     }
 
     /// Asks it to stop and waits until it has.
@@ -248,6 +329,7 @@ impl Daemon {
             child.try_wait().expect("look after the daemon")
         });
         self.child = None;
+        self.wait_for_parts();
         status
     }
 
@@ -289,6 +371,54 @@ impl Daemon {
         }
     }
 
+    /// What became of `hvctl` with these arguments, as an operator beside the daemon.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn hvctl(&self, arguments: &[&str]) -> Output {
+        let connect = self.unix().to_string();
+        Command::new(hvctl())
+            .args(["--connect", &connect])
+            .args(arguments)
+            .output()
+            .expect("run hvctl")
+    }
+
+    /// What `hvctl --json` printed, which must have gone well: an object a line.
+    ///
+    /// # Panics
+    /// If it failed, or printed something else.
+    #[track_caller]
+    pub fn said(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.hvctl(&[&["--json"], arguments].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// The only object that `hvctl --json` printed.
+    ///
+    /// # Panics
+    /// If it failed, or printed more or less.
+    #[track_caller]
+    pub fn said_one(&self, arguments: &[&str]) -> Value {
+        let mut said = self.said(arguments);
+        assert_eq!(said.len(), 1, "{arguments:?}: {said:?}");
+        said.remove(0)
+    }
+
+    /// Why the daemon refused what `hvctl` asked of it.
+    ///
+    /// # Panics
+    /// If it was not refused.
+    #[track_caller]
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.hvctl(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
     /// Its status and the faults that stand, asked anonymously over a connection of its own.
     ///
     /// # Panics
@@ -310,7 +440,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        let parts = self.parts.drain(..).map(|(_, child)| child);
+        for mut child in self.child.take().into_iter().chain(parts) {
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -15,15 +15,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use vendue_engine::depth::Depth;
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{
-    CloseSession, Command, DefineBook, DefineExchange, Genesis, OpenSession, SpareTiers, Tick,
-    Usage,
+    CloseSession, Command, DefineBook, DefineExchange, Genesis, HOST_KPIS, HostKpis, OpenSession,
+    Outcomes, Perished, REFUSED, SpareTiers, Tick, Usage,
 };
 use vendue_engine::machine::event::{
-    AccountCapped, AuctionTrade, Entitled, Event, Events, Fill, Indicative, InstanceCreated,
-    InstanceRemoved, Moved, Outbox, PhaseChanged, RateMoved, Resized, SessionOpened,
-    SessionRefused, TierSwap, TradeReversed, Uncrossed, Weighted,
+    AccountCapped, AuctionTrade, Entitled, Event, Events, ExperimentMoved, Exposed, Fill,
+    Indicative, InstanceCreated, InstanceFrozen, InstanceRemoved, Moved, Outbox, PhaseChanged,
+    RateMoved, RentEarned, Resized, SessionOpened, SessionRefused, Stored, TierSwap, TradeReversed,
+    Uncrossed, Watched, Weighted,
 };
-use vendue_wire::code::{CancelReason, Phase, Reject, Resource, Role, Side};
+use vendue_wire::code::{
+    CancelReason, LeaseOutcome, Phase, Reject, Rescue, Resource, Role, Side, SwapReason, SwapState,
+    TokenOutcome,
+};
 use vendue_wire::message::*;
 
 // ---- operations --------------------------------------------------------------------------
@@ -44,7 +48,8 @@ pub enum Size {
 }
 
 impl Size {
-    fn get(self) -> u64 {
+    /// The number.
+    pub fn get(self) -> u64 {
         match self {
             Size::Small(value) => value.into(),
             Size::Thousands(value) => u64::from(value) * 1000,
@@ -106,6 +111,129 @@ pub struct Bounds {
     pub most: [Option<u32>; 4],
     pub id: Id,
 }
+
+/// An objective.
+#[allow(missing_docs, reason = "the message's fields, small")]
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    pub session: u8,
+    pub instance: u8,
+    pub kpi: u8,
+    pub below: bool,
+    pub resource: u8,
+    pub class: u8,
+    /// Breach and recovery.
+    pub at: (u32, u32),
+    pub times_ms: (u32, u32),
+    pub vru: (u32, u32),
+    pub rent: u32,
+    pub budget: u64,
+    pub window_s: u32,
+    pub remove: bool,
+    pub id: Id,
+}
+
+/// A bid for a lease.
+#[allow(missing_docs, reason = "the message's fields, small")]
+#[derive(Clone, Copy, Debug)]
+pub struct Rent {
+    pub session: u8,
+    pub instance: u8,
+    pub resource: u8,
+    pub class: u8,
+    pub amount: u32,
+    pub percent: bool,
+    pub rent: u32,
+    pub hold_ms: u32,
+    pub expires_ms: u32,
+    pub whole: bool,
+    /// The tier whose storage it is for.
+    pub storage: Option<u8>,
+    pub id: Id,
+}
+
+/// What is done with a token.
+#[allow(missing_docs, reason = "the requests of the same names")]
+#[derive(Clone, Copy, Debug)]
+pub enum TokenAct {
+    Issue,
+    Redeem,
+    Split,
+    Merge,
+    Transfer,
+    Revoke,
+}
+
+/// What is done with a swap of tokens.
+#[allow(missing_docs, reason = "the requests of the same names")]
+#[derive(Clone, Copy, Debug)]
+pub enum SwapAct {
+    Request,
+    Approve,
+    Reject,
+    Policy,
+}
+
+/// What a session does with swaps of tokens.
+#[allow(missing_docs, reason = "what is not plain is explained")]
+#[derive(Clone, Copy, Debug)]
+pub struct Swapper {
+    pub session: u8,
+    pub act: SwapAct,
+    /// The so-manieth tokens, source and destination; or swap.
+    pub which: (u16, u16),
+    /// No source is named.
+    pub any: bool,
+    pub vru: (u32, u32),
+    /// Until the deadline, and how long it and its boost last, milliseconds.
+    pub ms: (u32, u32, u32),
+    /// Incentive, thousands of micro-units; of a policy what it lends for, micro-units.
+    pub funds: u32,
+    /// Account, answer, percent, downtime.
+    pub policy: (u8, u8, u8, u32),
+    pub lie: Lie,
+    pub id: Id,
+}
+
+/// How the token that is shown differs from what it is.
+#[allow(missing_docs, reason = "what is not plain is explained")]
+#[derive(Clone, Copy, Debug)]
+pub enum Lie {
+    None,
+    /// As it was before its last change.
+    Stale,
+    MoreVru,
+    Longer,
+    /// Another daemon's.
+    Foreign,
+    /// One that never was.
+    Invented,
+}
+
+/// What a session does with tokens.
+#[allow(missing_docs, reason = "what is not plain is explained")]
+#[derive(Clone, Copy, Debug)]
+pub struct Bearer {
+    pub session: u8,
+    pub act: TokenAct,
+    /// The so-manieth token, and the other of two.
+    pub which: (u16, u16),
+    /// Account or instance; of what is issued the account, and the instance it is bound to; of what is
+    /// redeemed 255 stands for one that may.
+    pub party: (u8, Option<u8>),
+    /// Tier and resource.
+    pub of: (u8, u8),
+    pub vru: u32,
+    /// It begins so many milliseconds from now, and lasts so long; or is split then.
+    pub window: (u32, u32),
+    /// Priority, profile, flags.
+    pub marks: [u8; 3],
+    pub lie: Lie,
+    pub id: Id,
+}
+
+/// An arm of an experiment: class, cover, budget in thousands of ticks, rent and price.
+type Arm = (u8, u8, u32, u32, u32);
 
 /// One small operation.
 #[allow(missing_docs, reason = "the request of the same name, its fields small")]
@@ -179,6 +307,15 @@ pub enum Op {
         resource: u8,
         amount: Size,
     },
+    Perish {
+        instance: u8,
+        same: bool,
+    },
+    /// The host says what came of so many things.
+    Outcomes {
+        number: u32,
+        rows: u8,
+    },
     Open {
         number: u8,
         role: u8,
@@ -193,6 +330,12 @@ pub enum Op {
         session: u8,
         book: u8,
         phase: u8,
+        id: Id,
+    },
+    Freeze {
+        session: u8,
+        instance: u8,
+        frozen: bool,
         id: Id,
     },
     Cap {
@@ -222,6 +365,105 @@ pub enum Op {
         size: u64,
         name: u8,
         id: Id,
+    },
+    Token(Bearer),
+    TokenSwap(Swapper),
+    Lease(Rent),
+    /// Changes the so-manieth lease, or any handle.
+    Releases {
+        session: u8,
+        which: Which,
+        vru: u32,
+        rent: u32,
+        end: bool,
+        id: Id,
+    },
+    /// An instance lends, or is entitled to class sla.
+    Loan {
+        session: u8,
+        instance: u8,
+        resource: u8,
+        vru: u32,
+        entitles: bool,
+        id: Id,
+    },
+    Reserve {
+        session: u8,
+        book: u8,
+        class: u8,
+        rent: u32,
+        id: Id,
+    },
+    /// Somebody says what an instance will need; the daemon does, if no session.
+    Forecast {
+        session: Option<u8>,
+        instance: u8,
+        resource: u8,
+        /// Source and horizon.
+        of: (u8, u8),
+        /// Until it begins, and while it lasts, milliseconds.
+        ms: (u32, u32),
+        vru: [u16; 3],
+        id: Id,
+    },
+    /// Starts an experiment.
+    Trial {
+        session: u8,
+        account: Option<u8>,
+        tier: Option<u8>,
+        resource: u8,
+        /// What is measured, and if more of it is better.
+        measure: (u8, bool),
+        salt: u64,
+        /// Milliseconds beyond a minute.
+        lasts_ms: u32,
+        harm: u32,
+        /// None: as it is.
+        arms: [Option<Arm>; 2],
+        id: Id,
+    },
+    /// Ends one of the last experiments.
+    EndTrial {
+        session: u8,
+        back: u8,
+        id: Id,
+    },
+    /// Plans an event, or does not any more where it does not last.
+    Event {
+        session: u8,
+        instance: u8,
+        resource: u8,
+        name: u8,
+        /// From now until it begins, and while it lasts, milliseconds.
+        ms: (u32, u32),
+        /// Days after which it begins again, days ago that it began, and days until it does not.
+        days: (u8, u8, u8),
+        /// Percent, and VRUs.
+        shift: (u16, u32),
+        id: Id,
+    },
+    /// Sets a policy, or removes it where the budget is zero.
+    Policy {
+        session: u8,
+        instance: u8,
+        resource: u8,
+        /// Class, and what it covers.
+        of: (u8, u8),
+        /// Budget and burst, thousands of ticks.
+        funds: (u32, u32),
+        /// The most for leases and credits, ticks.
+        pays: (u32, u32),
+        /// Lead, hold, step.
+        pace: (u32, u32, u32),
+        id: Id,
+    },
+    Goal(Goal),
+    /// The value of a KPI: reported by a session, or measured.
+    Kpi {
+        session: Option<u8>,
+        instance: u8,
+        kpi: u8,
+        value: u32,
     },
     Limits(Bounds),
     CancelAccount {
@@ -255,6 +497,8 @@ pub struct World {
     pub burst_resume_ms: u32,
     pub limit_window_s: u32,
     pub reversible_trades: u32,
+    /// Leases, and the percent that displace one.
+    pub leases: (u32, u16),
     pub fees_bps: (u16, u16),
     pub tick_micro: u64,
     pub price_max: u32,
@@ -262,7 +506,7 @@ pub struct World {
     pub capacity_vru: u64,
     pub burst_percent: u32,
     /// Of each book, milliseconds from auction to auction and of the call before each.
-    pub auctions: [(u32, u32); 4],
+    pub auctions: [(u32, u32); 6],
     /// How processors are swapped from tier 1 to tier 0: rate and its bounds, and when demand does.
     pub exchange: ([[u32; 2]; 3], Demand),
     /// Largest price and quantity that generated orders ask for.
@@ -284,13 +528,14 @@ pub const NARROW: World = World {
     burst_resume_ms: 500,
     limit_window_s: 2,
     reversible_trades: 6,
+    leases: (7, 10),
     fees_bps: (10, 25),
     tick_micro: 333,
     price_max: 9,
     quantity_max: 12,
     capacity_vru: 40,
     burst_percent: 250,
-    auctions: [(0, 0), (1500, 1500), (3000, 1000), (0, 0)],
+    auctions: [(0, 0), (1500, 1500), (0, 0), (3000, 1000), (0, 0), (0, 0)],
     exchange: (
         [[1, 2], [2, 3], [3, 2]],
         Demand {
@@ -319,13 +564,14 @@ pub const WIDE: World = World {
     burst_resume_ms: 1000,
     limit_window_s: 7,
     reversible_trades: 64,
+    leases: (60, 5),
     fees_bps: (3, 7),
     tick_micro: 1000,
     price_max: 5000,
     quantity_max: 100,
     capacity_vru: 1000,
     burst_percent: 200,
-    auctions: [(0, 0), (4000, 4000), (9000, 3000), (2000, 500)],
+    auctions: [(0, 0), (4000, 4000), (0, 0), (9000, 3000), (0, 0), (2000, 500)],
     exchange: (
         [[1, 3], [1, 1], [2, 1]],
         Demand {
@@ -354,13 +600,14 @@ pub const EDGE: World = World {
     burst_resume_ms: 3_600_000,
     limit_window_s: 31 * 86_400,
     reversible_trades: 20,
+    leases: (12, 0),
     fees_bps: (10_000, 10_000),
     tick_micro: 3,
     price_max: 65_535,
     quantity_max: u32::MAX,
     capacity_vru: u32::MAX as u64,
     burst_percent: 100_000,
-    auctions: [(0, 0), (86_400_000, 86_399_999), (700, 1), (0, 0)],
+    auctions: [(0, 0), (86_400_000, 86_399_999), (0, 0), (700, 1), (0, 0), (0, 0)],
     exchange: (
         [[1, 1000], [999_999_999, 1_000_000_000], [1000, 1]],
         Demand {
@@ -383,10 +630,23 @@ pub const FEES: [(u16, u16); 6] =
     [(10, 25), (0, 0), (0, 1), (10_000, 3333), (25, 0), (10_000, 10_000)];
 
 /// Tier and resource of each book. The last tier is a place for one.
-const BOOKS: [(u16, Resource); 4] =
-    [(0, Resource::Cpu), (0, Resource::Memory), (1, Resource::Cpu), (SPARE, Resource::Cpu)];
+const BOOKS: [(u16, Resource); 6] = [
+    (0, Resource::Cpu),
+    (0, Resource::Memory),
+    (0, Resource::BlockIo),
+    (1, Resource::Cpu),
+    (1, Resource::BlockIo),
+    (SPARE, Resource::Cpu),
+];
+/// Those that are traded most: all but block I/O, which is leased.
+pub const TRADED: [u8; 4] = [0, 1, 3, 5];
 /// The tier that is spare at first.
 const SPARE: u16 = 2;
+
+/// Tiers differ in that of block I/O.
+fn size_of_vru(tier: u16, resource: Resource) -> u64 {
+    if (tier, resource) == (1, Resource::BlockIo) { 27 } else { 10 }
+}
 
 impl World {
     /// The machine's bounds.
@@ -401,8 +661,12 @@ impl World {
             burst_resume_ms: self.burst_resume_ms.into(),
             limit_window_s: self.limit_window_s.into(),
             reversible_trades: self.reversible_trades.into(),
+            leases_max: self.leases.0.into(),
+            // The manager has tests of its own.
+            swap_every_ms: 0.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
+            lease_margin_percent: self.leases.1.into(),
         }
     }
 
@@ -412,7 +676,7 @@ impl World {
             |((tier, resource), (every, call)): ((u16, Resource), (u32, u32))| DefineBook {
                 auction_every_ms: every.into(),
                 call_ms: call.into(),
-                vru_size: 10.into(),
+                vru_size: size_of_vru(tier, resource).into(),
                 capacity_vru: self.capacity_vru.into(),
                 tick_micro: self.tick_micro.into(),
                 price_ticks_max: self.price_max.into(),
@@ -457,6 +721,8 @@ impl World {
             burst_resume_ms: self.burst_resume_ms.into(),
             limit_window_s: self.limit_window_s.into(),
             reversible_trades: self.reversible_trades.into(),
+            leases_max: self.leases.0 as usize,
+            lease_margin_percent: self.leases.1.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
         };
@@ -474,7 +740,7 @@ impl World {
             price_max: self.price_max.into(),
             quantity_max: self.quantity_max.into(),
             tier_name: field_cut("tier"),
-            vru_size: 10,
+            vru_size: size_of_vru(tier, resource),
             pool: (0, 0),
             used: 0,
             issued: 0,
@@ -483,6 +749,7 @@ impl World {
             volume: 0,
             last: 0,
             reported: false,
+            clearing: 0,
             ended_ms: [0; 2],
         };
         let ([low, rate, high], demand) = self.exchange;
@@ -500,7 +767,9 @@ impl World {
             looked: None,
         };
         let books = BOOKS.into_iter().zip(self.auctions).map(book).collect();
-        Market::new(rules, books, vec![exchange], vec![0, 0, 2])
+        let mut market = Market::new(rules, books, vec![exchange], vec![0, 0, 2]);
+        market.house = Room::BEGINS_NS;
+        market
     }
 }
 
@@ -518,11 +787,25 @@ pub struct Met {
     pub swapped: (u64, u64),
     /// Rates that demand moved.
     pub rates: u64,
+    /// Payments to lenders.
+    pub earned: u64,
     /// Trades that were reversed.
     pub reversed: u64,
     pub accepted: u64,
     pub rejects: BTreeMap<u8, u64>,
     pub cancels: BTreeSet<u8>,
+    /// What became of leases.
+    pub leases: BTreeMap<u8, u64>,
+    /// Commands that had the disks of an instance belong elsewhere.
+    pub stored: u64,
+    /// What policies did, and why.
+    pub policies: BTreeMap<(u8, u8), u64>,
+    /// What became of objectives.
+    pub rescues: BTreeMap<u8, u64>,
+    /// What became of swaps of tokens, and why.
+    pub token_swaps: BTreeMap<(u8, u8), u64>,
+    /// What became of tokens.
+    pub tokens: BTreeMap<u8, u64>,
 }
 
 struct Pair {
@@ -535,6 +818,10 @@ struct Pair {
     depth: Depth,
     /// Cap of each instance and resource, from the entitlement events.
     caps: BTreeMap<(u32, u8), u64>,
+    /// Where disks of instances belong, as told last, and the VRUs there and their size.
+    stored: BTreeMap<u32, (u16, u64, u64)>,
+    /// How often they were elsewhere, in the command at hand.
+    away: u64,
     /// Capacity of each tier and resource, from the events that tell it.
     capacities: BTreeMap<(u16, u8), u64>,
     /// Weights told by the command at hand.
@@ -557,6 +844,18 @@ pub fn play(world: World, ops: &[Op], met: &RefCell<Met>) -> Result<(), TestCase
 enum Wire {
     Session(u32, u8, Vec<u8>),
     Daemon(u8, Vec<u8>),
+}
+
+/// Outcomes of a limit's writes, `rows` of them.
+fn outcomes(number: u32, rows: u8) -> Outcomes {
+    let mut m = Outcomes::zeroed();
+    m.replaced = u64::from(number).into();
+    for row in m.rows.iter_mut().take(rows.into()) {
+        row.number = number.into();
+        row.held = u64::MAX.into();
+        row.effect = REFUSED;
+    }
+    m
 }
 
 fn wire<M: Body>(session: u32, body: &M) -> Wire {
@@ -598,6 +897,8 @@ impl Pair {
             twin,
             depth,
             caps: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            away: 0,
             capacities,
             weights: Vec::new(),
             orders_seen: 0,
@@ -628,7 +929,7 @@ impl Pair {
         for instance in 0..world.made.1 as u8 {
             let account = instance % world.made.0 as u8;
             let tier = u8::from(instance % 5 == 4);
-            let vru = [1 + u16::from(instance % 3), 1, 0];
+            let vru = [1 + u16::from(instance % 3), 1, 1];
             let (session, name, id) = (0, 100 + instance, Id::Next);
             ops.push(Op::Instance { session, account, tier, vru, name, id });
         }
@@ -743,6 +1044,13 @@ impl Pair {
                 let (resource, used) = (resource.into(), amount.get());
                 (Request::Usage { instance: instance.into(), resource, used }, own(&m))
             }
+            Op::Perish { instance, same } => {
+                let mut m = Perished::zeroed();
+                m.instance = u32::from(instance).into();
+                m.place[0] = u8::from(!same);
+                (Request::Perished { instance: instance.into(), same }, own(&m))
+            }
+            Op::Outcomes { number, rows } => (Request::Outcomes, own(&outcomes(number, rows))),
             Op::Close { slot } => {
                 let slot = u32::from(slot);
                 (Request::Close { slot }, own(&CloseSession { slot: slot.into() }))
@@ -751,6 +1059,15 @@ impl Pair {
                 let (client_id, account) = (self.id(session, id), u32::from(account).into());
                 let m = SetAccountCap { client_id, account, millicores: millicores.into() };
                 (Request::SetAccountCap(m), wire(session.into(), &m))
+            }
+            Op::Freeze { session, instance, frozen, id } => {
+                let m = FreezeInstance {
+                    client_id: self.id(session, id),
+                    instance: u32::from(instance).into(),
+                    frozen: frozen.into(),
+                    reserved: [0; 3],
+                };
+                (Request::FreezeInstance(m), wire(session.into(), &m))
             }
             Op::Open { .. } => self.open_session(op),
             _ => self.resolve_admin(op),
@@ -774,7 +1091,13 @@ impl Pair {
             return wild;
         }
         let (number, row) = own[usize::from(terms.instance) % own.len()];
-        (*number, if row.tier == 0 { u16::from(terms.book == 1) } else { row.tier + 1 })
+        (
+            *number,
+            match row.tier {
+                0 => u16::from(terms.book == 1),
+                tier => TRADED[usize::from(tier) + 1].into(),
+            },
+        )
     }
 
     fn new_order(&self, terms: &Terms) -> NewOrder {
@@ -848,7 +1171,8 @@ impl Pair {
                 };
                 m.baseline_vru[0] = reserve(vru[0]).into();
                 m.baseline_vru[1] = if tier == 0 { reserve(vru[1]) } else { 0 }.into();
-                m.baseline_vru[2] = u32::from(vru[2] == 7).into();
+                m.baseline_vru[2] =
+                    if tier < 2 { reserve(vru[2]) } else { u32::from(vru[2] == 7) }.into();
                 m.name = name(called);
                 (Request::CreateInstance(m), wire(session.into(), &m))
             }
@@ -914,6 +1238,388 @@ impl Pair {
                 [m.rate, m.low, m.high] = rates.map(|rate| rate.map(U32::new));
                 (m.resource, m.fixed) = (resource, fixed.into());
                 (Request::SetRate(m), wire(session.into(), &m))
+            }
+            _ => self.resolve_leases(op),
+        }
+    }
+
+    fn resolve_leases(&self, op: &Op) -> (Request, Wire) {
+        match *op {
+            Op::Lease(rent) => {
+                let now_ms = self.room.time_ns / 1_000_000;
+                let expires =
+                    if rent.expires_ms == 0 { 0 } else { now_ms + u64::from(rent.expires_ms) - 1 };
+                let m = BidLease {
+                    client_id: self.id(rent.session, rent.id),
+                    expires_at_ms: expires.into(),
+                    instance: u32::from(rent.instance).into(),
+                    amount: rent.amount.into(),
+                    rent_ticks: rent.rent.into(),
+                    hold_ms: rent.hold_ms.into(),
+                    resource: rent.storage.map_or(rent.resource, |_| Resource::BlockIo as u8),
+                    class: rent.class,
+                    percent: rent.percent.into(),
+                    all_or_none: rent.whole.into(),
+                    tier: rent.storage.map_or(0, u16::from).into(),
+                    storage: rent.storage.is_some().into(),
+                    reserved: 0,
+                };
+                (Request::BidLease(m), wire(rent.session.into(), &m))
+            }
+            Op::Releases { session, which, vru, rent, end, id } => {
+                let all = &self.market.leases.all;
+                let handle = match which {
+                    Which::Open(at) | Which::Ever(at) => {
+                        all.get(usize::from(at) % all.len().max(1)).map_or(0, |lease| lease.handle)
+                    }
+                    Which::Forged(handle) => handle,
+                };
+                let (client_id, handle) = (self.id(session, id), handle.into());
+                if end {
+                    let m = CancelLease { client_id, handle };
+                    return (Request::CancelLease(m), wire(session.into(), &m));
+                }
+                let m = ChangeLease { client_id, handle, vru: vru.into(), rent_ticks: rent.into() };
+                (Request::ChangeLease(m), wire(session.into(), &m))
+            }
+            Op::Loan { session, instance, resource, vru, entitles, id } => {
+                let (client_id, instance) = (self.id(session, id), u32::from(instance).into());
+                let (vru, reserved) = (vru.into(), [0; 7]);
+                if entitles {
+                    let m = EntitleInstance { client_id, instance, vru, resource, reserved };
+                    return (Request::EntitleInstance(m), wire(session.into(), &m));
+                }
+                let m = Lend { client_id, instance, vru, resource, reserved };
+                (Request::Lend(m), wire(session.into(), &m))
+            }
+            Op::Reserve { session, book, class, rent, id } => {
+                let m = SetReserveRent {
+                    client_id: self.id(session, id),
+                    rent_ticks: rent.into(),
+                    book: u16::from(book).into(),
+                    class,
+                    reserved: 0,
+                };
+                (Request::SetReserveRent(m), wire(session.into(), &m))
+            }
+            Op::Token(bearer) => self.resolve_token(&bearer),
+            Op::TokenSwap(swapper) => self.resolve_swap(&swapper),
+            _ => self.resolve_policies(op),
+        }
+    }
+
+    /// The so-manieth token as it is shown.
+    fn shown(&self, which: u16, lie: Lie) -> [u8; TOKEN_BYTES] {
+        let tokens = &self.market.tokens;
+        let mut token = match tokens.get(usize::from(which) % tokens.len().max(1)) {
+            Some(token) => self.market.show(token),
+            None => *Token::of(&[0; TOKEN_BYTES]),
+        };
+        match lie {
+            Lie::None => {}
+            Lie::Stale => token.generation = token.generation.get().wrapping_sub(1).into(),
+            Lie::MoreVru => token.vru = token.vru.get().wrapping_add(1).into(),
+            Lie::Longer => token.until_ms = token.until_ms.get().wrapping_add(1).into(),
+            Lie::Foreign => token.house = token.house.get().wrapping_add(1).into(),
+            Lie::Invented => token.id = token.id.get().wrapping_add(1_000_000).into(),
+        }
+        zerocopy::transmute!(token)
+    }
+
+    fn resolve_token(&self, op: &Bearer) -> (Request, Wire) {
+        let (session, client_id) = (op.session.into(), self.id(op.session, op.id));
+        let now_ms = self.room.time_ns / 1_000_000;
+        let (party, vru) = (u32::from(op.party.0), op.vru);
+        let token = self.shown(op.which.0, op.lie);
+        let reserved = U32::ZERO;
+        match op.act {
+            TokenAct::Issue => {
+                let mut m = IssueToken::zeroed();
+                (m.client_id, m.account, m.vru) = (client_id, party.into(), vru.into());
+                m.instance = op.party.1.map_or(ANY, u32::from).into();
+                (m.tier, m.resource) = (u16::from(op.of.0).into(), op.of.1);
+                // What begins at once says so, or says when.
+                let begins_ms = now_ms + u64::from(op.window.0);
+                m.from_ms = if op.window.0 == 1 { 0 } else { begins_ms }.into();
+                m.until_ms = (begins_ms + u64::from(op.window.1)).into();
+                [m.priority, m.profile, _] = op.marks;
+                (m.swap_eligible, m.sticky) = (op.marks[2] & 1, op.marks[2] >> 1 & 1);
+                m.profile_limit = u64::from(op.marks[1]).into();
+                (Request::IssueToken(m), wire(session, &m))
+            }
+            TokenAct::Redeem => {
+                let (owner, tier) = (Token::of(&token).account.get(), Token::of(&token).tier.get());
+                let own = self.market.instances.iter().find(|(_, row)| {
+                    (row.account as u32, row.tier) == (owner, tier) && op.party.1 == Some(u8::MAX)
+                });
+                let party = own.map_or(party, |(number, _)| *number);
+                let m = RedeemToken { client_id, instance: party.into(), reserved, token };
+                (Request::RedeemToken(m), wire(session, &m))
+            }
+            TokenAct::Split => {
+                let at_ms = if vru == 0 { now_ms + u64::from(op.window.0) } else { 0 };
+                let m =
+                    SplitToken { client_id, at_ms: at_ms.into(), vru: vru.into(), reserved, token };
+                (Request::SplitToken(m), wire(session, &m))
+            }
+            TokenAct::Merge => {
+                let m = MergeTokens { client_id, token, other: self.shown(op.which.1, Lie::None) };
+                (Request::MergeTokens(m), wire(session, &m))
+            }
+            TokenAct::Transfer => {
+                let m = TransferToken { client_id, account: party.into(), reserved, token };
+                (Request::TransferToken(m), wire(session, &m))
+            }
+            TokenAct::Revoke => {
+                let m = RevokeToken { client_id, id: Token::of(&token).id };
+                (Request::RevokeToken(m), wire(session, &m))
+            }
+        }
+    }
+
+    /// Two tokens by their places, mostly of one book and open.
+    fn pair(&self, which: (u16, u16)) -> (u16, u16) {
+        let now_ms = i128::from(self.room.time_ns / 1_000_000);
+        let tokens = self.market.tokens.iter().enumerate();
+        let open = tokens.filter(|(_, it)| {
+            it.marks[0] == 1 && it.window.0 <= now_ms && now_ms + 1500 < it.window.1
+        });
+        let open: Vec<_> = open.map(|(at, it)| (at as u16, it.book, it.id)).collect();
+        let chosen = open.get(usize::from(which.0) % open.len().max(1));
+        let Some(&(source, book, id)) = chosen.filter(|_| !which.0.is_multiple_of(4)) else {
+            return which;
+        };
+        let others: Vec<_> = open.iter().filter(|it| (it.1, it.2 != id) == (book, true)).collect();
+        let other = others.get(usize::from(which.1) % others.len().max(1));
+        other.map_or(which, |other| (source, other.0))
+    }
+
+    fn resolve_swap(&self, op: &Swapper) -> (Request, Wire) {
+        let (session, client_id) = (op.session.into(), self.id(op.session, op.id));
+        let now_ms = self.room.time_ns / 1_000_000;
+        // Mostly one that waits.
+        let any = op.which.1.is_multiple_of(4);
+        let swaps = self.market.token_swaps.iter();
+        let swaps = swaps.filter(|swap| any || swap.state == SwapState::Proposed);
+        let swaps: Vec<_> = swaps.collect();
+        let swap = swaps.get(usize::from(op.which.0) % swaps.len().max(1));
+        let id = match op.lie {
+            Lie::Invented => 1_000_000,
+            _ => swap.map_or(1, |swap| swap.id),
+        };
+        match op.act {
+            SwapAct::Request => {
+                let (source, destination) = self.pair(op.which);
+                let (source, destination) =
+                    (self.shown(source, Lie::None), self.shown(destination, op.lie));
+                let (source, destination) = (Token::of(&source), Token::of(&destination));
+                let mut m = SwapRequest::zeroed();
+                m.client_id = client_id;
+                if !op.any {
+                    (m.source, m.source_generation) = (source.id, source.generation);
+                }
+                m.destination = destination.id;
+                m.destination_generation = destination.generation;
+                m.deadline_ms = (now_ms + u64::from(op.ms.0)).into();
+                m.incentive_micro = (u64::from(op.funds) * 1000).into();
+                (m.vru, m.lasts_ms) = (op.vru.0.into(), op.ms.1.max(SWAP_MS_MIN).into());
+                if op.vru.1 > 0 {
+                    (m.boost_vru, m.boost_ms) = (op.vru.1.into(), op.ms.2.max(SWAP_MS_MIN).into());
+                }
+                (Request::SwapRequest(m), wire(session, &m))
+            }
+            SwapAct::Approve => {
+                let m = SwapApprove { client_id, id: id.into() };
+                (Request::SwapApprove(m), wire(session, &m))
+            }
+            SwapAct::Reject => {
+                // Sometimes by who asked for it.
+                let asker = |row: &super::oracle::Session| {
+                    let account = swap.map(|swap| swap.accounts[1] as u32);
+                    (row.role, Some(row.account)) == (Role::Tenant, account)
+                };
+                let asker = self.market.sessions.iter().position(asker).map(|at| at as u8);
+                let session = asker.filter(|_| op.policy.1 == 0).unwrap_or(op.session);
+                let (session, client_id) = (session.into(), self.id(session, op.id));
+                let m = SwapReject { client_id, id: id.into(), words: field_cut("no") };
+                (Request::SwapReject(m), wire(session, &m))
+            }
+            SwapAct::Policy => {
+                let (account, answer, percent, downtime) = op.policy;
+                let mut m = SetSwapPolicy::zeroed();
+                (m.client_id, m.account) = (client_id, u32::from(account).into());
+                m.least_micro = u64::from(op.funds).into();
+                (m.downtime_ms, m.degradation_percent) =
+                    (downtime.into(), u16::from(percent).into());
+                m.answer = answer % 3;
+                (Request::SetSwapPolicy(m), wire(session, &m))
+            }
+        }
+    }
+
+    fn resolve_policies(&self, op: &Op) -> (Request, Wire) {
+        match *op {
+            Op::Policy {
+                session,
+                instance,
+                resource,
+                of: (class, cover),
+                funds,
+                pays,
+                pace,
+                id,
+            } => {
+                let micro = |funds: u32| u64::from(funds) * 1000 * self.world.tick_micro;
+                let m = SetPolicy {
+                    client_id: self.id(session, id),
+                    budget_micro: micro(funds.0).into(),
+                    burst_micro: micro(funds.1.min(funds.0)).into(),
+                    instance: u32::from(instance).into(),
+                    rent_ticks: pays.0.into(),
+                    price_ticks: pays.1.into(),
+                    lead_ms: pace.0.into(),
+                    hold_ms: pace.1.into(),
+                    step_vru: pace.2.into(),
+                    resource,
+                    class,
+                    cover,
+                    reserved: [0; 5],
+                };
+                (Request::SetPolicy(m), wire(session.into(), &m))
+            }
+            Op::Forecast { session, instance, resource, of: (source, horizon), ms, vru, id } => {
+                let mut vru = vru.map(u32::from);
+                vru.sort_unstable();
+                let (starts_ms, vru) = if ms.1 == 0 { (0, [0; 3]) } else { (ms.0, vru) };
+                let m = SetForecast {
+                    client_id: session.map_or(U64::ZERO, |session| self.id(session, id)),
+                    starts_in_ms: starts_ms.into(),
+                    lasts_ms: ms.1.into(),
+                    p50_vru: vru[0].into(),
+                    p90_vru: vru[1].into(),
+                    p975_vru: vru[2].into(),
+                    instance: u32::from(instance).into(),
+                    resource,
+                    source,
+                    horizon,
+                    reserved: [0; 5],
+                };
+                let bytes = session.map_or_else(|| own(&m), |session| wire(session.into(), &m));
+                (Request::SetForecast(m), bytes)
+            }
+            Op::Trial { .. } | Op::EndTrial { .. } => self.resolve_trials(op),
+            Op::Event { .. } => self.resolve_event(op),
+            _ => self.resolve_goals(op),
+        }
+    }
+
+    fn resolve_event(&self, op: &Op) -> (Request, Wire) {
+        let Op::Event { session, instance, resource, name, ms, days, shift, id } = *op else {
+            unreachable!("an event");
+        };
+        let day_ms = 86_400_000;
+        let now_ms = self.room.time_ns / 1_000_000;
+        let starts_ms = (now_ms + u64::from(ms.0)).saturating_sub(u64::from(days.1) * day_ms);
+        let lasts_ms = match days.0 {
+            0 => u64::from(ms.1.min(FORECAST_MS_MAX)),
+            days => u64::from(ms.1).min(u64::from(days) * day_ms),
+        };
+        let until_ms = match days {
+            (0, ..) | (_, _, 0) => 0,
+            (.., left) => {
+                let until_ms = now_ms + u64::from(left - 1) * day_ms;
+                (until_ms + u64::from(ms.1 / 2)).max(starts_ms + 1)
+            }
+        };
+        let mut m = PlanEvent {
+            starts_at_ms: starts_ms.into(),
+            until_ms: until_ms.into(),
+            lasts_ms: (lasts_ms as u32).into(),
+            add_vru: shift.1.into(),
+            percent: shift.0.min(EVENT_PERCENT_MAX).into(),
+            every_days: u16::from(days.0).into(),
+            ..PlanEvent::zeroed()
+        };
+        if ms.1 == 0 {
+            m = PlanEvent::zeroed();
+        }
+        m.client_id = self.id(session, id);
+        m.instance = u32::from(instance).into();
+        (m.resource, m.name) = (resource, field_cut(&format!("event {name}")));
+        (Request::PlanEvent(m), wire(session.into(), &m))
+    }
+
+    fn resolve_trials(&self, op: &Op) -> (Request, Wire) {
+        if let Op::EndTrial { session, back, id } = *op {
+            let last = self.room.machine.experiments().started;
+            let m = StopExperiment {
+                client_id: self.id(session, id),
+                experiment: last.saturating_sub(back.into()).into(),
+                reserved: 0.into(),
+            };
+            return (Request::StopExperiment(m), wire(session.into(), &m));
+        }
+        let Op::Trial { session, account, tier, resource, measure, salt, lasts_ms, harm, arms, id } =
+            *op
+        else {
+            unreachable!("a trial");
+        };
+        let mut m = StartExperiment {
+            client_id: self.id(session, id),
+            salt: salt.into(),
+            lasts_ms: (60_000 + u64::from(lasts_ms)).into(),
+            harm_milli: u64::from(harm).into(),
+            account: account.map_or(ANY, u32::from).into(),
+            tier: tier.map_or(u16::MAX, u16::from).into(),
+            resource,
+            measure: measure.0,
+            more_is_better: measure.1.into(),
+            ..StartExperiment::zeroed()
+        };
+        // One of them is a policy.
+        let arms = if arms == [None; 2] { [None, Some((1, 1, 900, 3, 0))] } else { arms };
+        for (at, arm) in arms.into_iter().enumerate() {
+            let Some((class, cover, budget, rent, price)) = arm else { continue };
+            let micro = u64::from(budget.max(1)) * 1000 * self.world.tick_micro;
+            (m.budget_micro[at], m.burst_micro[at]) = (micro.into(), (micro / 4).into());
+            (m.rent_ticks[at], m.price_ticks[at]) = (rent.into(), price.into());
+            (m.lead_ms[at], m.hold_ms[at]) = (2000.into(), 500.into());
+            (m.class[at], m.cover[at]) = (class, cover);
+        }
+        (Request::StartExperiment(m), wire(session.into(), &m))
+    }
+
+    fn resolve_goals(&self, op: &Op) -> (Request, Wire) {
+        match *op {
+            Op::Goal(goal) => {
+                let mut m = SetObjective::zeroed();
+                m.client_id = self.id(goal.session, goal.id);
+                m.instance = u32::from(goal.instance).into();
+                (m.kpi, m.remove) = (goal.kpi, goal.remove.into());
+                if !goal.remove {
+                    m.budget_micro = goal.budget.into();
+                    m.window_s = goal.window_s.into();
+                    (m.breach_at, m.recover_at) = (goal.at.0.into(), goal.at.1.into());
+                    (m.breach_ms, m.recover_ms) = (goal.times_ms.0.into(), goal.times_ms.1.into());
+                    (m.step_vru, m.most_vru) = (goal.vru.0.into(), goal.vru.1.into());
+                    m.rent_ticks = goal.rent.into();
+                    (m.below, m.resource, m.class) = (goal.below.into(), goal.resource, goal.class);
+                }
+                (Request::SetObjective(m), wire(goal.session.into(), &m))
+            }
+            Op::Kpi { session: Some(session), instance, kpi, value } => {
+                let (instance, kpi) = (u32::from(instance), kpi % 2);
+                let reserved = [0; 7];
+                let m = ReportKpi { instance: instance.into(), value: value.into(), kpi, reserved };
+                (Request::ReportKpi(m), wire(session.into(), &m))
+            }
+            Op::Kpi { session: None, instance, kpi, value } => {
+                let (instance, kpi) = (u32::from(instance), usize::from(kpi) % HOST_KPIS.len());
+                let mut values = HOST_KPIS.map(|_| U32::new(u32::MAX));
+                values[kpi] = value.into();
+                let m = HostKpis { instance: instance.into(), values };
+                let kpi = HOST_KPIS[kpi] as u8;
+                (Request::Measured { instance, kpi, value }, own(&m))
             }
             _ => self.resolve_limits(op),
         }
@@ -997,6 +1703,7 @@ impl Pair {
         }
         let mut met = met.borrow_mut();
         met.commands += 1;
+        met.stored += std::mem::take(&mut self.away);
         for row in &said {
             match row {
                 Said::Rejected { code, .. } | Said::Refused { code } => {
@@ -1005,10 +1712,26 @@ impl Pair {
                 Said::Cancelled { reason, .. } => {
                     met.cancels.insert(*reason as u8);
                 }
+                Said::Lease { outcome, .. } => {
+                    *met.leases.entry(*outcome as u8).or_default() += 1;
+                }
+                Said::Policy { did, .. } => {
+                    *met.policies.entry((did.0, did.1)).or_default() += 1;
+                }
+                Said::TokenSwap { to: ANY, state, .. } => {
+                    *met.token_swaps.entry((state.0 as u8, state.1 as u8)).or_default() += 1;
+                }
+                Said::Token { outcome, .. } => {
+                    *met.tokens.entry(*outcome as u8).or_default() += 1;
+                }
+                Said::Objective { outcome, .. } => {
+                    *met.rescues.entry(*outcome as u8).or_default() += 1;
+                }
                 Said::Traded(_) => met.trades += 1,
                 Said::Auctioned(_) => met.auctioned += 1,
                 Said::Swapped(_) if session == ANY => met.swapped.1 += 1,
                 Said::Swapped(_) => met.swapped.0 += 1,
+                Said::Earned { .. } => met.earned += 1,
                 Said::Rate { .. } if session == ANY => met.rates += 1,
                 Said::Reversed(_) => met.reversed += 1,
                 Said::Accepted { .. } => met.accepted += 1,
@@ -1063,12 +1786,22 @@ impl Pair {
         for event in Events::new(&events) {
             let to = event.target;
             self.depth.absorb(&event);
-            if event.read::<Moved>().is_some() {
+            let is_trial =
+                event.read::<Exposed>().is_some() || event.read::<ExperimentMoved>().is_some();
+            if is_trial || event.read::<Moved>().is_some() || event.read::<Watched>().is_some() {
                 // Nothing anyone is told.
+            } else if event.read::<MigrationMoved>().is_some() {
+                // A lease that waits for long: migrations have a model of their own.
             } else if let Some(m) = event.read::<Entitled>() {
                 self.caps.insert((m.instance.get(), m.resource), m.vru.get());
+            } else if let Some(m) = event.read::<Stored>() {
+                let there = (m.tier.get(), m.vru.get(), m.vru_size.get());
+                self.stored.insert(m.instance.get(), there);
+                self.away += u64::from(m.vru.get() > 0);
             } else if let Some(m) = event.read::<Weighted>() {
                 prop_assert_eq!((to, m.resource), (ANY, 0));
+                // Only the last of a command holds.
+                self.weights.retain(|&(instance, _)| instance != m.instance.get());
                 self.weights.push((m.instance.get(), m.weight_vru.get().into()));
             } else if let Some(m) = event.read::<Resized>() {
                 self.capacities.insert((m.tier.get(), m.resource), m.capacity_vru.get());
@@ -1232,6 +1965,10 @@ impl Pair {
                 milli: (left.into(), arrived.into()),
                 rest_vru: m.rest_vru.get().into(),
             }))
+        } else if let Some(m) = event.read::<RentEarned>() {
+            let (account, book) = (m.account.get().into(), m.book.get().into());
+            let micro = m.micro.get().into();
+            Ok(Said::Earned { instance: m.instance.get(), account, book, micro })
         } else if let Some(m) = event.read::<RateMoved>() {
             let rate = (m.rate[0].get().into(), m.rate[1].get().into());
             let (from, to, resource) = (m.from.get(), m.to.get(), m.resource.into());
@@ -1255,7 +1992,10 @@ impl Pair {
             Ok(Said::Created { instance: m.instance.get(), tier: m.tier.get() })
         } else if let Some(m) = event.read::<InstanceRemoved>() {
             self.caps.retain(|&(instance, _), _| instance != m.instance.get());
+            self.stored.remove(&m.instance.get());
             Ok(Said::Removed { instance: m.instance.get() })
+        } else if let Some(m) = event.read::<InstanceFrozen>() {
+            Ok(Said::Frozen { instance: m.instance.get(), frozen: m.frozen.get() == 1 })
         } else if let Some(m) = event.read::<AccountCapped>() {
             let account = m.account.get() as usize;
             Ok(Said::Capped { account, millicores: m.millicores.get() })
@@ -1272,6 +2012,85 @@ impl Pair {
         } else if let Some(m) = event.read::<SessionRefused>() {
             Ok(Said::Refused { code: code(m.code)? })
         } else {
+            Pair::hear_lease(to, event)
+        }
+    }
+
+    fn hear_swap(to: u32, m: &SwapMoved) -> Result<Said, TestCaseError> {
+        let state = SwapState::from_u8(m.state).ok_or_else(|| unknown("state"))?;
+        let reason = SwapReason::from_u8(m.reason).ok_or_else(|| unknown("reason"))?;
+        Ok(Said::TokenSwap {
+            to,
+            id: m.id.get(),
+            time_ns: m.time_ns.get(),
+            tokens: [m.source.get(), m.destination.get()],
+            accounts: [m.source_account, m.destination_account].map(|it| it.get() as usize),
+            ends_ms: m.ends_ms.get().into(),
+            paid: m.paid_micro.get().into(),
+            vru: m.vru.get().into(),
+            book: m.book.get().into(),
+            state: (state, reason),
+            words: m.words,
+        })
+    }
+
+    /// Leases, and what bids for them by itself.
+    fn hear_lease(to: u32, event: &Event<'_>) -> Result<Said, TestCaseError> {
+        if let Some(m) = event.read::<LeaseMoved>() {
+            Ok(Said::Lease {
+                to,
+                handle: m.handle.get(),
+                client_id: m.client_id.get(),
+                time_ns: m.time_ns.get(),
+                paid: m.paid_micro.get().into(),
+                instance: m.instance.get(),
+                granted: m.granted_vru.get().into(),
+                wanted: m.wanted_vru.get().into(),
+                rent: m.rent_ticks.get().into(),
+                book: m.book.get().into(),
+                class: m.class,
+                outcome: LeaseOutcome::from_u8(m.outcome).ok_or_else(|| unknown("outcome"))?,
+            })
+        } else if let Some(m) = event.read::<TokenMoved>() {
+            Ok(Said::Token {
+                to,
+                id: m.id.get(),
+                time_ns: m.time_ns.get(),
+                window: (m.from_ms.get().into(), m.until_ms.get().into()),
+                account: m.account.get() as usize,
+                instance: Some(m.instance.get()).filter(|&number| number != ANY),
+                vru: m.vru.get().into(),
+                generation: m.generation.get(),
+                book: m.book.get().into(),
+                outcome: TokenOutcome::from_u8(m.outcome).ok_or_else(|| unknown("outcome"))?,
+            })
+        } else if let Some(m) = event.read::<SwapMoved>() {
+            Pair::hear_swap(to, m)
+        } else if let Some(m) = event.read::<PolicyActed>() {
+            Ok(Said::Policy {
+                to,
+                instance: m.instance.get(),
+                resource: m.resource.into(),
+                did: (m.act, m.reason, m.code),
+                amount: (m.amount.get(), m.price_ticks.get()),
+                need: m.need_vru.get().into(),
+                money: (m.spent_micro.get().into(), m.left_micro.get().into()),
+                handle: m.handle.get(),
+            })
+        } else if let Some(m) = event.read::<ObjectiveMoved>() {
+            Ok(Said::Objective {
+                to,
+                time_ns: m.time_ns.get(),
+                instance: m.instance.get(),
+                kpi: m.kpi,
+                value: m.value.get(),
+                lease: Some(m.lease.get()).filter(|&lease| lease != u64::MAX),
+                wanted: m.wanted_vru.get().into(),
+                spent: m.spent_micro.get().into(),
+                outcome: Rescue::from_u8(m.outcome).ok_or_else(|| unknown("outcome"))?,
+                code: m.code,
+            })
+        } else {
             Pair::hear_book(event)
         }
     }
@@ -1285,6 +2104,7 @@ impl Pair {
         }
         prop_assert_eq!(i128::from(ledger.funds_issued), self.market.funds_issued);
         prop_assert_eq!(i128::from(ledger.fees), self.market.fees);
+        prop_assert_eq!(i128::from(ledger.rents), self.market.leases.paid);
         for (book, house) in self.market.books.iter().zip(&ledger.house) {
             prop_assert_eq!(house.issued as i128, book.issued);
             prop_assert_eq!(house.burned as i128, book.burned);
@@ -1321,6 +2141,9 @@ impl Pair {
             let row = self.market.instances.get(&number);
             prop_assert_eq!(machine.instance(number).is_some(), row.is_some());
             let Some(row) = row else { continue };
+            let frozen = machine.instance(number).map(|row| row.is_frozen());
+            prop_assert_eq!(frozen, Some(row.frozen), "{} frozen", number);
+            self.compare_stored(number)?;
             for &resource in Resource::ALL {
                 let r = resource as usize;
                 let balance = machine.ledger().credit(number as u16, resource);
@@ -1337,6 +2160,15 @@ impl Pair {
         }
         let known = self.caps.keys().all(|(number, _)| self.market.instances.contains_key(number));
         prop_assert!(known, "a cap was told of an instance that is gone");
+        Ok(())
+    }
+
+    /// Where an instance's disks belong, as told by events.
+    fn compare_stored(&self, number: u32) -> Result<(), TestCaseError> {
+        let (tier, vru) = self.market.stored(number);
+        let size = if vru > 0 { size_of_vru(tier, Resource::BlockIo) } else { 0 };
+        let told = self.stored.get(&number).copied();
+        prop_assert_eq!(told.unwrap_or((tier, 0, 0)), (tier, vru as u64, size));
         Ok(())
     }
 
@@ -1382,7 +2214,266 @@ impl Pair {
             prop_assert_eq!(told(Side::Buy), bids);
             prop_assert_eq!(told(Side::Sell), of(Side::Sell).collect::<Vec<_>>());
         }
+        self.compare_tokens()?;
+        self.compare_swaps()?;
+        self.compare_leases()?;
+        self.compare_forecasts()?;
+        self.compare_events()?;
+        self.compare_experiments()?;
+        self.compare_policies()?;
+        self.compare_objectives()?;
         self.compare_orders()
+    }
+
+    /// Tokens as told by queries, and what they promise: never more than there is, at no moment.
+    fn compare_tokens(&mut self) -> Result<(), TestCaseError> {
+        let (mut rows, mut from) = (Vec::new(), 0);
+        while from != u64::MAX && !(self.market.tokens.is_empty() && from > 0) {
+            self.room.apply(ANY, &QueryTokens { from: from.into() });
+            for (_, row) in self.room.said::<TokenRow>() {
+                prop_assert_eq!((row.sealed, row.key.get(), row.mac), (0, 0, [0; 32]));
+                rows.push((*row.token(), row.redeemed == 1));
+            }
+            from = self.room.one::<QueryEnd>().next.get();
+        }
+        let tokens = self.market.tokens.iter();
+        let shown = |token| -> [u8; TOKEN_BYTES] { zerocopy::transmute!(self.market.show(token)) };
+        let tokens: Vec<_> = tokens.map(|token| (shown(token), token.redeemed)).collect();
+        prop_assert_eq!(rows, tokens);
+        for (at, book) in self.market.books.iter().enumerate() {
+            let spoken_for = self.market.spoken_for(at);
+            prop_assert!(spoken_for <= book.capacity_vru, "more is promised than there is");
+            prop_assert_eq!(i128::from(self.room.machine.spoken_for(at)), spoken_for);
+        }
+        Ok(())
+    }
+
+    /// Swaps of tokens as told by queries.
+    fn compare_swaps(&mut self) -> Result<(), TestCaseError> {
+        let (mut rows, mut from) = (Vec::new(), 0);
+        while from != u64::MAX && !(self.market.token_swaps.is_empty() && from > 0) {
+            self.room.apply(ANY, &SwapList { from: from.into() });
+            rows.extend(self.room.said::<SwapRow>().into_iter().map(|(_, row)| {
+                let tokens = [row.source.get(), row.destination.get()];
+                let (ends_ms, paid) = (row.ends_ms.get(), row.paid_micro.get());
+                (row.id.get(), tokens, row.state, row.reason, ends_ms, paid, row.breaches)
+            }));
+            from = self.room.one::<QueryEnd>().next.get();
+        }
+        let swaps = self.market.token_swaps.iter().map(|swap| {
+            let (state, reason) = (swap.state as u8, swap.reason as u8);
+            let (ends_ms, paid) = (swap.ends_ms as u64, swap.paid as u64);
+            (swap.id, swap.tokens, state, reason, ends_ms, paid, swap.breaches)
+        });
+        prop_assert_eq!(rows, swaps.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Leases and rents as told by queries.
+    fn compare_leases(&mut self) -> Result<(), TestCaseError> {
+        let mut rows = Vec::new();
+        let mut from = 0;
+        while from != u64::MAX {
+            self.room.apply(ANY, &QueryLeases { from: (from as u32).into() });
+            rows.extend(self.room.said::<LeaseRow>().into_iter().map(|(_, row)| {
+                let money = [row.paid_micro, row.held_micro].map(|micro| i128::from(micro.get()));
+                let vru = [row.wanted_vru, row.granted_vru].map(|vru| i128::from(vru.get()));
+                let (rent, book) = (i128::from(row.rent_ticks.get()), usize::from(row.book.get()));
+                (row.handle.get(), money, vru, rent, book, row.class, row.all_or_none == 1)
+            }));
+            from = self.room.one::<QueryEnd>().next.get();
+        }
+        let all = self.market.leases.all.iter();
+        let mut leases: Vec<_> = all
+            .map(|lease| {
+                let (money, vru) = ([lease.paid, lease.held], [lease.wanted, lease.granted]);
+                (lease.handle, money, vru, lease.rent, lease.book, lease.class, lease.whole)
+            })
+            .collect();
+        leases.sort_by_key(|lease| lease.0 as u32);
+        prop_assert_eq!(rows, leases);
+        self.room.apply(ANY, &QueryRents { from: 0.into() });
+        for (at, (_, row)) in self.room.said::<RentRow>().into_iter().enumerate() {
+            let vru = [row.supply_vru, row.granted_vru].map(|vru| i128::from(vru.get()));
+            prop_assert_eq!(vru, [self.market.supply(at), self.market.granted(at)]);
+            prop_assert!(vru[1] <= vru[0], "more is leased than there is");
+            let rents = row.rent_ticks.map(|rent| i128::from(rent.get()));
+            prop_assert_eq!(rents, self.market.leases.rents[at]);
+            let reserves = row.reserve_ticks.map(|rent| i128::from(rent.get()));
+            prop_assert_eq!(reserves, self.market.leases.reserve[at]);
+        }
+        Ok(())
+    }
+
+    /// Forecasts as told by queries.
+    fn compare_forecasts(&mut self) -> Result<(), TestCaseError> {
+        let standing = self.market.standing(self.room.time_ns);
+        if standing.is_empty() {
+            // Asking costs the time that the commands need.
+            return Ok(());
+        }
+        let (mut rows, mut from) = (Vec::new(), 0);
+        while from != u64::MAX {
+            self.room.apply(ANY, &QueryForecasts { from: (from as u32).into() });
+            rows.extend(self.room.said::<ForecastRow>().into_iter().map(|(_, row)| row));
+            from = self.room.one::<QueryEnd>().next.get();
+        }
+        prop_assert_eq!(rows.len(), standing.len());
+        for (row, forecast) in rows.iter().zip(&standing) {
+            let (instance, resource, ..) = forecast.of;
+            let of = (row.instance.get(), row.resource.into(), row.source, row.horizon);
+            prop_assert_eq!(of, forecast.of);
+            let holds = (row.starts_at_ms.get().into(), row.ends_at_ms.get().into());
+            prop_assert_eq!(holds, forecast.holds_ms);
+            let has = self.market.firm(instance, resource);
+            prop_assert_eq!(i128::from(row.has_vru.get()), has.min(u32::MAX.into()));
+            let mut forecast = *forecast;
+            if row.source == 0 {
+                let now_ms = i128::from(self.room.time_ns / 1_000_000);
+                let (from, to) = (now_ms.max(forecast.holds_ms.0), forecast.holds_ms.1);
+                let of = (instance, resource);
+                forecast.vru = forecast.vru.map(|vru| self.market.with_events(of, vru, from, to));
+            }
+            let vru = [row.p50_vru, row.p90_vru, row.p975_vru].map(|vru| i128::from(vru.get()));
+            prop_assert_eq!(vru, forecast.vru);
+            let short = i128::from(row.short_permille.get());
+            prop_assert_eq!(short, forecast.short_permille(has), "{:?} with {}", forecast, has);
+            let impact = i128::from(row.impact_milli.get());
+            prop_assert_eq!(i128::from(row.risk.get()), short * impact / 1000);
+        }
+        Ok(())
+    }
+
+    /// Experiments as told by queries.
+    fn compare_experiments(&mut self) -> Result<(), TestCaseError> {
+        if self.market.experiments.is_empty() {
+            return Ok(());
+        }
+        self.room.apply(ANY, &QueryExperiments { from: 0.into() });
+        let rows = self.room.said::<ExperimentRow>();
+        let mut model = self.market.experiments.clone();
+        model.sort_by_key(|row| row.number);
+        prop_assert_eq!(rows.len(), model.len());
+        for ((_, row), model) in rows.iter().zip(&model) {
+            let (samples, values, means, effect) = self.market.effect(model);
+            let of = (row.experiment.get(), row.end, i128::from(row.ends_at_ms.get()));
+            prop_assert_eq!(of, (model.number, model.end, model.ends_ms));
+            prop_assert_eq!(u32::from(row.looks), model.looks);
+            prop_assert_eq!(row.sample.map(|sample| i128::from(sample.get())), samples);
+            prop_assert_eq!(row.values.map(|values| i128::from(values.get())), values);
+            prop_assert_eq!(row.mean_milli.map(|mean| i128::from(mean.get())), means);
+            let signed = |field: U64| i128::from(field.get() as i64);
+            let told = (signed(row.effect_milli), signed(row.low_milli), signed(row.high_milli));
+            let told = (row.has_interval == 1).then_some(told);
+            prop_assert_eq!(told, effect.map(|(mid, half)| (mid, mid - half, mid + half)));
+            let experiment = row.experiment;
+            let (mut shown, mut from) = (Vec::new(), 0);
+            while from != u64::MAX {
+                let from_place = (from as u32).into();
+                self.room.apply(ANY, &QueryExposures { from: from_place, experiment });
+                shown.extend(self.room.said::<ExposureRow>().into_iter().map(|(_, row)| row));
+                from = self.room.one::<QueryEnd>().next.get();
+            }
+            let shown = shown.iter().map(|row| {
+                let mean = Some(row.mean_milli.get()).filter(|mean| *mean != u64::MAX);
+                (row.instance.get(), usize::from(row.arm), row.left, mean.map(i128::from))
+            });
+            let mine = self.market.exposures.iter().filter(|of| of.experiment == model.number);
+            let mine = mine
+                .map(|of| (of.instance, of.arm, u8::from(of.state == 1), self.market.told(of).0));
+            prop_assert_eq!(shown.collect::<Vec<_>>(), mine.collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    /// Planned events as told by queries.
+    fn compare_events(&mut self) -> Result<(), TestCaseError> {
+        let planned = self.market.planned(self.room.time_ns);
+        if planned.is_empty() {
+            return Ok(());
+        }
+        let (mut rows, mut from) = (Vec::new(), 0);
+        while from != u64::MAX {
+            self.room.apply(ANY, &QueryEvents { from: (from as u32).into() });
+            rows.extend(self.room.said::<EventRow>().into_iter().map(|(_, row)| row));
+            from = self.room.one::<QueryEnd>().next.get();
+        }
+        let now_ms = i128::from(self.room.time_ns / 1_000_000);
+        let told = rows.iter().map(|row| {
+            let of = (row.instance.get(), usize::from(row.resource), row.name);
+            let shift = (i128::from(row.percent.get()), i128::from(row.add_vru.get()));
+            (of, i128::from(row.next_at_ms.get()), i128::from(row.lasts_ms.get()), shift)
+        });
+        let planned = planned.iter().map(|event| {
+            let next_ms = event.next_ms(now_ms).expect("not over");
+            (event.of, next_ms, event.lasts_ms, (event.percent, event.add))
+        });
+        prop_assert_eq!(told.collect::<Vec<_>>(), planned.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Policies as told by queries.
+    fn compare_policies(&mut self) -> Result<(), TestCaseError> {
+        if self.market.policies.is_empty() {
+            return Ok(());
+        }
+        let mut policies = self.market.policies.clone();
+        policies.sort_by_key(|policy| policy.slot);
+        let (mut rows, mut from) = (Vec::new(), 0);
+        while from != u64::MAX {
+            self.room.apply(ANY, &QueryPolicies { from: (from as u32).into() });
+            rows.extend(self.room.said::<PolicyRow>().into_iter().map(|(_, row)| row));
+            from = self.room.one::<QueryEnd>().next.get();
+        }
+        prop_assert_eq!(rows.len(), policies.len());
+        for (row, policy) in rows.iter().zip(&policies) {
+            let of = (row.instance.get(), usize::from(row.resource));
+            prop_assert_eq!(of, (policy.instance, policy.resource));
+            let (left, hour) = policy.reckon((self.room.time_ns / 1_000_000).into());
+            let money = [row.left_micro, row.hour_micro, row.spent_micro, row.bought_credits];
+            let money = money.map(|micro| i128::from(micro.get()));
+            prop_assert_eq!(money, [left, hour, policy.spent(), policy.bought]);
+            prop_assert!(hour <= policy.budget.max(hour.min(policy.spent())), "beyond the budget");
+            prop_assert_eq!(row.handle.get(), policy.lease.unwrap_or(0));
+            prop_assert_eq!(i128::from(row.need_vru.get()), policy.need);
+            let did = (row.act, row.reason, row.code);
+            prop_assert_eq!(did, (policy.act, policy.reason, policy.code));
+            prop_assert_eq!(i128::from(row.acted_at_ms.get()), policy.acted_ms);
+        }
+        Ok(())
+    }
+
+    /// Objectives as told by queries; what was spent within the window that has come meanwhile.
+    fn compare_objectives(&mut self) -> Result<(), TestCaseError> {
+        let (mut rows, mut from) = (Vec::new(), 0);
+        while let Ok(next) = u32::try_from(from) {
+            self.room.apply(ANY, &QueryObjectives { from: next.into() });
+            rows.extend(self.room.said::<ObjectiveRow>().into_iter().map(|(_, row)| row));
+            from = self.room.one::<QueryEnd>().next.get();
+        }
+        let now_ms = i128::from(self.room.time_ns / 1_000_000);
+        prop_assert_eq!(rows.len(), self.market.objectives.len());
+        for (row, model) in rows.iter().zip(&self.market.objectives) {
+            let ms = |ms: Option<i128>| ms.unwrap_or(0) as u64;
+            prop_assert_eq!(row.number.get() as usize, model.place);
+            prop_assert_eq!((row.instance, row.kpi), (model.terms.instance, model.terms.kpi));
+            prop_assert_eq!(row.told_at_ms.get(), ms(model.value.1));
+            prop_assert_eq!(row.breached_since_ms.get(), ms(model.bad_since));
+            prop_assert_eq!(row.recovered_since_ms.get(), ms(model.good_since));
+            prop_assert_eq!(i128::from(row.paid_micro.get()), model.paid);
+            let handle = |number: u64| {
+                let found = self.market.leases.all.iter().find(|lease| lease.number == number);
+                found.map_or(0, |lease| lease.handle)
+            };
+            prop_assert_eq!(row.lease.get(), model.lease.map_or(u64::MAX, handle));
+            if i128::from(row.window_ends_ms.get()) > now_ms {
+                prop_assert_eq!(i128::from(row.spent_micro.get()), model.spent(now_ms));
+            }
+            let within = model.spent(now_ms) <= i128::from(model.terms.budget_micro.get());
+            let lowered = model.lease.is_none();
+            prop_assert!(within || lowered, "a budget was passed");
+        }
+        Ok(())
     }
 
     fn compare_orders(&mut self) -> Result<(), TestCaseError> {

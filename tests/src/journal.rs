@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use vendue_engine::storage::record::{ALIGN_BYTES, decode};
 
 /// The newest segment of a journal that holds records.
 ///
@@ -34,9 +35,20 @@ pub fn flip_a_byte(journal: &Path) {
     file.write_all_at(&[byte[0] ^ 1], middle).expect("write a segment");
 }
 
-/// Cuts the last bytes of the last record off.
-pub fn tear(journal: &Path, bytes: u64) {
+/// Cuts a journal's newest segment inside its last record of a kind, that many bytes before the
+/// record's last one that is not zero. What was recorded behind it is gone as well.
+///
+/// # Panics
+/// If the segment has no such record.
+pub fn tear(journal: &Path, kind: u8, bytes: u64) {
     let path = last_segment(journal);
+    let segment = std::fs::read(&path).expect("a segment");
+    let mut records = (0..segment.len()).step_by(ALIGN_BYTES).filter_map(|at| {
+        let record = decode(&segment[at..], None).ok()?;
+        (record.kind == kind).then_some(&segment[..at + record.bytes()])
+    });
+    let through = records.next_back().expect("a record of this kind");
+    let end = through.iter().rposition(|&byte| byte != 0).expect("a record") as u64 + 1;
     let file = OpenOptions::new().write(true).open(&path).expect("open a segment");
-    file.set_len(last_byte(&path) + 1 - bytes).expect("cut a segment");
+    file.set_len(end - bytes).expect("cut a segment");
 }

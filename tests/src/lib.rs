@@ -7,8 +7,17 @@ pub mod daemon;
 pub mod duel;
 pub mod journal;
 pub mod market;
+pub mod migration;
 pub mod oracle;
+pub mod python;
 pub mod raw;
 pub mod room;
 pub mod sim;
+pub mod swarm;
 pub mod vm;
+
+/// What `vendued` allocates with: the models and simulators make machines by the thousand, whose tables
+/// another allocator would give back to the kernel each time.
+#[cfg(not(sanitized))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -237,3 +237,13 @@ pub fn audit(client: &mut Client) -> Vec<AuditRow> {
         }
     }
 }
+
+/// A token as the daemon shows it.
+///
+/// # Panics
+/// If there is none of this id.
+#[track_caller]
+pub fn token_row(client: &mut Client, id: u64) -> TokenRow {
+    let rows = client.ask::<TokenRow, _>(&QueryTokens { from: id.into() }).expect("an answer");
+    *rows.iter().find(|row| row.id.get() == id).expect("a row")
+}

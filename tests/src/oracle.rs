@@ -7,14 +7,37 @@
 //! Handles are the machine's affair; the model numbers orders 1, 2, 3... and is told which
 //! handle stands for which order ([`Market::learn`]).
 
+pub mod events;
+pub mod experiments;
+pub mod forecasts;
+pub mod leases;
+pub mod lenders;
+pub mod policies;
+pub mod rescue;
+pub mod swaps;
+pub mod tokens;
+
+use events::Event;
+use experiments::{Experiment, Exposure};
+use forecasts::Forecast;
+use leases::Leases;
+use policies::Policy;
+use rescue::Objective;
 use std::collections::BTreeMap;
+use swaps::TokenSwap;
+use tokens::Token;
 use vendue_wire::code::{
-    CancelReason, OrderType, Phase, RESOURCES, Reject, Role, Side, TimeInForce,
+    CancelReason, LeaseOutcome, OrderType, Phase, RESOURCES, Reject, Rescue, Role, Side,
+    SwapReason, SwapState, TimeInForce, TokenOutcome,
 };
 use vendue_wire::message::{
-    ANY, ANY_BOOK, Body, Cancel, CancelAccount, CreateAccount, CreateInstance, Deposit,
-    GrantCredits, MassCancel, NewOrder, RemoveInstance, Replace, ReverseTrade, SetAccountCap,
-    SetBid, SetLimits, SetPhase, SetRate, SetTier, SwapTiers, U32, U64, UNLIMITED, Withdraw,
+    ANY, ANY_BOOK, BidLease, Body, Cancel, CancelAccount, CancelLease, ChangeLease, CreateAccount,
+    CreateInstance, Deposit, EntitleInstance, FreezeInstance, GrantCredits, IssueToken, Lend,
+    MassCancel, MergeTokens, NewOrder, PlanEvent, RedeemToken, RemoveInstance, Replace, ReportKpi,
+    ReverseTrade, RevokeToken, SetAccountCap, SetBid, SetForecast, SetLimits, SetObjective,
+    SetPhase, SetPolicy, SetRate, SetReserveRent, SetSwapPolicy, SetTier, SplitToken,
+    StartExperiment, StopExperiment, SwapApprove, SwapReject, SwapRequest, SwapTiers,
+    TransferToken, U32, U64, UNLIMITED, Withdraw,
 };
 
 /// All funds together, micro-units.
@@ -43,6 +66,8 @@ pub struct Rules {
     pub burst_resume_ms: i128,
     pub limit_window_s: u64,
     pub reversible_trades: u64,
+    pub leases_max: usize,
+    pub lease_margin_percent: i128,
     pub maker_fee_bps: i128,
     pub taker_fee_bps: i128,
 }
@@ -74,6 +99,8 @@ pub struct Book {
     pub last: i128,
     /// True if use was reported since the last tick.
     pub reported: bool,
+    /// Price of contended use in the last round, milli-credits.
+    pub clearing: i128,
     /// When the last two rounds of reports ended, the older one first, milliseconds.
     pub ended_ms: [i128; 2],
     pub phase: Phase,
@@ -171,6 +198,7 @@ pub struct Instance {
     pub bid: [i128; RESOURCES],
     /// Its weight among processors, as it was told last; VRUs.
     pub weight: i128,
+    pub frozen: bool,
     /// How many instances there had been before it.
     pub born: u64,
 }
@@ -201,6 +229,8 @@ const UNUSED: Session = Session {
     last_client_id: 0,
     closed_at_ns: 0,
 };
+
+const BROKER: Session = Session { role: Role::Operator, ..UNUSED };
 
 /// An order, open or on its way in.
 #[derive(Clone, Copy, Debug)]
@@ -243,6 +273,7 @@ pub enum Request {
     CreateInstance(CreateInstance),
     RemoveInstance(RemoveInstance),
     GrantCredits(GrantCredits),
+    FreezeInstance(FreezeInstance),
     SetBid(SetBid),
     SetPhase(SetPhase),
     CancelAccount(CancelAccount),
@@ -252,10 +283,58 @@ pub enum Request {
     SwapTiers(SwapTiers),
     SetRate(SetRate),
     SetTier(SetTier),
+    BidLease(BidLease),
+    ChangeLease(ChangeLease),
+    CancelLease(CancelLease),
+    Lend(Lend),
+    SetReserveRent(SetReserveRent),
+    EntitleInstance(EntitleInstance),
+    SetForecast(SetForecast),
+    SetPolicy(SetPolicy),
+    PlanEvent(PlanEvent),
+    StartExperiment(StartExperiment),
+    StopExperiment(StopExperiment),
+    IssueToken(IssueToken),
+    RedeemToken(RedeemToken),
+    SplitToken(SplitToken),
+    MergeTokens(MergeTokens),
+    TransferToken(TransferToken),
+    RevokeToken(RevokeToken),
+    SwapRequest(SwapRequest),
+    SwapApprove(SwapApprove),
+    SwapReject(SwapReject),
+    SetSwapPolicy(SetSwapPolicy),
+    SetObjective(SetObjective),
+    ReportKpi(ReportKpi),
+    /// The host measured a KPI.
+    Measured {
+        instance: u32,
+        kpi: u8,
+        value: u32,
+    },
     Tick,
-    Usage { instance: u32, resource: usize, used: u64 },
-    Open { number: u64, account: u32, instance: u32, role: Role, cancel_on_disconnect: bool },
-    Close { slot: u32 },
+    Usage {
+        instance: u32,
+        resource: usize,
+        used: u64,
+    },
+    Open {
+        number: u64,
+        account: u32,
+        instance: u32,
+        role: Role,
+        cancel_on_disconnect: bool,
+    },
+    /// What came of things on the host: nothing to the market.
+    Outcomes,
+    /// `same` unless it names another place than the instance's.
+    Perished {
+        instance: u32,
+        same: bool,
+    },
+    Close {
+        slot: u32,
+    },
 }
 
 /// What the market says, in order. `order` is the model's number of an order.
@@ -338,6 +417,10 @@ pub enum Said {
     Removed {
         instance: u32,
     },
+    Frozen {
+        instance: u32,
+        frozen: bool,
+    },
     Capped {
         account: usize,
         millicores: u32,
@@ -353,6 +436,76 @@ pub enum Said {
         code: Reject,
     },
     Swapped(Swap),
+    Earned {
+        instance: u32,
+        account: usize,
+        book: usize,
+        micro: i128,
+    },
+    Lease {
+        to: u32,
+        handle: u64,
+        client_id: u64,
+        time_ns: u64,
+        paid: i128,
+        instance: u32,
+        granted: i128,
+        wanted: i128,
+        rent: i128,
+        book: usize,
+        class: u8,
+        outcome: LeaseOutcome,
+    },
+    Token {
+        to: u32,
+        id: u64,
+        time_ns: u64,
+        window: (i128, i128),
+        account: usize,
+        instance: Option<u32>,
+        vru: i128,
+        generation: u32,
+        book: usize,
+        outcome: TokenOutcome,
+    },
+    TokenSwap {
+        to: u32,
+        id: u64,
+        time_ns: u64,
+        tokens: [u64; 2],
+        accounts: [usize; 2],
+        ends_ms: i128,
+        paid: i128,
+        vru: i128,
+        book: usize,
+        state: (SwapState, SwapReason),
+        words: [u8; 32],
+    },
+    Policy {
+        to: u32,
+        instance: u32,
+        resource: usize,
+        /// Act, reason, refusal.
+        did: (u8, u8, u8),
+        /// And at which price.
+        amount: (u32, u32),
+        need: i128,
+        /// Spent, and left.
+        money: (i128, i128),
+        handle: u64,
+    },
+    Objective {
+        to: u32,
+        time_ns: u64,
+        instance: u32,
+        kpi: u8,
+        value: u32,
+        lease: Option<u64>,
+        wanted: i128,
+        spent: i128,
+        outcome: Rescue,
+        code: u8,
+    },
     Rate {
         from: u16,
         to: u16,
@@ -412,6 +565,34 @@ pub struct Market {
     pub tiers: Vec<u8>,
     /// Those that were given a rate.
     pub exchanges: Vec<Exchange>,
+    /// Who leases what.
+    pub leases: Leases,
+    /// What instances were said to need.
+    pub forecasts: Vec<Forecast>,
+    /// What is planned for them.
+    pub events: Vec<Event>,
+    /// What is done for instances by itself; places for that, and whose turn it is.
+    pub policies: Vec<Policy>,
+    policy_slots: usize,
+    /// Experiments by place, who takes part by place, and how many there ever were.
+    pub experiments: Vec<Experiment>,
+    pub exposures: Vec<Exposure>,
+    trials: u32,
+    /// The instance that may take part next, and if the last tick did something.
+    trial_turn: u32,
+    trial_acted: bool,
+    policy_turn: usize,
+    /// By place.
+    pub objectives: Vec<Objective>,
+    /// By id, and the newest there was.
+    pub tokens: Vec<Token>,
+    token_ids: u64,
+    /// By id, the newest there was, and what accounts think of them.
+    pub token_swaps: Vec<TokenSwap>,
+    swap_ids: u64,
+    swap_policies: Vec<SetSwapPolicy>,
+    /// What the daemon calls itself.
+    pub house: u64,
     /// Open orders in order of arrival in their queues.
     pub orders: Vec<Order>,
     /// Micro-units paid in and not out again.
@@ -467,9 +648,28 @@ impl Market {
             books,
             accounts: Vec::new(),
             instances: BTreeMap::new(),
-            sessions: vec![UNUSED; rules.sessions_max],
+            // The last is nobody's: policies act through it.
+            sessions: [vec![UNUSED; rules.sessions_max], vec![BROKER]].concat(),
             exchanges,
             tiers,
+            leases: Leases::default(),
+            forecasts: Vec::new(),
+            events: Vec::new(),
+            policies: Vec::new(),
+            policy_slots: 0,
+            experiments: Vec::new(),
+            exposures: Vec::new(),
+            trials: 0,
+            trial_turn: 0,
+            trial_acted: false,
+            policy_turn: 0,
+            objectives: Vec::new(),
+            tokens: Vec::new(),
+            token_ids: 0,
+            token_swaps: Vec::new(),
+            swap_ids: 0,
+            swap_policies: Vec::new(),
+            house: 0,
             orders: Vec::new(),
             funds_issued: 0,
             fees: 0,
@@ -481,7 +681,7 @@ impl Market {
             swaps: Vec::new(),
             window: 0,
             born: 0,
-            openings: vec![0; rules.sessions_max],
+            openings: vec![0; rules.sessions_max + 1],
             accrued_ms: 0,
             weighed: BTreeMap::new(),
             said: Vec::new(),
@@ -538,11 +738,24 @@ impl Market {
             }
         }
         self.weighed.clear();
+        self.meter_leases(who.time_ns);
         self.window = who.time_ns / (self.rules.limit_window_s * 1_000_000_000);
         match request {
             Request::Tick => self.tick(who),
             Request::Usage { instance, resource, used } => self.usage(*instance, *resource, *used),
             Request::Open { .. } => self.open(request),
+            Request::Perished { instance, same } => {
+                if *same {
+                    // Of one that is not there nothing is left to remove.
+                    let _ = self.remove_instance(who, *instance);
+                }
+            }
+            Request::Outcomes => {}
+            Request::SetForecast(m) if who.session == ANY => self.note_forecast(who, m),
+            Request::Measured { instance, kpi, value } => {
+                self.tell_value(*instance, *kpi, *value);
+                self.swap_kpi(who, *instance, *kpi, *value);
+            }
             Request::Close { slot } => self.close(who, *slot),
             _ => self.session_request(who, request),
         }
@@ -551,7 +764,8 @@ impl Market {
     }
 
     fn session_request(&mut self, who: &Caller, request: &Request) {
-        let Some(session) = self.sessions.get_mut(who.session as usize) else { return };
+        let sessions = &mut self.sessions[..self.rules.sessions_max];
+        let Some(session) = sessions.get_mut(who.session as usize) else { return };
         session.last_request = session.last_request.max(who.request);
         let (kind, client_id, result) = match request {
             Request::NewOrder(m) => (NewOrder::KIND, m.client_id.get(), self.new_order(who, m)),
@@ -559,11 +773,84 @@ impl Market {
             Request::Replace(m) => (Replace::KIND, m.client_id.get(), self.replace(who, m)),
             Request::MassCancel(m) => (MassCancel::KIND, 0, self.mass_cancel(who, m)),
             Request::SetBid(m) => (SetBid::KIND, m.client_id.get(), self.set_bid(who, m)),
-            _ => self.operator_request(who, request),
+            Request::BidLease(m) => (BidLease::KIND, m.client_id.get(), self.bid_lease(who, m)),
+            Request::ChangeLease(m) => {
+                (ChangeLease::KIND, m.client_id.get(), self.change_lease(who, m))
+            }
+            Request::CancelLease(m) => {
+                (CancelLease::KIND, m.client_id.get(), self.cancel_lease(who, m))
+            }
+            Request::Lend(m) => (Lend::KIND, m.client_id.get(), self.lend(who, m)),
+            Request::SetReserveRent(m) => {
+                (SetReserveRent::KIND, m.client_id.get(), self.set_reserve_rent(who, m))
+            }
+            Request::EntitleInstance(m) => {
+                (EntitleInstance::KIND, m.client_id.get(), self.entitle(who, m))
+            }
+            Request::StartExperiment(m) => {
+                (StartExperiment::KIND, m.client_id.get(), self.start_experiment(who, m))
+            }
+            Request::StopExperiment(m) => {
+                (StopExperiment::KIND, m.client_id.get(), self.stop_experiment(who, m))
+            }
+            Request::PlanEvent(m) => (PlanEvent::KIND, m.client_id.get(), self.plan_event(who, m)),
+            Request::SetPolicy(m) => (SetPolicy::KIND, m.client_id.get(), self.set_policy(who, m)),
+            Request::SetForecast(m) => {
+                (SetForecast::KIND, m.client_id.get(), self.set_forecast(who, m))
+            }
+            Request::SetObjective(m) => {
+                (SetObjective::KIND, m.client_id.get(), self.set_objective(who, m))
+            }
+            Request::ReportKpi(m) => {
+                (ReportKpi::KIND, m.instance.get().into(), self.report_kpi(who, m))
+            }
+            _ => self.token_request(who, request),
         };
         if let Err(code) = result {
             let (to, request, time_ns) = (who.session, who.request, who.time_ns);
             self.said.push(Said::Rejected { to, request, client_id, time_ns, kind, code });
+        }
+    }
+
+    fn token_request(&mut self, who: &Caller, request: &Request) -> (u8, u64, Result<(), Reject>) {
+        match request {
+            Request::IssueToken(m) => {
+                (IssueToken::KIND, m.client_id.get(), self.issue_token(who, m))
+            }
+            Request::RedeemToken(m) => {
+                (RedeemToken::KIND, m.client_id.get(), self.redeem_token(who, m))
+            }
+            Request::SplitToken(m) => {
+                (SplitToken::KIND, m.client_id.get(), self.split_token(who, m))
+            }
+            Request::MergeTokens(m) => {
+                (MergeTokens::KIND, m.client_id.get(), self.merge_tokens(who, m))
+            }
+            Request::TransferToken(m) => {
+                (TransferToken::KIND, m.client_id.get(), self.transfer_token(who, m))
+            }
+            Request::RevokeToken(m) => {
+                (RevokeToken::KIND, m.client_id.get(), self.revoke_token(who, m))
+            }
+            _ => self.swap_request(who, request),
+        }
+    }
+
+    fn swap_request(&mut self, who: &Caller, request: &Request) -> (u8, u64, Result<(), Reject>) {
+        match request {
+            Request::SwapRequest(m) => {
+                (SwapRequest::KIND, m.client_id.get(), self.request_swap(who, m))
+            }
+            Request::SwapApprove(m) => {
+                (SwapApprove::KIND, m.client_id.get(), self.approve_swap(who, m))
+            }
+            Request::SwapReject(m) => {
+                (SwapReject::KIND, m.client_id.get(), self.reject_swap(who, m))
+            }
+            Request::SetSwapPolicy(m) => {
+                (SetSwapPolicy::KIND, m.client_id.get(), self.set_swap_policy(who, m))
+            }
+            _ => self.operator_request(who, request),
         }
     }
 
@@ -579,6 +866,7 @@ impl Market {
             Request::CreateInstance(m) => (CreateInstance::KIND, m.client_id.get()),
             Request::RemoveInstance(m) => (RemoveInstance::KIND, m.client_id.get()),
             Request::GrantCredits(m) => (GrantCredits::KIND, m.client_id.get()),
+            Request::FreezeInstance(m) => (FreezeInstance::KIND, m.client_id.get()),
             Request::SetPhase(m) => (SetPhase::KIND, m.client_id.get()),
             Request::CancelAccount(m) => (CancelAccount::KIND, m.client_id.get()),
             Request::SetLimits(m) => (SetLimits::KIND, m.client_id.get()),
@@ -602,6 +890,7 @@ impl Market {
             Request::CreateInstance(m) => self.create_instance(who, m),
             Request::RemoveInstance(m) => self.remove_instance(who, m.instance.get()),
             Request::GrantCredits(m) => self.grant(m),
+            Request::FreezeInstance(m) => self.freeze(m.instance.get(), m.frozen == 1),
             Request::SetPhase(m) => self.set_phase(who, m),
             Request::CancelAccount(m) => self.cancel_account(who, m),
             Request::SetLimits(m) => self.set_limits(who, m),
@@ -719,8 +1008,8 @@ impl Market {
         let baseline = m.baseline_vru.map(|vru| i128::from(vru.get()));
         for (resource, &vru) in baseline.iter().enumerate() {
             let at = self.book_of(tier, resource);
-            let capacity = at.map_or(0, |at| self.books[at].capacity_vru);
-            if self.reserved(tier, resource) + vru > capacity {
+            let left = at.map_or(0, |at| self.books[at].capacity_vru - self.spoken_for(at));
+            if vru > left {
                 return Err(Reject::InsufficientCapacity);
             }
         }
@@ -741,10 +1030,12 @@ impl Market {
             measured_ms,
             bid,
             weight: 0,
+            frozen: false,
             born: self.born,
         };
         self.born += 1;
         self.instances.insert(number, row);
+        self.reclear_tier(tier);
         self.said.push(Said::Created { instance: number, tier });
         Ok(number.into())
     }
@@ -752,17 +1043,30 @@ impl Market {
     fn remove_instance(&mut self, who: &Caller, number: u32) -> Result<i128, Reject> {
         let tier = self.instances.get(&number).ok_or(Reject::UnknownInstance)?.tier;
         self.cancel_all(who, CancelReason::InstanceRemoved, |order| order.instance == number);
+        self.return_tokens(who, number);
+        self.end_leases_of(who, number);
         for resource in 0..RESOURCES {
             if let Some(book) = self.book_of(tier, resource) {
                 self.books[book].burned += self.instances[&number].free[resource];
             }
         }
         self.instances.remove(&number);
+        self.forecasts.retain(|forecast| forecast.of.0 != number);
+        self.events.retain(|event| event.of.0 != number);
+        self.forget_exposures(number);
+        self.forget_policies(number);
         for session in self.sessions.iter_mut().filter(|session| session.instance == number) {
             session.instance = ANY;
         }
         self.said.push(Said::Removed { instance: number });
+        self.reclear_tier(tier);
         Ok(number.into())
+    }
+
+    fn freeze(&mut self, number: u32, frozen: bool) -> Result<i128, Reject> {
+        self.instances.get_mut(&number).ok_or(Reject::UnknownInstance)?.frozen = frozen;
+        self.said.push(Said::Frozen { instance: number, frozen });
+        Ok(frozen.into())
     }
 
     /// Milli-credits a book may still issue.
@@ -794,7 +1098,8 @@ impl Market {
                 let Some(book) = self.book_of(tier, resource) else { continue };
                 let cap = baseline * self.rules.credit_cap_s * 1000;
                 let has = free + self.held_credits(number, resource);
-                let earned = (baseline * i128::from(elapsed)).min(cap - has).max(0);
+                let own = baseline * i128::from(elapsed) - self.rented_out(number, resource);
+                let earned = own.min(cap - has).max(0);
                 let earned = earned.min(self.room(book));
                 self.books[book].issued += earned;
                 self.move_credits(number, resource, earned);
@@ -811,17 +1116,26 @@ impl Market {
             self.books[at].pool = (pool.0 + earned, pool.1 + earned);
         }
         (0..self.books.len()).for_each(|book| self.settle(book, now_ms.into()));
+        self.tick_tokens(who);
+        self.tick_leases(who);
+        self.tick_lenders(elapsed);
         self.weighed =
             self.instances.keys().map(|&number| (number, self.processor_credits(number))).collect();
         self.cancel_all(who, CancelReason::Expired, |order| {
             order.expires_at_ms.is_some_and(|at| at <= now_ms)
         });
         (0..self.exchanges.len()).for_each(|at| self.look_at_demand(at, now_ms));
+        self.tick_policies(who);
         (0..self.books.len()).for_each(|book| self.look_at_schedule(book, now_ms));
     }
 
     fn usage(&mut self, number: u32, resource: usize, used: u64) {
-        let Some(row) = self.instances.get(&number) else { return };
+        let Some(row) = self.instances.get(&number).copied() else { return };
+        if self.book_of(row.tier, resource).is_none() {
+            return;
+        }
+        self.policy_used(number, resource, used);
+        let used = self.beyond_leases(number, resource, used.into()) as u64;
         let paid = i128::from(used).min(row.free[resource]);
         let Some(book) = self.book_of(row.tier, resource) else { return };
         self.books[book].burned += paid;
@@ -879,6 +1193,7 @@ impl Market {
             row.used[resource] = 0;
             row.measured_ms[resource] = now_ms;
         }
+        self.books[book].clearing = price;
         self.books[book].ended_ms = [ended_ms[1], now_ms];
         self.books[book].reported = false;
     }
@@ -893,13 +1208,21 @@ impl Market {
         let issued = self.books[book].issued - self.books[book].burned;
         let fair = issued as f64 * row.baseline[0] as f64 / self.reserved(row.tier, 0) as f64;
         let wealth = if issued == 0 { 1.0 } else { (balance as f64 / fair).powf(2.5) };
-        let baseline = row.baseline[0] as f64;
-        let factor = wealth.clamp(0.3, 16.0) * row.bid[0] as f64 / 1000.0;
+        let (leased, lent) = self.leased(number, 0);
+        let baseline = (row.baseline[0] - lent) as f64;
+        // Of a bid above ten counts what the balance pays for a minute, by doublings of ten.
+        let pays = |bid: &i128| bid * 60 * row.baseline[0] <= balance;
+        let doublings = [20_000, 40_000, 80_000, 160_000];
+        let most = doublings.into_iter().rfind(pays).unwrap_or(10_000);
+        let factor = wealth.clamp(0.3, 16.0) * row.bid[0].min(most) as f64 / 1000.0;
         let exact = (baseline * factor).min(100.0 * baseline);
         let Some(row) = self.instances.get_mut(&number) else { return false };
         row.weight = weight.into();
         // Rounded to eighths of an octave, kept for half a step and a quarter, and whole.
-        weight as f64 >= exact * 0.88 - 1.0 && weight as f64 <= (exact * 1.12).max(1.0)
+        let (leased, most) = (leased as f64, f64::from(u32::MAX));
+        let least = (exact * 0.88 - 1.0 + leased).min(most);
+        let greatest = ((exact * 1.12).max(1.0) + leased).min(most);
+        (least..=greatest).contains(&(weight as f64))
     }
 
     fn processor_credits(&self, number: u32) -> i128 {
@@ -931,16 +1254,18 @@ impl Market {
     pub fn entitled(&self, number: u32, resource: usize) -> Option<i128> {
         let row = self.instances.get(&number)?;
         let book = &self.books[self.book_of(row.tier, resource)?];
-        let baseline = row.baseline[resource];
-        let ceiling = (baseline * book.burst_percent / 100).min(book.capacity_vru);
-        Some(if row.bursting[resource] { ceiling } else { baseline })
+        let (leased, lent) = self.leased(number, resource);
+        let own = row.baseline[resource] - lent;
+        let own = if row.bursting[resource] { own * book.burst_percent / 100 } else { own };
+        Some((own + leased).min(book.capacity_vru))
     }
 
     /// Micro-units held for an account's orders.
     pub fn held_funds(&self, account: usize) -> i128 {
         let own = |order: &&Order| self.instances[&order.instance].account == account;
         let buys = self.orders.iter().filter(|order| order.side == Side::Buy);
-        buys.filter(own).map(|order| self.hold_of_buy(order)).sum()
+        let orders: i128 = buys.filter(own).map(|order| self.hold_of_buy(order)).sum();
+        orders + self.held_for_leases(account) + self.held_for_swaps(account)
     }
 
     /// Milli-credits held for an instance's orders.
@@ -1742,7 +2067,7 @@ impl Market {
     fn plan(&self, from: u16, to: u16, resource: usize, vru: i128) -> Result<Swap, Reject> {
         let (from_book, to_book) = self.pair(from, to, resource)?;
         let (source, destination) = (&self.books[from_book], &self.books[to_book]);
-        let unreserved = source.capacity_vru - self.reserved(from, resource);
+        let unreserved = source.capacity_vru - self.spoken_for(from_book);
         if vru > unreserved || vru >= source.capacity_vru {
             return Err(Reject::InsufficientCapacity);
         }
@@ -1783,6 +2108,7 @@ impl Market {
         to.capacity_vru += swap.vru.1;
         to.pool = (to.pool.0 + swap.milli.1, to.pool.1 + swap.milli.1);
         self.said.push(Said::Swapped(swap));
+        self.reclear(&[swap.from_book, swap.to_book]);
     }
 
     fn set_tier(&mut self, m: &SetTier, time_ns: u64) -> Result<i128, Reject> {
@@ -1800,8 +2126,8 @@ impl Market {
             (_, 2) => return Err(Reject::UnknownTier),
             (1, _) => {
                 for resource in (0..RESOURCES).filter(|&resource| asked[resource] > 0) {
-                    self.book_of(tier, resource).ok_or(Reject::UnknownBook)?;
-                    if self.reserved(tier, resource) > asked[resource] {
+                    let book = self.book_of(tier, resource).ok_or(Reject::UnknownBook)?;
+                    if self.spoken_for(book) > asked[resource] {
                         return Err(Reject::InsufficientCapacity);
                     }
                 }
@@ -1825,7 +2151,10 @@ impl Market {
                 books.iter().for_each(|&book| self.back_on_schedule(book, time_ns));
             }
             (4, 1) => {
-                if self.instances.values().any(|row| row.tier == tier) {
+                let rented = self.leases.all.iter().any(|lease| books.contains(&lease.book));
+                let promised = self.tokens.iter().any(|token| books.contains(&token.book));
+                let lived_in = self.instances.values().any(|row| row.tier == tier);
+                if rented || promised || lived_in {
                     return Err(Reject::NotEmpty);
                 }
                 self.tiers[at] = 2;
@@ -1833,6 +2162,7 @@ impl Market {
             }
             _ => return Err(Reject::WrongTierState),
         }
+        self.reclear_tier(tier);
         Ok(tier.into())
     }
 
@@ -2025,24 +2355,25 @@ impl Market {
         }
         let named = (number, account, instance, role);
         let of = |row: &Session| (row.number, row.account, row.instance, row.role);
-        if let Some(slot) = self.sessions.iter().position(|row| of(row) == named) {
+        let sessions = &self.sessions[..self.rules.sessions_max];
+        if let Some(slot) = sessions.iter().position(|row| of(row) == named) {
             return Ok((slot, false));
         }
-        if let Some(slot) = self.sessions.iter().position(|row| row.number == 0) {
+        if let Some(slot) = sessions.iter().position(|row| row.number == 0) {
             return Ok((slot, true));
         }
         let idle = |slot: &usize| {
             !self.sessions[*slot].connected
                 && self.orders.iter().all(|order| order.session as usize != *slot)
         };
-        let longest = (0..self.sessions.len())
-            .filter(idle)
-            .min_by_key(|&slot| self.sessions[slot].closed_at_ns);
+        let longest =
+            (0..sessions.len()).filter(idle).min_by_key(|&slot| self.sessions[slot].closed_at_ns);
         longest.map(|slot| (slot, true)).ok_or(Reject::SessionsFull)
     }
 
     fn close(&mut self, who: &Caller, slot: u32) {
-        let Some(row) = self.sessions.get_mut(slot as usize) else { return };
+        let sessions = &mut self.sessions[..self.rules.sessions_max];
+        let Some(row) = sessions.get_mut(slot as usize) else { return };
         row.connected = false;
         row.closed_at_ns = who.time_ns;
         if row.cancel_on_disconnect {

@@ -28,17 +28,41 @@ pub struct Room {
 }
 
 impl Room {
+    /// When time starts in it: the machine's house.
+    pub const BEGINS_NS: u64 = 1_000_000_000;
+
     /// A room with these books. Time starts at one second.
     ///
     /// # Panics
     /// If the bounds are refused.
     pub fn new(genesis: &Genesis, books: &[DefineBook]) -> Room {
+        Room::begun(genesis, books, Room::BEGINS_NS)
+    }
+
+    /// One whose time starts then, nanoseconds since 1970 UTC.
+    ///
+    /// # Panics
+    /// If the bounds are refused.
+    pub fn begun(genesis: &Genesis, books: &[DefineBook], time_ns: u64) -> Room {
         let machine = Machine::new(genesis).unwrap_or_else(|error| panic!("{error}"));
         let out = machine.outbox();
-        let mut room = Room { machine, out, time_ns: 1_000_000_000, sequence: 0, requests: 0 };
+        let mut room = Room { machine, out, time_ns, sequence: 0, requests: 0 };
         room.daemon(genesis);
         books.iter().for_each(|book| room.daemon(book));
         room
+    }
+
+    /// The same room after a crash: another machine, from the state that was stored.
+    ///
+    /// # Panics
+    /// If the state is refused or comes back as another.
+    pub fn recovered(&self) -> Room {
+        let stored = self.machine.encode();
+        let machine = Machine::decode(&stored).unwrap_or_else(|why| panic!("{why}"));
+        assert!(machine.encode() == stored, "the state comes back as another");
+        let out = machine.outbox();
+        let Room { time_ns, sequence, requests, .. } = *self;
+        Room { machine, out, time_ns, sequence, requests }
     }
 
     /// The envelope of the next command of `session`.

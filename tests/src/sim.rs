@@ -304,7 +304,7 @@ impl World {
     }
 
     fn summary(&self, outcome: Outcome) -> Summary {
-        let machine = self.room.as_ref().map(|room| &room.stages.execute.machine);
+        let machine = self.room.as_ref().map(|room| &room.stages.core.execute.machine);
         let reports = self.peers.iter().map(|peer| peer.reports.len() as u64).sum();
         let digest = machine.map_or(0, Machine::digest);
         let told = self.peers.iter().flat_map(|peer| peer.reports.iter().flatten());
@@ -357,12 +357,14 @@ impl World {
         let (name, moved) = match at / 4 {
             stage if stage == self.stalled.0 && step < self.stalled.1 => return Ok(()),
             0 => ("ingress", stages.ingress.turn()),
-            1 => ("sequence", stages.sequence.turn()),
-            2 => ("execute", stages.execute.turn()),
-            3 => ("journal", stages.journal.turn()),
-            4 => ("publish", stages.publish.turn()),
-            _ if at == 20 => ("actuate and herald", stages.actuate.turn() | stages.herald.turn()),
-            _ => ("clerk", stages.clerk.turn()),
+            1 => ("sequence", stages.core.sequence.turn()),
+            2 => ("execute", stages.core.execute.turn()),
+            3 => ("journal", stages.core.journal.turn()),
+            4 => ("publish", stages.core.publish.turn()),
+            _ if at == 20 => {
+                ("actuate and herald", stages.actuate.turn() | stages.core.herald.turn())
+            }
+            _ => ("clerk", stages.core.clerk.turn()),
         };
         if moved {
             self.note(|| format!("{step}: {name}"));
@@ -425,7 +427,7 @@ impl World {
     fn measure(&mut self) {
         let Some(room) = &mut self.room else { return };
         if self.options.broken == Some(Broken::LosesRequests) {
-            let _ = room.stages.sequence.inputs[1].pop();
+            let _ = room.stages.core.sequence.inputs[1].pop();
         }
         let head = Arrival { request: 0.into(), session: ANY.into(), connection: ANY.into() };
         let mut usage = Usage::zeroed();
@@ -441,11 +443,11 @@ impl World {
         let shows_early = self.options.broken == Some(Broken::ShowsEarly);
         let Some(room) = &mut self.room else { return Ok(()) };
         if shows_early {
-            room.stages.publish.durable = u64::MAX;
+            room.stages.core.publish.durable = u64::MAX;
         }
         let Room { stages, health } = room;
-        stages.execute.machine.check_conservation();
-        if let Some(log) = &stages.journal.log {
+        stages.core.execute.machine.check_conservation();
+        if let Some(log) = &stages.core.journal.log {
             let last = log.last();
             self.points.insert(last.sequence, last.chain);
             holds!(log.durable() <= last.sequence, "durable {} of {last:?}", log.durable());
@@ -460,7 +462,7 @@ impl World {
         // Without syncing, answers do not wait for the journal.
         let waits = self.config.journal.sync == SyncKey::Always;
         holds!(
-            shows_early || !waits || stages.publish.durable <= durable,
+            shows_early || !waits || stages.core.publish.durable <= durable,
             "published beyond {durable}"
         );
         self.durable = durable;
@@ -533,11 +535,11 @@ impl World {
         room.health.stop();
         turn_until_quiet(room, &self.disk);
         let Room { stages, health } = room;
-        stages.journal.close();
+        stages.core.journal.close();
         turn_gateway(stages);
         stages.ingress.close_all();
         if health.accepting() {
-            stages.clerk.snapshot();
+            stages.core.clerk.snapshot();
         }
         let clean = health.accepting() && !self.disk.is_dead();
         let (durable, sequenced) = (health.durable.get(), health.sequenced.get());
@@ -848,7 +850,7 @@ impl World {
         }
         self.check_trail()?;
         let Some(room) = &self.room else { return Err("no daemon at the end".to_owned()) };
-        let issued = i128::from(room.stages.execute.machine.ledger().funds_issued);
+        let issued = i128::from(room.stages.core.execute.machine.ledger().funds_issued);
         holds!(issued == funds, "{funds} were paid in, {issued} are there");
         // Everything that anybody was told can be had again, the same.
         for (at, before) in told.into_iter().enumerate() {
@@ -922,20 +924,20 @@ fn may_be_power(error: &RecoverError, durable: u64) -> bool {
 }
 
 fn turn_gateway(stages: &mut Stages<SimDisk>) -> bool {
-    stages.ingress.turn() | stages.publish.turn()
+    stages.ingress.turn() | stages.core.publish.turn()
 }
 
 fn turn_core(stages: &mut Stages<SimDisk>, disk: &SimDisk) -> bool {
-    let core = stages.sequence.turn() | stages.execute.turn();
-    let aside = stages.clerk.turn() | stages.herald.turn() | disk.run_asides();
-    core | stages.journal.turn() | stages.actuate.turn() | aside
+    let core = stages.core.sequence.turn() | stages.core.execute.turn();
+    let aside = stages.core.clerk.turn() | stages.core.herald.turn() | disk.run_asides();
+    core | stages.core.journal.turn() | stages.actuate.turn() | aside
 }
 
 fn turn_until_quiet(room: &mut Room, disk: &SimDisk) {
     let mut quiet = 0;
     for _ in 0..REST_ROUNDS {
         let moved = turn_gateway(&mut room.stages) | turn_core(&mut room.stages, disk);
-        let waits = room.stages.journal.in_flight();
+        let waits = room.stages.core.journal.in_flight();
         quiet = if moved || waits { 0 } else { quiet + 1 };
         if quiet == 3 || disk.is_dead() {
             return;
@@ -971,6 +973,7 @@ pub fn configuration(chance: &mut Chance, home: &Path, mirrored: bool) -> Config
     machine.tick_ms = spanned(20);
     machine.limit_window_s = spanned(1);
     machine.reversible_trades = spanned(16);
+    machine.leases_max = spanned(16);
     let journal = &mut config.journal;
     journal.sync = SyncKey::Always;
     journal.mirror = mirrored.then(|| "/mirror".into());

@@ -7,6 +7,8 @@
 
 mod host;
 mod initramfs;
+pub mod live;
+pub mod service;
 pub mod shares;
 
 use std::fmt;
@@ -18,17 +20,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use host::binaries;
+pub use host::{bench, binaries, tests_of};
 use shares::Sample;
 
 /// Most text taken from a guest's console, in bytes.
 const CONSOLE_BYTES_MAX: usize = 1 << 20;
+/// A processor that the guest's kernel says has stood still for so many seconds never moves again.
+const STUCK_S: u64 = 100;
+/// How often a guest is booted whose processors hang.
+const BOOTS: u32 = 2;
 /// How much of the console's end an error shows, in bytes.
 const CONSOLE_BYTES_SHOWN: usize = 4096;
 /// Size of the disk at `/data`, in bytes; sparse on the host.
 const DISK_BYTES: u64 = 256 << 20;
 /// What the kernel takes of the guest's memory for itself, with room to run, in MiB.
 const KERNEL_MIB: u64 = 96;
+/// The emulated TSC is the same on all processors, which the kernel cannot know; without
+/// `tsc=reliable` every look at the clock is a slow access to an emulated timer chip.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable";
 /// The init script prints its scenario's exit status on a line that starts like this.
 const EXIT_MARK: &str = "vm-exit ";
 
@@ -123,6 +132,12 @@ pub enum VmError {
         /// All that it printed.
         console: String,
     },
+    /// The guest's kernel said that a processor stands still, and the guest was killed.
+    #[error("the emulated processors hang; the console ends:\n{}", end(console))]
+    Hung {
+        /// All that it printed.
+        console: String,
+    },
     /// The guest printed more than a test may and was killed.
     #[error(
         "the guest printed more than {CONSOLE_BYTES_MAX} bytes; its console ends:\n{}",
@@ -165,6 +180,32 @@ static ONE_GUEST: Mutex<()> = Mutex::new(());
 /// # Errors
 /// [`VmError`], when a part is missing or the guest does not get to the end of its scenario.
 pub fn boot(vm: &Vm) -> Result<Outcome, VmError> {
+    run(vm, "shutdown")
+}
+
+/// As [`boot`], but a guest that reboots starts again, with the same disk.
+///
+/// # Errors
+/// As for [`boot`].
+pub fn boot_again(vm: &Vm) -> Result<Outcome, VmError> {
+    run(vm, "reset")
+}
+
+/// Runs a guest to its end; `reboot` is what a reboot is to QEMU: `shutdown` or `reset`.
+///
+/// Once in some hundreds of boots the emulated processors wait for one another in the kernel, for ever.
+/// No scenario can do that, so such a guest gets another try; a guest that is merely slow does not.
+fn run(vm: &Vm, reboot: &str) -> Result<Outcome, VmError> {
+    for _ in 1..BOOTS {
+        match run_once(vm, reboot) {
+            Err(hung @ VmError::Hung { .. }) => eprintln!("booting once more: {hung}"),
+            ended => return ended,
+        }
+    }
+    run_once(vm, reboot)
+}
+
+fn run_once(vm: &Vm, reboot: &str) -> Result<Outcome, VmError> {
     let parts = host::Parts::find()?;
     let work = tempfile::tempdir().map_err(|source| at(&std::env::temp_dir(), source))?;
     let initrd = work.path().join("initrd");
@@ -178,6 +219,7 @@ pub fn boot(vm: &Vm) -> Result<Outcome, VmError> {
     let errors = File::create(&stderr).map_err(|source| at(&stderr, source))?;
     let mut qemu = Qemu(
         command(&parts, vm, &initrd, &disk)
+            .args(["-action", &format!("reboot={reboot}")])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -195,14 +237,10 @@ pub fn boot(vm: &Vm) -> Result<Outcome, VmError> {
     }
 }
 
-/// The command that starts QEMU, told to die with the thread that runs it.
+/// The command that starts QEMU for a guest with an initramfs and a disk.
 fn command(parts: &host::Parts, vm: &Vm, initrd: &Path, disk: &Path) -> Command {
-    let mut command = Command::new(&parts.setpriv);
+    let mut command = emulator(parts);
     command
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(&parts.qemu)
-        .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-reboot"])
-        .args(["-display", "none", "-serial", "stdio"])
         .args(["-smp", &vm.cpus.to_string(), "-m", &format!("{}M", vm.memory_mib)])
         .arg("-kernel")
         .arg(&parts.kernel)
@@ -211,9 +249,18 @@ fn command(parts: &host::Parts, vm: &Vm, initrd: &Path, disk: &Path) -> Command 
         .arg("-drive")
         .arg(format!("if=none,id=data,format=raw,cache=unsafe,file={}", disk.display()))
         .args(["-device", "nvme,drive=data,serial=data"])
-        // The emulated TSC is the same on all processors, which the kernel cannot know; without
-        // it every look at the clock is a slow access to an emulated timer chip.
-        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"]);
+        .args(["-append", KERNEL_ARGUMENTS]);
+    command
+}
+
+/// The emulator with what all guests have, told to die with the thread that runs it.
+fn emulator(parts: &host::Parts) -> Command {
+    let mut command = Command::new(&parts.setpriv);
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(&parts.qemu)
+        .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-reboot"])
+        .args(["-display", "none", "-serial", "stdio"]);
     command
 }
 
@@ -236,7 +283,12 @@ impl Qemu {
         let mut console = Vec::new();
         loop {
             match chunks.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(chunk) => console.extend_from_slice(&chunk),
+                Ok(chunk) => {
+                    console.extend_from_slice(&chunk);
+                    if stuck_s(&console) >= STUCK_S {
+                        return Err(VmError::Hung { console: text(&console) });
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return Ok(text(&console)),
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(VmError::TimedOut { timeout, console: text(&console) });
@@ -247,6 +299,15 @@ impl Qemu {
             }
         }
     }
+}
+
+/// How long, by the last line with which the guest's kernel said so, a processor has stood still.
+fn stuck_s(console: &[u8]) -> u64 {
+    let end = &console[console.len().saturating_sub(CONSOLE_BYTES_SHOWN)..];
+    let end = String::from_utf8_lossy(end);
+    let line = end.lines().rev().find_map(|line| line.split_once("BUG: soft lockup - CPU#"));
+    let seconds = line.and_then(|(_, told)| told.split_once("stuck for ")?.1.split_once('s'));
+    seconds.and_then(|(seconds, _)| seconds.parse().ok()).unwrap_or(0)
 }
 
 /// Reads a pipe on a thread of its own, which ends with the pipe or with the receiver.
@@ -292,4 +353,21 @@ fn end(console: &str) -> &str {
 /// A system's error with the file it is about.
 fn at(path: &Path, source: std::io::Error) -> VmError {
     VmError::File { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_whose_processor_stands_still_is_told_from_one_that_prints() {
+        let line = |s| {
+            format!("[  112.5] watchdog: BUG: soft lockup - CPU#0 stuck for {s}s! [init:1]\r\n")
+        };
+        assert_eq!(stuck_s(line(104).as_bytes()), 104);
+        assert_eq!(stuck_s((line(26) + "and more\n").as_bytes()), 26);
+        assert_eq!(stuck_s(line(104).split_once("s!").unwrap().0.as_bytes()), 0, "half a line");
+        assert_eq!(stuck_s("stuck for 104s".as_bytes()), 0);
+        assert_eq!(stuck_s(&[0xff; CONSOLE_BYTES_SHOWN + 1]), 0);
+    }
 }

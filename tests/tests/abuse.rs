@@ -104,7 +104,8 @@ fn bodies_of_nonsense_change_nothing_that_counts() {
     let mut chance = Chance::new(1);
     let mut raw = Raw::logged_on(&daemon.path("socket"), &Identity::operator());
     let mut sequence = 0;
-    let requests = SCHEMA.iter().filter(|row| (0x04..0x40).contains(&row.0));
+    let requests =
+        SCHEMA.iter().filter(|row| (0x04..0x40).contains(&row.0) || (0x50..0x80).contains(&row.0));
     for &(kind, name, length, _) in requests {
         for at in 0..40 {
             let mut body = match at {
@@ -119,6 +120,13 @@ fn bodies_of_nonsense_change_nothing_that_counts() {
             // A ring would move the session away from this socket.
             if kind == Attach::KIND {
                 body[0] |= 2;
+            }
+            // The market's two instances are to be there afterwards.
+            if kind == RemoveInstance::KIND {
+                body[8] |= 2;
+            }
+            if kind == Depart::KIND {
+                body[24] |= 2;
             }
             sequence += 1;
             raw.send_raw(kind, sequence, &body);

@@ -2,41 +2,14 @@
 //! `hvctl`, the parties, a subscriber, the tape, the audit trail, and all of them after a restart.
 
 use serde_json::Value;
-use std::process::{Command, Output};
 use std::time::Duration;
-use vendue_tests::daemon::{Daemon, Setup};
+use vendue_tests::daemon::{Daemon, Setup, eventually};
 use vendue_tests::market::*;
-use vendue_tests::vm::binaries;
 use vendue_wire::client::{Client, ClientError, Identity, Notice, Place, Subscription};
 use vendue_wire::code::{CancelReason, Reject, Role, Side};
 use vendue_wire::message::*;
 
 const WAIT: Duration = Duration::from_secs(10);
-
-fn hvctl(daemon: &Daemon, arguments: &[&str]) -> Output {
-    let program = binaries(&["hvctl"]).expect("hvctl is built").remove(0).0;
-    let connect = daemon.unix().to_string();
-    let all = [&["--json", "--connect", connect.as_str()], arguments].concat();
-    Command::new(program).args(all).output().expect("run hvctl")
-}
-
-/// What `hvctl` printed, which must have gone well: an object a line.
-#[track_caller]
-fn said(daemon: &Daemon, arguments: &[&str]) -> Vec<Value> {
-    let output = hvctl(daemon, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-    let text = String::from_utf8(output.stdout).expect("text");
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-}
-
-/// Why `hvctl` was refused.
-#[track_caller]
-fn refused(daemon: &Daemon, arguments: &[&str]) -> String {
-    let output = hvctl(daemon, arguments);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-    String::from_utf8(output.stderr).expect("text")
-}
 
 /// Skips to the next frame that is an `M`.
 #[track_caller]
@@ -84,7 +57,7 @@ fn a_reversed_trade_is_told_to_everyone_it_concerns_and_stays_so() {
     let filled = until::<Filled>(&mut selling);
     let paid = until::<Filled>(&mut buying);
     let before = account_row(&mut buying, buyer.account).free_micro.get();
-    assert_eq!(said(&daemon, &["reverse", "1"])[0]["reversed"], 1);
+    assert_eq!(daemon.said(&["reverse", "1"])[0]["reversed"], 1);
     let [sold, bought] = [until::<Reversed>(&mut selling), until::<Reversed>(&mut buying)];
     for (row, party, other, side) in
         [(sold, seller, buyer, Side::Sell), (bought, buyer, seller, Side::Buy)]
@@ -110,9 +83,9 @@ fn a_reversed_trade_is_told_to_everyone_it_concerns_and_stays_so() {
             })
             .collect();
         assert_eq!((notices.len(), &reversed[..]), (3, &[1][..]));
-        let why = refused(daemon, &["reverse", "1"]);
+        let why = daemon.refused(&["reverse", "1"]);
         assert!(why.contains("already reversed"), "{why}");
-        let why = refused(daemon, &["reverse", "99"]);
+        let why = daemon.refused(&["reverse", "99"]);
         assert!(why.contains("unknown trade"), "{why}");
     };
     check(&daemon);
@@ -137,27 +110,27 @@ fn an_operators_acts_are_in_the_audit_trail_with_who_did_them() {
     for price in [21, 22, 23] {
         enter(&mut selling, seller, Side::Sell, price, 5);
     }
-    said(&daemon, &["cancel", &one.to_string()]);
+    daemon.said(&["cancel", &one.to_string()]);
     assert_eq!(until::<Cancelled>(&mut selling).reason, CancelReason::Requested as u8);
-    assert_eq!(said(&daemon, &["account", "cancel", "seller"])[0]["cancelled"], 3);
+    assert_eq!(daemon.said(&["account", "cancel", "seller"])[0]["cancelled"], 3);
     assert_eq!(until::<Cancelled>(&mut selling).reason, CancelReason::MassCancel as u8);
-    said(&daemon, &["account", "limits", "seller", "--sell-max", "10", "--order-max", "0.000500"]);
+    daemon.said(&["account", "limits", "seller", "--sell-max", "10", "--order-max", "0.000500"]);
     let order = limit(&mut selling, seller, Side::Sell, 10, 11);
     let error = selling.call_for::<Accepted, _>(&order).expect_err("beyond the limit");
     let code = Reject::WindowLimit as u8;
     assert!(matches!(error, ClientError::Rejected { code: c, .. } if c == code), "{error}");
-    let shown = &said(&daemon, &["account", "limits", "seller"])[0];
+    let shown = &daemon.said(&["account", "limits", "seller"])[0];
     assert_eq!((&shown["sell_max_credits"], &shown["order_max_micro"]), (&10.into(), &500.into()));
     assert_eq!((&shown["buy_max_credits"], &shown["opted_in"]), (&Value::Null, &true.into()));
-    said(&daemon, &["account", "limits", "seller", "--opt-out", "--sell-max", "none"]);
-    let shown = &said(&daemon, &["account", "limits", "seller"])[0];
+    daemon.said(&["account", "limits", "seller", "--opt-out", "--sell-max", "none"]);
+    let shown = &daemon.said(&["account", "limits", "seller"])[0];
     assert_eq!((&shown["sell_max_credits"], &shown["opted_in"]), (&Value::Null, &false.into()));
     assert_eq!(shown["order_max_micro"], 500, "what is not named stays");
-    said(&daemon, &["phase", "0", "halted"]);
-    said(&daemon, &["reverse", "1"]);
+    daemon.said(&["phase", "0", "halted"]);
+    daemon.said(&["reverse", "1"]);
 
     let own = format!("uid {}", nix::unistd::getuid());
-    let trail = said(&daemon, &["audit"]);
+    let trail = daemon.said(&["audit"]);
     for what in ["set limits", "cancel account", "phase halted", "reversed 1"] {
         let row = trail.iter().find(|row| row["what"] == what);
         let row = row.unwrap_or_else(|| panic!("nothing of {what:?} in the trail"));
@@ -213,4 +186,22 @@ fn an_accounts_sessions_are_throttled_together_and_alone() {
     vendue_tests::daemon::eventually("the new throttle", || {
         (throttled(&mut two, 40) == 0).then_some(())
     });
+}
+
+#[test]
+fn status_names_who_misses_its_objective_and_the_daemon_is_well_for_all_that() {
+    let daemon = Daemon::start(&Setup::small());
+    let market = Market::open(&daemon);
+    let number = market.seller.instance.to_string();
+    let missed = |daemon: &Daemon| daemon.said(&["status"])[0]["in_breach"].clone();
+    assert_eq!(missed(&daemon), Value::from(Vec::<Value>::new()));
+    let terms =
+        ["--above", "100", "--recover", "20", "--rent", "1", "--budget", "1", "--step", "1"];
+    daemon.said(&[&["objective", "set", &number, "latency"][..], &terms].concat());
+    daemon.said(&["objective", "report", &number, "latency", "200"]);
+    let rows = daemon.said(&["instance", "list"]);
+    let own = rows.iter().find(|row| row["instance"] == market.seller.instance).expect("its row");
+    assert_eq!(missed(&daemon), Value::from(vec![own["name"].clone()]));
+    daemon.said(&["objective", "report", &number, "latency", "10"]);
+    eventually("recovery", || missed(&daemon).as_array().expect("a list").is_empty().then_some(()));
 }

@@ -7,9 +7,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
-use vendue_tests::daemon::{Daemon, Setup, eventually};
+use vendue_tests::daemon::{Daemon, Setup, eventually, hvctl};
 use vendue_tests::market::*;
-use vendue_tests::vm::binaries;
 use vendue_wire::client::{Client, Identity};
 use vendue_wire::code::{Resource, Side};
 use vendue_wire::message::*;
@@ -32,7 +31,7 @@ impl Agent {
         let number = std::fs::read_dir(daemon.path("")).expect("the directory").count();
         let said = daemon.path(&format!("agent-{number}.out"));
         let complained = daemon.path(&format!("agent-{number}.err"));
-        let hvctl = binaries(&["hvctl"]).unwrap_or_else(|error| panic!("{error}")).remove(0).0;
+        let hvctl = hvctl();
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(hvctl)
@@ -366,10 +365,7 @@ fn instance(
 #[test]
 fn what_a_process_uses_is_measured() {
     let (daemon, mut market, _) = open(&Setup::small());
-    let mut busy = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "--", "sh", "-c", "while :; do :; done"])
-        .spawn()
-        .expect("start a shell");
+    let Busy(busy) = &mut Busy::start();
     let mut baseline_vru = [U32::ZERO; 5];
     baseline_vru[0] = 1.into();
     let place = format!("pid:{}", busy.id());
@@ -385,6 +381,68 @@ fn what_a_process_uses_is_measured() {
     assert_eq!(agent.ends().code(), Some(1));
     assert!(agent.complaint().contains("busy cannot be measured: gone"), "{}", agent.complaint());
     assert!(orders(&mut market.operator, party).is_empty(), "it took its order back");
+}
+
+/// A process that uses all the processor time it gets; it ends with the test.
+struct Busy(Child);
+
+impl Busy {
+    fn start() -> Busy {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "sh", "-c", "while :; do :; done"]);
+        Busy(command.spawn().expect("start a shell"))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn who_owns_an_instance_sees_how_it_fares_and_nobody_else_does() {
+    let (daemon, mut market, _) = open(&Setup::small().key("sense_ms", "100"));
+    let busy = [Busy::start(), Busy::start()];
+    let mut baseline_vru = [U32::ZERO; 5];
+    baseline_vru[0] = 1.into();
+    let account = market.buyer.account;
+    let parties = [0, 1].map(|at| {
+        let place = format!("pid:{}", busy[at].0.id());
+        instance(&mut market.operator, account, &format!("busy {at}"), baseline_vru, &place)
+    });
+    let all = |client: &mut Client| {
+        let query = |from: u64| QuerySensors { from: (from as u32).into() };
+        client.ask_all::<SensorRow, _>(query).expect("sensors")
+    };
+    let mut owner = daemon.client(&Identity::tenant(account));
+    let rows = eventually("the rates of both", || {
+        let rows = all(&mut owner);
+        let busy = |row: &SensorRow| (100..2_000).contains(&row.cpu_millicores.get());
+        (rows.len() == 2 && rows.iter().all(busy)).then_some(rows)
+    });
+    for (row, party) in rows.iter().zip(parties) {
+        assert_eq!(row.instance.get(), party.instance);
+        assert!(row.interval_us.get() >= 100_000 && row.memory_bytes.get() > 0, "{row:?}");
+        assert_eq!(row.network_bytes_per_s.get(), UNKNOWN, "it shares the host's: {row:?}");
+    }
+    // The market's own instances are labels of a dry run, with nothing to measure.
+    assert_eq!(all(&mut market.operator).len(), 2);
+    let mut other = daemon.client(&Identity::tenant(market.seller.account));
+    assert!(all(&mut other).is_empty());
+    let hvctl = hvctl();
+    let output = Command::new(hvctl)
+        .args(["--json", "--connect", &daemon.unix().to_string(), "instance", "sensors", "busy 1"])
+        .output()
+        .expect("run hvctl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!(shown["instance"], parties[1].instance);
+    assert!(shown["cpu_millicores"].is_u64(), "{shown}");
+    assert!(shown["exits_per_s"].is_null(), "{shown}");
+    drop(busy);
+    eventually("nothing of what has ended", || all(&mut owner).is_empty().then_some(()));
 }
 
 /// The files of a cgroup are read where the instance's place says; plain ones stand in here, as any

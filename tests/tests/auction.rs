@@ -30,6 +30,9 @@ fn market(schedule: (u32, u32), maker_fee_bps: u16) -> Room {
         burst_resume_ms: 1000.into(),
         limit_window_s: 3600.into(),
         reversible_trades: 64.into(),
+        leases_max: 64.into(),
+        swap_every_ms: 0.into(),
+        lease_margin_percent: 5.into(),
         maker_fee_bps: maker_fee_bps.into(),
         taker_fee_bps: 50.into(),
     };

@@ -2,10 +2,13 @@
 
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{DefineBook, DefineCredits, Genesis, Restart};
-use vendue_engine::machine::event::{Entitled, Fill, Weighted};
+use vendue_engine::machine::event::{Entitled, Fill, RentEarned, Weighted};
 use vendue_tests::room::Room;
-use vendue_wire::code::{Reject, Resource, Role, Side};
-use vendue_wire::message::{ANY, Cancelled, Done, Rejected, SetBid, field_cut};
+use vendue_wire::code::{LeaseClass, Reject, Resource, Role, Side};
+use vendue_wire::message::{
+    ANY, BidLease, Body, Cancelled, Done, Lend, Rejected, RemoveInstance, SetBid, SetReserveRent,
+    field_cut,
+};
 
 const CPU: Resource = Resource::Cpu;
 /// Whole credits as the machine keeps them.
@@ -28,6 +31,9 @@ fn host(change: impl FnOnce(&mut DefineCredits)) -> Host {
         burst_resume_ms: 1000.into(),
         limit_window_s: 3600.into(),
         reversible_trades: 64.into(),
+        leases_max: 64.into(),
+        swap_every_ms: 0.into(),
+        lease_margin_percent: 5.into(),
         maker_fee_bps: 0.into(),
         taker_fee_bps: 0.into(),
     };
@@ -302,4 +308,156 @@ fn bids_weights_and_rounds_survive_a_snapshot_and_a_restart() {
     host.room.time_ns += 3600 * 1_000_000_000;
     host.room.daemon(&Restart {});
     host.second([50, 50, 0]);
+}
+
+/// Processors lent and leased, in ticks of a micro-unit.
+impl Host {
+    fn ask<M: Body>(&mut self, m: &M) {
+        self.room.apply(self.operator, m);
+        assert_eq!(self.room.refusal(), None, "{}", M::NAME);
+        self.room.machine.check_conservation();
+    }
+
+    fn lend(&mut self, instance: u32, vru: u32) {
+        let client_id = self.room.next_id();
+        let (instance, vru) = (instance.into(), vru.into());
+        self.ask(&Lend { client_id, instance, vru, ..Lend::zeroed() });
+    }
+
+    /// A lease of a class that costs so much.
+    fn lease(&mut self, instance: u32, vru: u32, class: LeaseClass, rent: u32) {
+        let (client_id, rent_ticks) = (self.room.next_id(), rent.into());
+        let class = class as u8;
+        self.ask(&SetReserveRent { client_id, rent_ticks, class, ..SetReserveRent::zeroed() });
+        self.ask(&BidLease {
+            client_id: self.room.next_id(),
+            instance: instance.into(),
+            amount: vru.into(),
+            rent_ticks,
+            class,
+            ..BidLease::zeroed()
+        });
+    }
+
+    /// Micro-units of an account, free and held.
+    fn funds(&self, account: usize) -> u64 {
+        let balance = self.room.machine.ledger().funds()[account].balance;
+        balance.free + balance.held
+    }
+
+    /// What the last command paid lenders: instance and micro-units.
+    fn earned(&self) -> Vec<(u32, u64)> {
+        let told = self.room.said::<RentEarned>().into_iter();
+        told.map(|(_, m)| (m.instance.get(), m.micro.get())).collect()
+    }
+}
+
+/// Two accounts with funds; ada's instance lends 10 VRUs beside the 40 that nobody reserved.
+fn lender() -> Host {
+    let mut host = host(|_| {});
+    host.room.deposit(host.operator, 0, 1_000_000);
+    host.room.deposit(host.operator, 1, 1_000_000);
+    host.lend(0, 10);
+    host
+}
+
+#[test]
+fn lenders_earn_rent_in_place_of_credits_while_what_they_lent_is_in_use() {
+    let mut host = lender();
+    host.second([0; 3]);
+    assert_eq!(host.free(0), 20 * CREDIT, "what nobody leases earns credits as ever");
+    // Half of the 50 VRUs, at 4 and at 8 ticks: 15 x 4 + 10 x 8 = 140 a second, a fifth of it ada's.
+    host.lease(1, 15, LeaseClass::Bounded, 4);
+    host.lease(2, 10, LeaseClass::Speculative, 8);
+    for second in 1..=7 {
+        host.room.tick(1000);
+        assert_eq!(host.free(0), (20 + 15 * second) * CREDIT, "half of its loan is in use");
+        // Tenants pay five seconds after they have something.
+        let paid = if second == 7 { vec![(0, 7 * 28)] } else { vec![] };
+        assert_eq!(host.earned(), paid, "{second}");
+    }
+    assert_eq!(host.funds(0), 1_000_000 + 7 * 28);
+    // It takes its own back: that earns credits at once, and what it earned is still due.
+    host.room.tick(2000);
+    host.lend(0, 0);
+    host.room.tick(2000);
+    assert_eq!(host.free(0), (20 + 9 * 15 + 2 * 20) * CREDIT);
+    host.room.tick(1000);
+    assert_eq!(host.earned(), [(0, 2 * 28)]);
+    host.room.tick(60_000);
+    assert_eq!((host.earned(), host.funds(0)), (vec![], 1_000_000 + 9 * 28));
+    assert_eq!(
+        host.room.machine.ledger().rents,
+        (12 + 60) * 140 - 9 * 28,
+        "the house has the rest"
+    );
+}
+
+#[test]
+fn rents_that_do_not_divide_evenly_are_paid_to_the_last_unit_in_time() {
+    let mut host = lender();
+    host.lend(0, 7);
+    // Two VRUs of 47, at a tick: 14/47 of a micro-unit a second.
+    host.lease(1, 2, LeaseClass::Bounded, 1);
+    let before = host.funds(0);
+    (0..47 * 100).for_each(|_| host.room.tick(37));
+    host.room.tick(6100);
+    host.room.machine.check_conservation();
+    let seconds = (47 * 3700 + 6100) / 1000;
+    let due = seconds * 14 / 47;
+    assert_eq!(host.funds(0) - before, due);
+}
+
+#[test]
+fn who_lends_to_itself_gets_nothing_for_nothing() {
+    let mut host = lender();
+    host.lend(0, 0);
+    // Nothing is left that nobody reserved: all that can be leased is bob's own.
+    host.room.instance(host.operator, 0, "rest", [40, 0, 0, 0, 0]);
+    host.lend(1, 10);
+    host.lease(2, 10, LeaseClass::Bounded, 9);
+    let (funds, credits) = (host.funds(1), host.free(1) + host.free(2));
+    for _ in 0..20 {
+        host.second([0, 0, 20]);
+    }
+    host.room.tick(10_000);
+    let kept = host.room.machine.ledger().rents;
+    assert_eq!(host.funds(1) + kept, funds, "rent goes round, but for what is due");
+    assert!(kept <= 5 * 90, "{kept}");
+    let earned = host.free(1) + host.free(2) - credits;
+    // They reserve 40 VRUs, and used 20 for twenty seconds: the leases made no credits, and for ten
+    // seconds in which nobody used what was leased they cost some.
+    assert_eq!(earned, (30 * 40 - 20 * 20 - 10 * 10) * CREDIT);
+}
+
+#[test]
+fn a_lender_that_leaves_is_paid_what_its_tenants_owe_by_then() {
+    let mut host = lender();
+    host.lease(1, 50, LeaseClass::Bounded, 4);
+    host.room.tick(1000);
+    host.room.tick(2300);
+    let m = RemoveInstance { client_id: host.room.next_id(), ..RemoveInstance::zeroed() };
+    host.ask(&m);
+    assert_eq!(host.earned(), [(0, 33 * 4)], "10 VRUs for 3.3 seconds");
+    assert_eq!(host.room.machine.ledger().rents, 40 * 4 * 33 / 10, "the house had the others");
+    host.room.tick(60_000);
+    assert_eq!(host.earned(), [], "and nothing afterwards");
+}
+
+#[test]
+fn loans_survive_a_snapshot_and_earn_nothing_while_the_daemon_is_down() {
+    let mut host = lender();
+    host.lease(1, 25, LeaseClass::Bounded, 4);
+    host.room.tick(2345);
+    let mut twin = host.room.recovered();
+    for room in [&mut host.room, &mut twin] {
+        room.tick(1000);
+        room.time_ns += 3600 * 1_000_000_000;
+        room.daemon(&Restart {});
+        room.tick(10_000);
+        room.machine.check_conservation();
+    }
+    assert!(host.room.machine.encode() == twin.machine.encode(), "the twin is another");
+    assert!(host.funds(0) - 1_000_000 <= 14 * 20, "an hour of rent was not due to anybody");
+    assert!(host.funds(0) > 1_000_000);
 }

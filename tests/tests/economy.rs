@@ -287,6 +287,9 @@ fn genesis(fees_bps: (u64, u64)) -> Genesis {
         burst_resume_ms: 500.into(),
         limit_window_s: 3600.into(),
         reversible_trades: 64.into(),
+        leases_max: 64.into(),
+        swap_every_ms: 0.into(),
+        lease_margin_percent: 5.into(),
         maker_fee_bps: (fees_bps.0 as u16).into(),
         taker_fee_bps: (fees_bps.1 as u16).into(),
     }

@@ -29,6 +29,9 @@ fn room() -> Room {
         burst_resume_ms: 1_000_000.into(),
         limit_window_s: ((WINDOW_MS / 1000) as u32).into(),
         reversible_trades: 3.into(),
+        leases_max: 64.into(),
+        swap_every_ms: 0.into(),
+        lease_margin_percent: 5.into(),
         maker_fee_bps: 30.into(),
         taker_fee_bps: 70.into(),
     };

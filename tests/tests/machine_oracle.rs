@@ -9,10 +9,15 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use vendue_tests::duel::{
-    Bounds, EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play,
+    Bearer, Bounds, EDGE, FEES, Goal, Id, Lie, Met, NARROW, Op, Rent, Size, SwapAct, Swapper,
+    TRADED, Terms, TokenAct, WIDE, Which, World, play,
 };
-use vendue_wire::code::{CancelReason, Reject};
+use vendue_wire::code::{
+    CancelReason, LeaseOutcome, PolicyAct, PolicyReason, Reject, Rescue, SwapReason, SwapState,
+    TokenOutcome,
+};
 use vendue_wire::message::{TIER_CHANGE, TIER_DEFINE, TIER_DELETE, TIER_DRAIN, TIER_RESUME};
 
 // ---- generator ---------------------------------------------------------------------------
@@ -60,9 +65,14 @@ fn up_to(most: u32, usual: u32) -> impl Strategy<Value = u32> {
     ]
 }
 
+/// A book that is traded.
+fn book() -> impl Strategy<Value = u8> {
+    proptest::sample::select(&TRADED[..])
+}
+
 fn terms(world: &World) -> impl Strategy<Value = Terms> + use<> {
     let instances = world.instances_max as u8 + 1;
-    let parties = (session(), 0..instances, 0..4_u8, any::<bool>(), any::<bool>());
+    let parties = (session(), 0..instances, book(), any::<bool>(), any::<bool>());
     let amounts = (
         up_to(world.price_max, world.asks.0),
         up_to(world.quantity_max, world.asks.1),
@@ -122,6 +132,8 @@ fn admin(world: &World) -> impl Strategy<Value = Op> + use<> {
         1 => (session(), 0..world.accounts_max as u8 + 1, cap(), id()).prop_map(
             |(session, account, millicores, id)| Op::Cap { session, account, millicores, id },
         ),
+        1 => (session(), instance.clone(), any::<bool>(), id())
+            .prop_map(|(session, instance, frozen, id)| Op::Freeze { session, instance, frozen, id }),
         6 => (session(), instance, 0..4_u8, size(), id())
             .prop_map(|(session, instance, resource, amount, id)| {
                 Op::Grant { session, instance, resource, amount, id }
@@ -140,7 +152,7 @@ fn limits(world: &World) -> impl Strategy<Value = Op> + use<> {
     let position = (world.credits / 200).min(u32::MAX.into()) as u32;
     let most = [credits, credits, worth, position]
         .map(|most| proptest::option::weighted(0.4, prop_oneof![5 => 0..=most, 1 => any::<u32>()]));
-    let cancel = (session(), account.clone(), proptest::option::of(0..4_u8), 0..3_u8, id());
+    let cancel = (session(), account.clone(), proptest::option::of(book()), 0..3_u8, id());
     prop_oneof![
         6 => (session(), account, whom, most, id()).prop_map(
             |(session, account, whom, most, id)| Op::Limits(Bounds { session, account, whom, most, id }),
@@ -171,6 +183,7 @@ fn daemon(world: &World) -> impl Strategy<Value = Op> + use<> {
         1 => 0..5_000_000_000_u64,
     ];
     let open = (0..12_u8, 0..4_u8, 0..7_u8, instance.clone(), any::<bool>());
+    let gone = instance.clone();
     prop_oneof![
         6 => milliseconds.prop_map(|milliseconds| Op::Tick { milliseconds }),
         4 => (instance, 0..3_u8, size())
@@ -178,6 +191,8 @@ fn daemon(world: &World) -> impl Strategy<Value = Op> + use<> {
         2 => open.prop_map(|(number, role, account, instance, cancel_on_disconnect)| {
             Op::Open { number, role, account, instance, cancel_on_disconnect }
         }),
+        1 => (gone, any::<bool>()).prop_map(|(instance, same)| Op::Perish { instance, same }),
+        1 => (any::<u32>(), 0..=16_u8).prop_map(|(number, rows)| Op::Outcomes { number, rows }),
         1 => (1..8_u8).prop_map(|slot| Op::Close { slot }),
         1 => Just(Op::Snapshot),
     ]
@@ -228,6 +243,363 @@ fn tiers(world: &World) -> impl Strategy<Value = Op> + use<> {
     ]
 }
 
+fn leases(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let operator = || prop_oneof![9 => Just(0_u8), 3 => 0..7_u8];
+    let last = world.instances_max as u8;
+    let instance = move || prop_oneof![6 => 0..3_u8, 3 => 0..=last];
+    let resource = || prop_oneof![8 => Just(0_u8), 3 => Just(1_u8), 1 => 0..5_u8];
+    let few = (world.capacity_vru / 4).max(2) as u32;
+    let amount =
+        move || prop_oneof![12 => 1..8_u32, 4 => 1..=few, 1 => any::<u32>(), 1 => Just(0_u32)];
+    let rent = up_to(world.price_max, world.asks.0.min(40));
+    let hold = prop_oneof![6 => Just(0_u32), 4 => 1000..4000_u32, 1 => any::<u32>()];
+    let expires = prop_oneof![8 => Just(0_u32), 4 => 1..9000_u32];
+    let class = || prop_oneof![2 => Just(0_u8), 4 => Just(1_u8), 4 => Just(2_u8)];
+    let who = (operator(), instance(), resource(), class());
+    let terms = (amount(), proptest::bool::weighted(0.2), rent, hold, expires);
+    let storage = proptest::option::weighted(0.2, prop_oneof![9 => 0..2_u8, 1 => 2..5_u8]);
+    let bid = (who, terms, (proptest::bool::weighted(0.25), storage), id());
+    let rent = up_to(world.price_max, world.asks.0.min(40));
+    let change = (operator(), which(), amount(), rent, proptest::bool::weighted(0.4), id());
+    let loan = (operator(), instance(), resource(), amount(), proptest::bool::weighted(0.5), id());
+    let rent = prop_oneof![30 => 0..3_u32, 1 => 0..=world.price_max, 1 => any::<u32>()];
+    let reserve = (operator(), 0..7_u8, class(), rent, id());
+    prop_oneof![
+        16 => bid.prop_map(|(who, terms, (whole, storage), id)| {
+            let (session, instance, resource, class) = who;
+            let (amount, percent, rent, hold_ms, expires_ms) = terms;
+            let amount = if percent { amount.saturating_mul(50) } else { amount };
+            let terms = Rent {
+                session, instance, resource, class, amount, percent, rent, hold_ms, expires_ms, whole,
+                storage, id,
+            };
+            Op::Lease(terms)
+        }),
+        6 => change.prop_map(|(session, which, vru, rent, end, id)| {
+            Op::Releases { session, which, vru, rent, end, id }
+        }),
+        6 => loan.prop_map(|(session, instance, resource, vru, entitles, id)| {
+            Op::Loan { session, instance, resource, vru, entitles, id }
+        }),
+        1 => reserve.prop_map(|(session, book, class, rent, id)| {
+            Op::Reserve { session, book, class, rent, id }
+        }),
+    ]
+}
+
+fn forecast(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let session = proptest::option::weighted(0.7, prop_oneof![2 => Just(0_u8), 3 => 1..7_u8]);
+    let who = (session, 0..=world.instances_max as u8, prop_oneof![5 => Just(0_u8), 1 => 0..5_u8]);
+    let ms = (0..4000_u32, prop_oneof![1 => Just(0_u32), 9 => 1..12_000_u32]);
+    let vru = prop_oneof![9 => proptest::array::uniform3(0..16_u16), 1 => any::<[u16; 3]>()];
+    (who, (0..3_u8, 0..4_u8), ms, vru, id()).prop_map(|(who, of, ms, vru, id)| {
+        let (session, instance, resource) = who;
+        Op::Forecast { session, instance, resource, of, ms, vru, id }
+    })
+}
+
+fn event(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let session = prop_oneof![4 => Just(0_u8), 3 => 1..7_u8];
+    let resource = prop_oneof![6 => Just(0_u8), 1 => 0..5_u8];
+    let name = prop_oneof![6 => 0..4_u8, 1 => 0..40_u8];
+    let who = (session, 0..=world.instances_max as u8, resource, name);
+    let ms = (0..5000_u32, prop_oneof![1 => Just(0_u32), 9 => 1..6000_u32, 1 => any::<u32>()]);
+    let days = (prop_oneof![2 => Just(0_u8), 1 => 1..9_u8], 0..12_u8, 0..4_u8);
+    let shift = (
+        prop_oneof![3 => Just(100_u16), 5 => 0..300_u16, 1 => 9000..10_002_u16],
+        prop_oneof![8 => 0..9_u32, 1 => any::<u32>()],
+    );
+    (who, ms, days, shift, id()).prop_map(|(who, ms, days, shift, id)| {
+        let (session, instance, resource, name) = who;
+        Op::Event { session, instance, resource, name, ms, days, shift, id }
+    })
+}
+
+fn trial(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let session = prop_oneof![9 => Just(0_u8), 2 => 1..7_u8];
+    let some = |range: std::ops::Range<u8>| proptest::option::weighted(0.2, range);
+    let of = (some(0..5), some(0..4), prop_oneof![9 => Just(0_u8), 2 => 0..5_u8]);
+    let measure = prop_oneof![2 => Just(255_u8), 4 => 0..2_u8, 1 => 2..8_u8];
+    let pays = prop_oneof![9 => 0..=world.asks.0.min(world.price_max), 1 => any::<u32>()];
+    let arm = (0..3_u8, 0..4_u8, 1..90_000_u32, pays, 0..=world.asks.0.min(world.price_max));
+    let arms = proptest::array::uniform2(proptest::option::weighted(0.6, arm));
+    let rest = (any::<u64>(), 0..90_000_u32, prop_oneof![2 => 0..2_u32, 1 => any::<u32>()]);
+    let start = (session.clone(), of, (measure, any::<bool>()), rest, arms, id());
+    let start = start.prop_map(|(session, (account, tier, resource), measure, rest, arms, id)| {
+        let (salt, lasts_ms, harm) = rest;
+        Op::Trial { session, account, tier, resource, measure, salt, lasts_ms, harm, arms, id }
+    });
+    let stop =
+        (session, 0..4_u8, id()).prop_map(|(session, back, id)| Op::EndTrial { session, back, id });
+    prop_oneof![3 => start, 2 => stop]
+}
+
+fn policy(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let session = prop_oneof![6 => Just(0_u8), 3 => 0..7_u8];
+    let resource = prop_oneof![8 => Just(0_u8), 1 => Just(1_u8), 1 => 0..5_u8];
+    let who = (session, 0..=world.instances_max as u8, resource);
+    let of = (prop_oneof![1 => Just(0_u8), 4 => Just(1_u8), 3 => Just(2_u8)], 0..4_u8);
+    let funds = (prop_oneof![1 => Just(0_u32), 5 => 1..200_u32, 8 => 200..90_000_u32], 0..9000_u32);
+    let price = world.asks.0.min(world.price_max);
+    let pays = prop_oneof![
+        3 => (Just(0_u32), 1..=price), 6 => (0..=price, 0..=price), 1 => (any::<u32>(), any::<u32>()),
+    ];
+    let pace = (0..6000_u32, 0..4000_u32, 0..4_u32);
+    (who, of, funds, pays, pace, id()).prop_map(|(who, of, funds, pays, pace, id)| {
+        let (session, instance, resource) = who;
+        Op::Policy { session, instance, resource, of, funds, pays, pace, id }
+    })
+}
+
+/// Policies, what they read and what they trade.
+fn standing(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let order = terms(world).prop_map(Op::Order);
+    let last = world.instances_max as u8;
+    let used = (0..=last, 0..2_u8, 0..30_u32).prop_map(|(instance, resource, amount)| Op::Usage {
+        instance,
+        resource,
+        amount: Size::Thousands(amount),
+    });
+    let tick = (200..4000_u64).prop_map(|milliseconds| Op::Tick { milliseconds });
+    let later = (0..5_400_000_u64).prop_map(|milliseconds| Op::Tick { milliseconds });
+    let ask = (0..=last, 1..=world.asks.0.min(world.price_max), 1..9_u32);
+    let ask = ask.prop_map(|(instance, price, quantity)| {
+        let (session, wild, book, sell) = (0, false, 0, true);
+        let (market, time_in_force, post_only, self_trade, id) = (false, 0, true, false, Id::Next);
+        let flags = Terms {
+            session,
+            wild,
+            instance,
+            book,
+            sell,
+            market,
+            time_in_force,
+            post_only,
+            self_trade,
+            price,
+            quantity,
+            expires_ms: 0,
+            id,
+        };
+        Op::Order(flags)
+    });
+    let rent = (proptest::sample::select(&TRADED[..3]), 1..4_u32, 0..3_u8).prop_map(
+        |(book, rent, class)| Op::Reserve { session: 0, book, class, rent, id: Id::Next },
+    );
+    prop_oneof![
+        8 => policy(world), 10 => forecast(world), 6 => event(world), 3 => trial(world), 8 => leases(world), 10 => order,
+        14 => ask,
+        16 => used, 40 => tick, 1 => later, 2 => admin(world), 2 => daemon(world), 3 => rent,
+        1 => Just(Op::Snapshot),
+    ]
+}
+
+/// Objectives and what KPIs are.
+fn rescues(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let session = || prop_oneof![9 => Just(0_u8), 3 => 0..7_u8];
+    let last = world.instances_max as u8;
+    let instance = move || prop_oneof![6 => 0..3_u8, 2 => 0..=last];
+    let kpi = || prop_oneof![6 => 0..2_u8, 3 => 2..8_u8];
+    let resource = prop_oneof![8 => Just(0_u8), 2 => Just(1_u8), 1 => 0..5_u8];
+    let class = prop_oneof![1 => Just(0_u8), 4 => Just(1_u8), 4 => Just(2_u8)];
+    let at = prop_oneof![12 => Just((60_u32, 40_u32)), 3 => Just((40, 60)), 1 => (0..100_u32, 0..100_u32)];
+    let time = || prop_oneof![8 => 1000..3000_u32, 1 => 900..1001_u32, 1 => any::<u32>()];
+    let vru = prop_oneof![9 => (1..4_u32, 3..9_u32), 1 => (0..4_u32, any::<u32>())];
+    let rent = up_to(world.price_max, world.asks.0.min(40));
+    let tick = world.tick_micro;
+    let budget = prop_oneof![
+        6 => (1..4000_u64).prop_map(move |vru| vru * tick),
+        6 => (4000..400_000_u64).prop_map(move |vru| vru * tick),
+        1 => any::<u64>(), 1 => Just(0_u64),
+    ];
+    let window =
+        prop_oneof![4 => Just(3600_u32), 6 => 5..60_u32, 1 => any::<u32>(), 1 => Just(0_u32)];
+    let who = (session(), instance(), kpi(), resource, class);
+    let when = (at, proptest::bool::weighted(0.2), (time(), time()), window);
+    let goal = (who, when, (vru, rent, budget), proptest::bool::weighted(0.1), id());
+    let goal = goal.prop_map(|(who, when, what, remove, id)| {
+        let (session, instance, kpi, resource, class) = who;
+        let (at, below, times_ms, window_s) = when;
+        let (vru, rent, budget) = what;
+        Op::Goal(Goal {
+            session,
+            instance,
+            kpi,
+            below,
+            resource,
+            class,
+            at,
+            times_ms,
+            vru,
+            rent,
+            budget,
+            window_s,
+            remove,
+            id,
+        })
+    });
+    // Mostly bad: what is not is told now and then.
+    let value = prop_oneof![6 => 60..90_u32, 2 => 0..40_u32, 1 => 40..60_u32];
+    let session = prop_oneof![3 => session().prop_map(Some), 2 => Just(None)];
+    let told = (session, instance(), prop_oneof![6 => Just(0_u8), 4 => 0..8_u8], value);
+    let told =
+        told.prop_map(|(session, instance, kpi, value)| Op::Kpi { session, instance, kpi, value });
+    prop_oneof![2 => goal, 6 => told]
+}
+
+/// Mostly rescues.
+fn rescuing(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let tick = prop_oneof![8 => 200..2000_u64, 1 => 2000..20_000_u64];
+    let tick = tick.prop_map(|milliseconds| Op::Tick { milliseconds });
+    prop_oneof![
+        40 => rescues(world), 24 => tick, 8 => leases(world), 2 => admin(world), 2 => daemon(world),
+        1 => tiers(world), 1 => trial(world),
+    ]
+}
+
+/// What is done with tokens.
+fn tokens(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let act = prop_oneof![
+        5 => Just(TokenAct::Issue), 7 => Just(TokenAct::Redeem), 4 => Just(TokenAct::Split),
+        4 => Just(TokenAct::Merge), 2 => Just(TokenAct::Transfer), 1 => Just(TokenAct::Revoke),
+    ];
+    let session = prop_oneof![9 => Just(0_u8), 4 => 0..7_u8];
+    let last = world.instances_max as u8;
+    let instance = prop_oneof![3 => Just(None), 2 => (0..=last).prop_map(Some)];
+    let party = (prop_oneof![8 => 0..4_u8, 1 => 0..=last], instance);
+    let of = (
+        prop_oneof![8 => Just(0_u8), 2 => Just(1_u8), 1 => 0..4_u8],
+        prop_oneof![8 => Just(0_u8), 2 => Just(1_u8), 1 => 0..5_u8],
+    );
+    let few = (world.capacity_vru / 4).max(2) as u32;
+    // By time where it is none.
+    let vru = prop_oneof![6 => 1..4_u32, 4 => 1..=few, 3 => Just(0_u32), 1 => any::<u32>()];
+    let window = (0..6_u32, prop_oneof![12 => 1..8_u32, 1 => Just(0_u32)]);
+    let window = window.prop_map(|(begins, lasts)| (begins * 500, lasts * 500));
+    // Few kinds of marks: tokens that differ cannot be merged.
+    let marks = prop_oneof![8 => Just([0_u8, 255, 0]), 1 => (any::<u8>(), 0..8_u8, 0..4_u8).prop_map(|(a, b, c)| [a, b, c])];
+    let lie = prop_oneof![
+        20 => Just(Lie::None), 1 => Just(Lie::Stale), 1 => Just(Lie::MoreVru), 1 => Just(Lie::Longer),
+        1 => Just(Lie::Foreign), 1 => Just(Lie::Invented),
+    ];
+    let what = (act, any::<(u16, u16)>(), party, of);
+    (session, what, (vru, window, marks), lie, id()).prop_map(|(session, what, terms, lie, id)| {
+        let (act, which, party, of) = what;
+        let (vru, window, marks) = terms;
+        let vru = if matches!(act, TokenAct::Issue) { vru.max(1) } else { vru };
+        Op::Token(Bearer { session, act, which, party, of, vru, window, marks, lie, id })
+    })
+}
+
+/// Mostly tokens.
+fn reserving(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let tick = prop_oneof![9 => 100..900_u64, 1 => 900..9000_u64];
+    let tick = tick.prop_map(|milliseconds| Op::Tick { milliseconds });
+    // Instances that go while they have some, and others in their place.
+    let gone = (0..4_u8).prop_map(|instance| Op::Remove { session: 0, instance, id: Id::Next });
+    let come = (0..4_u8, any::<u8>()).prop_map(|(account, name)| Op::Instance {
+        session: 0,
+        account,
+        tier: 0,
+        vru: [1, 1, 0],
+        name,
+        id: Id::Next,
+    });
+    prop_oneof![
+        2 => gone, 6 => come,
+        50 => tokens(world), 14 => leases(world), 12 => tick, 5 => tiers(world), 7 => admin(world),
+        6 => daemon(world), 4 => forecast(world),
+    ]
+}
+
+/// What is done with swaps of tokens.
+fn swapping_of(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let act = prop_oneof![
+        6 => Just(SwapAct::Request), 5 => Just(SwapAct::Approve), 2 => Just(SwapAct::Reject),
+        1 => Just(SwapAct::Policy),
+    ];
+    let session = prop_oneof![3 => Just(0_u8), 3 => 0..7_u8];
+    let few = (world.capacity_vru / 8).max(2) as u32;
+    let vru =
+        (prop_oneof![1 => Just(0_u32), 20 => 1..=few], prop_oneof![2 => Just(0), 1 => 1..4_u32]);
+    let ms = (prop_oneof![1 => Just(0_u32), 20 => 1..900_u32], 1000..2500_u32, 1000..1500_u32);
+    let funds = prop_oneof![4 => 0..50_u32, 1 => any::<u32>()];
+    let policy = (
+        0..5_u8,
+        0..3_u8,
+        prop_oneof![Just(0_u8), 0..30_u8],
+        prop_oneof![
+            8 => Just(u32::MAX), 1 => Just(99_u32),
+        ],
+    );
+    let lie = prop_oneof![20 => Just(Lie::None), 1 => Just(Lie::Stale), 1 => Just(Lie::Invented)];
+    let what = (act, any::<(u16, u16)>(), proptest::bool::weighted(0.1), vru, ms);
+    (session, what, funds, policy, lie, id()).prop_map(|(session, what, funds, policy, lie, id)| {
+        let (act, which, any, vru, ms) = what;
+        Op::TokenSwap(Swapper { session, act, which, any, vru, ms, funds, policy, lie, id })
+    })
+}
+
+/// Mostly swaps of tokens.
+fn swapping(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let tick = prop_oneof![9 => 50..600_u64, 1 => 900..4000_u64];
+    let tick = tick.prop_map(|milliseconds| Op::Tick { milliseconds });
+    let gone = (0..4_u8).prop_map(|instance| Op::Remove { session: 0, instance, id: Id::Next });
+    let come = (0..4_u8, any::<u8>()).prop_map(|(account, name)| Op::Instance {
+        session: 0,
+        account,
+        tier: 0,
+        vru: [1, 1, 0],
+        name,
+        id: Id::Next,
+    });
+    // Most tokens can be swapped, and have a profile that is easily missed.
+    let token = (tokens(world), 0..10_u8).prop_map(|(op, chance)| match op {
+        Op::Token(mut bearer) if chance > 0 => {
+            bearer.session = if chance > 1 { 0 } else { bearer.session };
+            bearer.marks = [chance % 2, chance % 8 / 7, if chance > 8 { 3 } else { 1 }];
+            bearer.window = (if chance > 8 { 500 } else { 0 }, bearer.window.1.max(500) * 4);
+            bearer.act = match (bearer.act, chance % 4) {
+                (TokenAct::Merge | TokenAct::Split | TokenAct::Transfer, 1..) => TokenAct::Redeem,
+                (TokenAct::Redeem, 1) => TokenAct::Issue,
+                (act, _) => act,
+            };
+            if chance > 1 {
+                (bearer.party.1, bearer.of) = (None, (0, 0));
+                bearer.vru = bearer.vru.clamp(3, 9);
+            }
+            if matches!(bearer.act, TokenAct::Redeem) {
+                bearer.party.1 = Some(u8::MAX);
+            }
+            Op::Token(bearer)
+        }
+        other => other,
+    });
+    let kpi = (
+        0..4_u8,
+        prop_oneof![5 => Just(0_u8), 1 => 0..3_u8],
+        prop_oneof![4 => Just(9_u32), 1 => 0..4_u32],
+        any::<bool>(),
+    )
+        .prop_map(|(instance, kpi, value, said)| {
+            let session = said.then_some(0).filter(|_| kpi < 2);
+            Op::Kpi { session, instance, kpi, value }
+        });
+    prop_oneof![
+        40 => token, 50 => swapping_of(world), 20 => tick, 70 => kpi, 1 => gone, 5 => come,
+        3 => admin(world), 2 => daemon(world), 3 => leases(world), 5 => forecast(world),
+    ]
+}
+
+/// Mostly leases.
+fn renting(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let order = terms(world).prop_map(Op::Order);
+    prop_oneof![
+        50 => leases(world), 10 => order, 5 => tiers(world), 8 => admin(world), 14 => daemon(world),
+        4 => forecast(world),
+    ]
+}
+
 fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
     let instance = 0..world.instances_max as u8 + 1;
     let (price, quantity) = (world.asks.0, world.asks.1);
@@ -239,8 +611,8 @@ fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
         id(),
     );
     let phase = prop_oneof![4 => Just(3_u8), 2 => Just(0_u8), 3 => Just(1_u8), 1 => Just(2_u8)];
-    let phase = (prop_oneof![9 => Just(0_u8), 1 => 0..7_u8], 0..4_u8, phase, id());
-    let mass = (session(), proptest::option::of(instance), proptest::option::of(0..4_u8), 0..3_u8);
+    let phase = (prop_oneof![9 => Just(0_u8), 1 => 0..7_u8], book(), phase, id());
+    let mass = (session(), proptest::option::of(instance), proptest::option::of(book()), 0..3_u8);
     prop_oneof![
         120 => terms(world).prop_map(Op::Order),
         14 => (session(), which()).prop_map(|(session, which)| Op::Cancel { session, which }),
@@ -252,6 +624,9 @@ fn op(world: &World) -> impl Strategy<Value = Op> + use<> {
         }),
         2 => phase.prop_map(|(session, book, phase, id)| Op::Phase { session, book, phase, id }),
         6 => tiers(world),
+        8 => leases(world),
+        2 => tokens(world),
+        4 => rescues(world),
         14 => admin(world),
         14 => daemon(world),
     ]
@@ -265,6 +640,17 @@ fn setting(name: &str) -> Option<u64> {
 
 /// Plays `cases` generated lists of up to `length` operations in a world, over all fee schedules.
 fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
+    run_of(op(&world), world, cases, length, seed)
+}
+
+/// As [`run`], of these operations.
+fn run_of(
+    op: impl Strategy<Value = Op>,
+    world: World,
+    cases: u32,
+    length: usize,
+    seed: u64,
+) -> Met {
     let seed = setting("VENDUE_ORACLE_SEED").unwrap_or(seed);
     let cases = setting("VENDUE_ORACLE_CASES").map_or(cases, |cases| cases as u32);
     let config =
@@ -274,7 +660,7 @@ fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let met = RefCell::new(Met::default());
-    let ops = proptest::collection::vec(op(&world), 1..length);
+    let ops = proptest::collection::vec(op, 1..length);
     let outcome = runner.run(&(0..FEES.len(), ops), |(fees, ops)| {
         play(World { fees_bps: FEES[fees], ..world }, &ops, &met)
     });
@@ -282,6 +668,8 @@ fn run(world: World, cases: u32, length: usize, seed: u64) -> Met {
     println!("seed {seed}: {} commands, {} trades", met.commands, met.trades);
     println!("{:?} swaps between tiers, {} rates moved", met.swapped, met.rates);
     println!("{} trades of auctions, {} reversed", met.auctioned, met.reversed);
+    println!("leases {:?}, rescues {:?}", met.leases, met.rescues);
+    println!("lenders paid {} times", met.earned);
     println!("{:?} {}", met.rejects, met.accepted);
     if let Err(failure) = outcome {
         panic!("seed {seed}: {failure}");
@@ -327,9 +715,195 @@ const REJECTS: &[Reject] = &[
     Reject::PositionLimit,
 ];
 
+/// What bids for leases are refused for.
+const LEASE_REJECTS: &[Reject] = &[
+    Reject::NotPermitted,
+    Reject::UnknownInstance,
+    Reject::UnknownBook,
+    Reject::UnknownLease,
+    Reject::BadField,
+    Reject::BadPrice,
+    Reject::BadQuantity,
+    Reject::BadExpiry,
+    Reject::InsufficientFunds,
+    Reject::LeasesFull,
+    Reject::RentTooLow,
+    Reject::NotEntitled,
+    Reject::TooOften,
+    Reject::UnknownTier,
+    Reject::OwnTier,
+];
+
+#[test]
+fn leases_agree_with_the_model_and_meet_every_outcome_and_refusal() {
+    let tight = World { capacity_vru: 20, funds: 40_000_000, leases: (14, 25), ..NARROW };
+    // Where instances reserve enough to lend some of it.
+    let lending = World { capacity_vru: 48, ..tight };
+    let worlds = [(tight, 200, 4), (WIDE, 8, 5), (EDGE, 40, 6), (lending, 120, 9)];
+    for (world, cases, seed) in worlds {
+        let met = run_of(renting(&world), world, cases, 500, seed);
+        if world.capacity_vru == lending.capacity_vru {
+            assert!(met.earned > 50, "lenders were paid {} times", met.earned);
+        }
+        if world.capacity_vru == tight.capacity_vru {
+            let missing: Vec<_> = LEASE_REJECTS
+                .iter()
+                .filter(|code| !met.rejects.contains_key(&(**code as u8)))
+                .collect();
+            assert!(missing.is_empty(), "the generator never met {missing:?}");
+            let never: Vec<_> = LeaseOutcome::ALL
+                .iter()
+                .filter(|outcome| !met.leases.contains_key(&(**outcome as u8)))
+                .collect();
+            assert!(never.is_empty(), "no lease ever was {never:?}");
+            assert!(met.stored > 100, "disks belonged elsewhere only {} times", met.stored);
+        }
+    }
+}
+
+/// What is refused of tokens.
+const TOKEN_REJECTS: &[Reject] = &[
+    Reject::NotPermitted,
+    Reject::DuplicateClientId,
+    Reject::UnknownAccount,
+    Reject::UnknownInstance,
+    Reject::UnknownTier,
+    Reject::UnknownBook,
+    Reject::UnknownToken,
+    Reject::BadQuantity,
+    Reject::BadExpiry,
+    Reject::InsufficientCapacity,
+    Reject::WrongTier,
+    Reject::WrongTierState,
+    Reject::TokenForged,
+    Reject::TokenStale,
+    Reject::TokenNotOpen,
+    Reject::TokenRedeemed,
+    Reject::TokensDiffer,
+    Reject::TokenBound,
+];
+
+#[test]
+fn tokens_agree_with_the_model_and_meet_every_outcome_and_refusal() {
+    let tight = World { capacity_vru: 30, funds: 40_000_000, leases: (14, 25), ..NARROW };
+    for (world, cases, seed) in [(tight, 120, 9), (WIDE, 6, 10), (EDGE, 20, 11)] {
+        let met = run_of(reserving(&world), world, cases, 500, seed);
+        println!("tokens {:?}", met.tokens);
+        if world.capacity_vru == tight.capacity_vru {
+            let met_code = |code: &&Reject| met.rejects.contains_key(&(**code as u8));
+            let missing: Vec<_> = TOKEN_REJECTS.iter().filter(|code| !met_code(code)).collect();
+            assert!(missing.is_empty(), "the generator never met {missing:?}");
+            let few = |outcome: &&TokenOutcome| {
+                // Swaps have a test of their own.
+                **outcome != TokenOutcome::Swapped
+                    && met.tokens.get(&(**outcome as u8)).is_none_or(|&count| count < 10)
+            };
+            let few: Vec<_> = TokenOutcome::ALL.iter().filter(few).collect();
+            assert!(few.is_empty(), "tokens were hardly ever {few:?}: {:?}", met.tokens);
+        }
+    }
+}
+
+/// What is refused of swaps of tokens.
+const SWAP_REJECTS: &[Reject] = &[
+    Reject::NotPermitted,
+    Reject::DuplicateClientId,
+    Reject::UnknownAccount,
+    Reject::UnknownToken,
+    Reject::TokenStale,
+    Reject::BadQuantity,
+    Reject::BadExpiry,
+    Reject::InsufficientFunds,
+    Reject::TokensDiffer,
+    Reject::UnknownSwap,
+    Reject::SwapSettled,
+    Reject::NotSwapEligible,
+    Reject::TokenSticky,
+    Reject::TokenInSwap,
+    Reject::BeyondWindow,
+    Reject::DowntimeTooLong,
+    Reject::NoSource,
+];
+
+#[test]
+fn swaps_agree_with_the_model_and_meet_every_outcome_and_refusal() {
+    let tight = World { capacity_vru: 40, funds: 40_000_000, leases: (14, 25), ..NARROW };
+    for (world, cases, seed) in [(tight, 250, 21), (WIDE, 6, 22), (EDGE, 20, 23)] {
+        let met = run_of(swapping(&world), world, cases, 700, seed);
+        println!("swaps {:?}", met.token_swaps);
+        if world.capacity_vru != tight.capacity_vru {
+            continue;
+        }
+        let met_code = |code: &&Reject| met.rejects.contains_key(&(**code as u8));
+        let missing: Vec<_> = SWAP_REJECTS.iter().filter(|code| !met_code(code)).collect();
+        assert!(missing.is_empty(), "the generator never met {missing:?}");
+        let few = |count: u64| count < 5;
+        let states = SwapState::ALL.iter().filter(|&&state| {
+            let of = met.token_swaps.iter().filter(|(key, _)| key.0 == state as u8);
+            few(of.map(|(_, count)| count).sum())
+        });
+        let states: Vec<_> = states.collect();
+        assert!(states.is_empty(), "swaps were hardly ever {states:?}: {:?}", met.token_swaps);
+        let reasons = SwapReason::ALL.iter().filter(|&&reason| {
+            let of = met.token_swaps.iter().filter(|(key, _)| key.1 == reason as u8);
+            // The manager has tests of its own.
+            reason != SwapReason::Forecast && few(of.map(|(_, count)| count).sum())
+        });
+        let reasons: Vec<_> = reasons.collect();
+        assert!(reasons.is_empty(), "hardly ever for {reasons:?}: {:?}", met.token_swaps);
+    }
+}
+
+/// What objectives and reports are refused for.
+const RESCUE_REJECTS: &[Reject] = &[
+    Reject::NotPermitted,
+    Reject::UnknownInstance,
+    Reject::UnknownBook,
+    Reject::UnknownObjective,
+    Reject::BadField,
+    Reject::BadPrice,
+    Reject::BadQuantity,
+    Reject::LeaseOfRescue,
+];
+
+#[test]
+fn rescues_agree_with_the_model_and_meet_every_outcome_and_refusal() {
+    let tight = World { capacity_vru: 40, funds: 40_000_000, leases: (14, 25), ..NARROW };
+    for (world, cases, seed) in [(tight, 120, 7), (EDGE, 10, 8)] {
+        let met = run_of(rescuing(&world), world, cases, 500, seed);
+        if world.capacity_vru == tight.capacity_vru {
+            let met_code = |code: &&Reject| met.rejects.contains_key(&(**code as u8));
+            let missing: Vec<_> = RESCUE_REJECTS.iter().filter(|code| !met_code(code)).collect();
+            assert!(missing.is_empty(), "the generator never met {missing:?}");
+            let never: Vec<_> = Rescue::ALL
+                .iter()
+                .filter(|outcome| !met.rescues.contains_key(&(**outcome as u8)))
+                .collect();
+            assert!(never.is_empty(), "no objective ever was {never:?}");
+        }
+    }
+}
+
+#[test]
+fn policies_agree_with_the_model_and_do_everything_for_every_reason() {
+    let wide = World { capacity_vru: 30, funds: 900_000_000, leases: (20, 10), ..NARROW };
+    let wide = World { burst_percent: 900, credit_cap_s: 60, ..wide };
+    let mut did = BTreeMap::new();
+    for (world, cases, seed) in [(wide, 300, 7), (WIDE, 4, 8)] {
+        let met = run_of(standing(&world), world, cases, 400, seed);
+        met.policies.into_iter().for_each(|(key, count)| *did.entry(key).or_insert(0) += count);
+    }
+    let acts = |act: PolicyAct| did.keys().any(|key| key.0 == act as u8);
+    let whys = |why: PolicyReason| did.keys().any(|key| key.1 == why as u8);
+    let missing: Vec<_> = PolicyAct::ALL.iter().filter(|act| !acts(**act)).collect();
+    assert!(missing.is_empty(), "no policy ever did {missing:?}: {did:?}");
+    let missing: Vec<_> = PolicyReason::ALL.iter().filter(|why| !whys(**why)).collect();
+    assert!(missing.is_empty(), "no policy ever acted for {missing:?}: {did:?}");
+}
+
 #[test]
 fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
-    let met = run(NARROW, 6000, 600, 1);
+    let met = run(NARROW, 1200, 600, 1);
     let missing: Vec<_> =
         REJECTS.iter().filter(|code| !met.rejects.contains_key(&(**code as u8))).collect();
     assert!(missing.is_empty(), "the generator never met {missing:?}");
@@ -346,12 +920,12 @@ fn narrow_markets_agree_with_the_model_and_meet_every_refusal() {
 
 #[test]
 fn wide_markets_agree_with_the_model() {
-    let met = run(WIDE, 200, 2500, 2);
+    let met = run(WIDE, 80, 2500, 2);
     assert!(met.trades * 20 > met.commands, "only {} trades", met.trades);
 }
 
 #[test]
 fn markets_at_the_edges_of_the_arithmetic_agree_with_the_model() {
-    let met = run(EDGE, 3000, 300, 3);
+    let met = run(EDGE, 500, 300, 3);
     assert!(met.trades * 50 > met.commands, "only {} trades", met.trades);
 }

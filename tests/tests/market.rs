@@ -31,6 +31,9 @@ fn genesis(maker_fee_bps: u16, taker_fee_bps: u16) -> Genesis {
         burst_resume_ms: 1000.into(),
         limit_window_s: 3600.into(),
         reversible_trades: 64.into(),
+        leases_max: 64.into(),
+        swap_every_ms: 0.into(),
+        lease_margin_percent: 5.into(),
         maker_fee_bps: maker_fee_bps.into(),
         taker_fee_bps: taker_fee_bps.into(),
     }

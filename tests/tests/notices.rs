@@ -15,9 +15,8 @@ use vendue_engine::pipeline::record::{Delivery, Subscription as Said};
 use vendue_engine::storage::Host;
 use vendue_engine::trail::{Dirs, Herald};
 use vendue_tests::chance::Chance;
-use vendue_tests::daemon::{Daemon, Setup, eventually};
+use vendue_tests::daemon::{Daemon, Setup, eventually, hvctl};
 use vendue_tests::market::{Market, account_row, audit, deposit, instance_row, limit};
-use vendue_tests::vm::binaries;
 use vendue_wire::client::{Client, ClientError, Identity, Notice, Place, Subscription};
 use vendue_wire::code::{Phase, RESOURCES, Reject, Resource, Role, Side};
 use vendue_wire::frame::Frame;
@@ -113,7 +112,7 @@ struct Follower {
 
 impl Follower {
     fn start(daemon: &Daemon, from: Place) -> Follower {
-        let hvctl = binaries(&["hvctl"]).expect("hvctl").remove(0).0;
+        let hvctl = hvctl();
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(hvctl)

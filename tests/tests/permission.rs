@@ -26,6 +26,9 @@ fn room() -> Room {
         burst_resume_ms: 1000.into(),
         limit_window_s: 3600.into(),
         reversible_trades: 16.into(),
+        leases_max: 64.into(),
+        swap_every_ms: 0.into(),
+        lease_margin_percent: 5.into(),
         maker_fee_bps: 5.into(),
         taker_fee_bps: 10.into(),
     };

@@ -138,35 +138,51 @@ fn kills() -> u32 {
 /// was sent, at least as long as what was acknowledged.
 #[test]
 fn what_was_acknowledged_outlives_a_kill() {
-    acknowledgements_outlive_kills("each");
+    acknowledgements_outlive_kills("each", kills(), Daemon::start, |daemon, _| daemon.kill_9());
 }
 
 /// The same where gateway, core and journal share a thread.
 #[test]
 fn what_one_thread_acknowledged_outlives_a_kill() {
-    acknowledgements_outlive_kills("one");
+    acknowledgements_outlive_kills("one", kills(), Daemon::start, |daemon, _| daemon.kill_9());
 }
 
-fn acknowledgements_outlive_kills(threads: &str) {
+/// The same of three processes, whichever of them is killed: the others end by themselves.
+#[test]
+fn what_three_processes_acknowledged_outlives_a_kill_of_any_of_them() {
+    let kill = |daemon: &mut Daemon, round: u32| match round % 3 {
+        0 => daemon.kill_9(),
+        1 => daemon.kill_part("gateway"),
+        _ => daemon.kill_part("actuate"),
+    };
+    acknowledgements_outlive_kills("each", kills().div_ceil(3), Daemon::start_apart, kill);
+}
+
+fn acknowledgements_outlive_kills(
+    threads: &str,
+    kills: u32,
+    start: fn(&Setup) -> Daemon,
+    kill: impl Fn(&mut Daemon, u32),
+) {
     // Ticks carry digests, and snapshots come every 1000 records: recovery starts from those too.
     let setup = Setup::small()
         .key("threads", &format!("\"{threads}\""))
         .key("tick_ms", "20")
         .key("every_records", "1000");
-    let mut daemon = Daemon::start(&setup);
+    let mut daemon = start(&setup);
     let market = Market::open(&daemon);
     let parties = (market.seller, market.buyer);
     drop(market);
     let identity = Identity::operator();
     let mut chance = Chance::new(20);
     let mut before = 0;
-    for round in 0..kills() {
+    for round in 0..kills {
         let client = daemon.client(&identity);
         let (began, begins) = mpsc::channel();
         let loading = std::thread::spawn(move || load(client, parties, &began));
         begins.recv().expect("the load begins");
         std::thread::sleep(Duration::from_micros(chance.below(60_000)));
-        daemon.kill_9();
+        kill(&mut daemon, round);
         let (sent, known) = loading.join().expect("the load");
         daemon.launch();
 
@@ -193,11 +209,11 @@ fn a_torn_record_is_cut_off() {
     let account = market.buyer.account;
     let kept = deposit(&mut market.operator, account, 1);
     for bytes in [1, 2, 9, 20, 33] {
-        // The last record; its session is open until the kill.
+        // Its session is open until the kill; what became of a limit may be recorded behind it.
         let mut client = daemon.client(&Identity::operator());
         assert_eq!(deposit(&mut client, account, 1), kept + 1);
         daemon.kill_9();
-        tear(&daemon.data_dir().join("journal"), bytes);
+        tear(&daemon.data_dir().join("journal"), Deposit::KIND, bytes);
         let before = daemon.log().len();
         daemon.launch();
         let said = daemon.log()[before..].to_owned();

@@ -119,7 +119,7 @@ fn a_snapshot_does_not_outlive_its_records() {
         place.config.journal.sync = SyncKey::Never;
         let mut stages = place.stages();
         turn(&mut stages);
-        stages.clerk.snapshot();
+        stages.core.clerk.snapshot();
         drop(stages);
         place.disk.lose_power(Tear::InOrder);
         place.recover().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
@@ -159,10 +159,10 @@ fn logon_ack(stream: &mut UnixStream) -> LogonAck {
 fn turn(stages: &mut Stages<SimDisk>) {
     for _ in 0..50 {
         stages.ingress.turn();
-        stages.sequence.turn();
-        stages.execute.turn();
-        stages.journal.turn();
-        stages.publish.turn();
+        stages.core.sequence.turn();
+        stages.core.execute.turn();
+        stages.core.journal.turn();
+        stages.core.publish.turn();
     }
 }
 
@@ -185,9 +185,9 @@ fn a_former_connection_is_not_heard_once_another_resumes_its_session() {
     (0..3).for_each(|_| _ = stages.ingress.turn());
     turn(&mut stages);
     assert_eq!(logon_ack(&mut resuming).last_request.get(), 0);
-    assert_eq!(stages.execute.machine.census().0, 0, "it was told that nothing was executed");
+    assert_eq!(stages.core.execute.machine.census().0, 0, "it was told that nothing was executed");
     // It may say it again.
     send(&mut resuming, 1, &account);
     turn(&mut stages);
-    assert_eq!(stages.execute.machine.census().0, 1);
+    assert_eq!(stages.core.execute.machine.census().0, 1);
 }

@@ -2,11 +2,13 @@
 //! another's and for what does not exist. Generated from the protocol's schema: a message that is
 //! new is refused to everybody but operators until it is named here.
 
+use std::time::Duration;
+use vendue_engine::machine::command::{is_internal, is_query};
 use vendue_tests::daemon::{Daemon, Setup, eventually};
 use vendue_tests::market::*;
 use vendue_tests::raw::{Came, Raw};
-use vendue_wire::client::Identity;
-use vendue_wire::code::{OrderType, Role, Side};
+use vendue_wire::client::{Client, Identity};
+use vendue_wire::code::{LeaseClass, OrderType, Role, Side};
 use vendue_wire::message::*;
 use zerocopy::IntoBytes;
 
@@ -45,9 +47,40 @@ impl Who {
 
     /// What it may ask for at all. Who is not named here may do nothing.
     fn may(self, kind: u8) -> bool {
-        const TRADES: [u8; 5] =
-            [NewOrder::KIND, Cancel::KIND, Replace::KIND, MassCancel::KIND, SetBid::KIND];
-        const SHOWN_TO_ALL: [u8; 13] = [
+        const HOLDS: [u8; 3] = [SplitToken::KIND, MergeTokens::KIND, TransferToken::KIND];
+        const TRADES: [u8; 17] = [
+            PlanEvent::KIND,
+            RedeemToken::KIND,
+            SetPolicy::KIND,
+            SetForecast::KIND,
+            NewOrder::KIND,
+            Cancel::KIND,
+            Replace::KIND,
+            MassCancel::KIND,
+            SetBid::KIND,
+            BidLease::KIND,
+            ChangeLease::KIND,
+            CancelLease::KIND,
+            Lend::KIND,
+            ReportKpi::KIND,
+            SubmitTask::KIND,
+            CancelTask::KIND,
+            ReportTask::KIND,
+        ];
+        const SHOWN_TO_ALL: [u8; 30] = [
+            SwapList::KIND,
+            QuerySwapPolicies::KIND,
+            QueryExperiments::KIND,
+            QueryExposures::KIND,
+            QueryEvents::KIND,
+            QueryHistory::KIND,
+            QueryTokens::KIND,
+            QueryPolicies::KIND,
+            QueryForecasts::KIND,
+            QueryMigrations::KIND,
+            QueryTasks::KIND,
+            QueryGroups::KIND,
+            QueryMembers::KIND,
             QueryStatus::KIND,
             QueryAccounts::KIND,
             QueryInstances::KIND,
@@ -61,14 +94,22 @@ impl Who {
             QueryBars::KIND,
             QueryTape::KIND,
             QueryExchanges::KIND,
+            QuerySensors::KIND,
+            QueryLeases::KIND,
+            QueryObjectives::KIND,
+            QueryRents::KIND,
         ];
-        const OF_THE_HOUSE: [u8; 2] = [QueryLedger::KIND, QueryAudit::KIND];
+        const OF_THE_HOUSE: [u8; 4] =
+            [QueryLedger::KIND, QueryAudit::KIND, QueryReport::KIND, QueryMoment::KIND];
         match self {
             Who::Operator => true,
             _ if SHOWN_TO_ALL.contains(&kind) => true,
             Who::Anonymous => OF_THE_HOUSE.contains(&kind),
             Who::Observer => OF_THE_HOUSE.contains(&kind) || kind == Replay::KIND,
             Who::Auditor => kind == Replay::KIND,
+            // No word of a guest moves what it can spend.
+            Who::Tenant if kind == SetObjective::KIND || HOLDS.contains(&kind) => true,
+            Who::Tenant if kind == SetSwapPolicy::KIND => true,
             Who::Agent | Who::Tenant => TRADES.contains(&kind) || kind == Replay::KIND,
         }
     }
@@ -80,7 +121,20 @@ struct Target {
     account: u32,
     instance: u32,
     handle: u64,
+    lease: u64,
     trade: u64,
+    task: u64,
+    group: u16,
+    /// Two tokens that go together.
+    tokens: [[u8; TOKEN_BYTES]; 2],
+}
+
+impl Target {
+    fn of(party: Party, handle: u64, trade: u64, (task, group): (u64, u16)) -> Target {
+        let Party { account, instance } = party;
+        let tokens = [[0; TOKEN_BYTES]; 2];
+        Target { account, instance, handle, lease: 0, trade, task, group, tokens }
+    }
 }
 
 /// A message of the schema.
@@ -93,8 +147,8 @@ struct Message {
 }
 
 /// Every request and question that a session may send, but for those about the connection itself or
-/// its subscription: whom that tells what has tests of its own. The one that removes whom others name
-/// comes last.
+/// its subscription: whom that tells what has tests of its own. Those that remove whom others name
+/// come last.
 fn requests() -> impl Iterator<Item = Message> {
     let of_the_connection = [
         Logon::KIND,
@@ -104,14 +158,27 @@ fn requests() -> impl Iterator<Item = Message> {
         Subscribe::KIND,
         Take::KIND,
         Unsubscribe::KIND,
+        // Taken only to a ticket and from another host: `machine_migrate.rs` says from whom.
+        Arrive::KIND,
+        // Between two accounts: `swaps.rs` says who may.
+        SwapRequest::KIND,
+        SwapApprove::KIND,
+        SwapReject::KIND,
     ];
     let all = SCHEMA
         .iter()
         .map(|&(kind, name, bytes, fields)| Message { kind, name, bytes, fields })
-        .filter(move |message| message.kind < 0x40 && !of_the_connection.contains(&message.kind));
+        .filter(move |message| {
+            is_request(message.kind) && !of_the_connection.contains(&message.kind)
+        });
     let (last, first): (Vec<_>, Vec<_>) =
-        all.partition(|message| message.kind == RemoveInstance::KIND);
+        all.partition(|message| [RemoveInstance::KIND, Depart::KIND].contains(&message.kind));
     first.into_iter().chain(last)
+}
+
+/// True for what a session may send at all.
+fn is_request(kind: u8) -> bool {
+    kind < 0x80 && !is_internal(kind)
 }
 
 fn message(kind: u8) -> Option<Message> {
@@ -121,24 +188,34 @@ fn message(kind: u8) -> Option<Message> {
 
 impl Message {
     fn is_question(&self) -> bool {
-        self.kind == Replay::KIND || (0x30..0x40).contains(&self.kind)
+        is_query(self.kind)
     }
 
     /// What a field of this message names, if that is somebody's.
     fn named(&self, field: &str, target: &Target) -> Option<u64> {
         match (field, self.kind) {
             ("account", _) | ("from", QueryAccounts::KIND) => Some(target.account.into()),
-            ("instance", _) | ("from", QueryInstances::KIND | QueryLimits::KIND) => {
-                Some(target.instance.into())
-            }
+            ("instance", _)
+            | (
+                "from",
+                QueryInstances::KIND | QueryLimits::KIND | QuerySensors::KIND | QueryMembers::KIND,
+            ) => Some(target.instance.into()),
+            ("handle", ChangeLease::KIND | CancelLease::KIND) => Some(target.lease),
+            ("handle", CancelTask::KIND | ReportTask::KIND) => Some(target.task),
             ("handle", _) => Some(target.handle),
+            ("group", SubmitTask::KIND | SetGroup::KIND | SetMember::KIND) => {
+                Some(target.group.into())
+            }
             ("trade", ReverseTrade::KIND) => Some(target.trade),
+            // Of the trades that are reversed the first had one before it, and no experiment did.
+            ("experiment", StopExperiment::KIND) => Some(target.trade - 1),
+            ("id" | "token", _) => Some(Token::of(&target.tokens[0]).id.get()),
             _ => None,
         }
     }
 
     fn names_somebody(&self) -> bool {
-        let anyone = Target { account: 0, instance: 0, handle: 0, trade: 0 };
+        let anyone = Target::of(Party { account: 0, instance: 0 }, 0, 1, (0, 0));
         self.fields.iter().any(|field| self.named(field.0, &anyone).is_some())
     }
 
@@ -146,6 +223,11 @@ impl Message {
     fn body(&self, target: &Target, client_id: u64) -> Vec<u8> {
         let mut body = self.template(client_id);
         for &(field, at, bytes) in self.fields {
+            let token = ["token", "other"].iter().position(|name| *name == field);
+            if let Some(token) = token {
+                body[at..at + bytes].copy_from_slice(&target.tokens[token]);
+                continue;
+            }
             let value = match field {
                 "client_id" => Some(client_id),
                 _ => self.named(field, target),
@@ -209,6 +291,8 @@ impl Message {
                     .as_bytes()
                     .to_vec()
             }
+            SubmitTask::KIND => waiting_task().as_bytes().to_vec(),
+            SetGroup::KIND => SetGroup { name, ..offer() }.as_bytes().to_vec(),
             SetBid::KIND => {
                 SetBid { bid_milli: 1000.into(), ..SetBid::zeroed() }.as_bytes().to_vec()
             }
@@ -224,12 +308,67 @@ impl Message {
                     SetTier { act: TIER_CHANGE, capacity_vru: capacity, ..SetTier::zeroed() };
                 change.as_bytes().to_vec()
             }
+            _ => self.lease(name),
+        }
+    }
+
+    fn lease(&self, name: [u8; NAME_BYTES]) -> Vec<u8> {
+        match self.kind {
+            ExpectInstance::KIND => {
+                ExpectInstance { name, ..ExpectInstance::zeroed() }.as_bytes().to_vec()
+            }
+            SettleMigration::KIND => {
+                let stand = SettleMigration { act: MIGRATION_STAND, ..SettleMigration::zeroed() };
+                SettleMigration { to: name, ..stand }.as_bytes().to_vec()
+            }
+            BidLease::KIND => {
+                BidLease { amount: 1.into(), rent_ticks: 1.into(), class: 1, ..BidLease::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            ChangeLease::KIND => {
+                let change = ChangeLease { vru: 2.into(), ..ChangeLease::zeroed() };
+                ChangeLease { rent_ticks: 1.into(), ..change }.as_bytes().to_vec()
+            }
+            SetObjective::KIND => objective().as_bytes().to_vec(),
+            SetReserveRent::KIND => {
+                SetReserveRent { rent_ticks: 1.into(), ..SetReserveRent::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            IssueToken::KIND => {
+                IssueToken { until_ms: u64::MAX.into(), vru: 1.into(), ..IssueToken::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            SplitToken::KIND => {
+                SplitToken { vru: 1.into(), ..SplitToken::zeroed() }.as_bytes().to_vec()
+            }
+            SetForecast::KIND => {
+                SetForecast { lasts_ms: 1000.into(), source: 1, ..SetForecast::zeroed() }
+                    .as_bytes()
+                    .to_vec()
+            }
+            PlanEvent::KIND => {
+                PlanEvent { lasts_ms: 1000.into(), ..PlanEvent::zeroed() }.as_bytes().to_vec()
+            }
+            StartExperiment::KIND => StartExperiment {
+                lasts_ms: 60_000.into(),
+                budget_micro: [1.into(), 0.into()],
+                tier: u16::MAX.into(),
+                ..StartExperiment::zeroed()
+            }
+            .as_bytes()
+            .to_vec(),
             _ => self.question(),
         }
     }
 
     fn question(&self) -> Vec<u8> {
         match self.kind {
+            QueryHistory::KIND => {
+                QueryHistory { width_s: 60.into(), ..QueryHistory::zeroed() }.as_bytes().to_vec()
+            }
             QueryTrades::KIND => {
                 QueryTrades { limit: 64.into(), book: ANY_BOOK.into(), ..QueryTrades::zeroed() }
                     .as_bytes()
@@ -240,6 +379,9 @@ impl Message {
                     .as_bytes()
                     .to_vec()
             }
+            QueryReport::KIND => {
+                QueryReport { step_s: 60.into(), ..QueryReport::zeroed() }.as_bytes().to_vec()
+            }
             QueryTape::KIND => {
                 QueryTape { book: ANY_BOOK.into(), ..QueryTape::zeroed() }.as_bytes().to_vec()
             }
@@ -247,6 +389,67 @@ impl Message {
             _ => vec![0; self.bytes],
         }
     }
+}
+
+/// An objective that is met.
+fn objective() -> SetObjective {
+    SetObjective {
+        budget_micro: 1.into(),
+        window_s: 60.into(),
+        breach_at: 9.into(),
+        breach_ms: 1000.into(),
+        recover_ms: 1000.into(),
+        step_vru: 1.into(),
+        most_vru: 1.into(),
+        rent_ticks: 1.into(),
+        class: LeaseClass::Bounded as u8,
+        ..SetObjective::zeroed()
+    }
+}
+
+/// A task that is never worth its while: it waits until it is cancelled.
+fn waiting_task() -> SubmitTask {
+    SubmitTask {
+        bid_micro: 1.into(),
+        margin_min_micro: u64::MAX.into(),
+        duration_ms: 1.into(),
+        vru_max: 1.into(),
+        queue: 1,
+        ..SubmitTask::zeroed()
+    }
+}
+
+/// What holds in a group of processors.
+fn offer() -> SetGroup {
+    let base_micro = [1, 0, 0, 0, 0].map(U64::new);
+    SetGroup { base_micro, high_permille: 900.into(), ..SetGroup::zeroed() }
+}
+
+/// A task of a party's account that must run in its instance.
+fn task(operator: &mut Client, party: Party, group: u16) -> u64 {
+    let task = SubmitTask {
+        client_id: operator.next_client_id().into(),
+        account: party.account.into(),
+        instance: party.instance.into(),
+        group: group.into(),
+        ..waiting_task()
+    };
+    let admitted: TaskAdmitted = operator.call_for(&task).expect("a task");
+    admitted.handle.get()
+}
+
+/// A group of a party's one instance; its number.
+fn group(operator: &mut Client, party: Party, called: &str) -> u16 {
+    let client_id = operator.next_client_id().into();
+    let (account, group) = (party.account.into(), ANY_BOOK.into());
+    let name = field(called).expect("a short name");
+    let made = operator.call(&SetGroup { client_id, account, group, name, ..offer() });
+    let group = made.expect("a group").value.get() as u16;
+    let client_id = operator.next_client_id().into();
+    let (instance, reserved) = (party.instance.into(), 0.into());
+    let member = SetMember { client_id, instance, group: group.into(), reserved };
+    operator.call(&member).expect("a member");
+    group
 }
 
 /// The value of a field of at most eight bytes.
@@ -321,7 +524,7 @@ fn check_own(who: Who, message: &Message, answer: &[Came], own: Party) {
             let own = if field.contains("account") { own.account } else { own.instance };
             let shown = value(came, field);
             assert!(
-                shown.is_none_or(|shown| shown == own.into() || shown == ANY.into()),
+                shown.is_none_or(|shown| shown == u64::from(own) || shown == u64::from(ANY)),
                 "{who:?} is shown {field} {shown:?} by {}",
                 message.name
             );
@@ -329,6 +532,65 @@ fn check_own(who: Who, message: &Message, answer: &[Came], own: Party) {
         let name = came.body.windows(5).any(|bytes| bytes == b"buyer");
         assert!(!name, "{who:?} is shown another's name by {}", message.name);
     }
+}
+
+/// Bids for a lease, and returns its handle.
+fn lease(operator: &mut Client, of: Party) -> u64 {
+    let bid = BidLease {
+        client_id: operator.next_client_id().into(),
+        instance: of.instance.into(),
+        amount: 1.into(),
+        rent_ticks: 1.into(),
+        class: LeaseClass::Bounded as u8,
+        ..BidLease::zeroed()
+    };
+    operator.call(&bid).expect("a lease").value.get()
+}
+
+/// Two tokens of a party's, sealed, that only its instance may redeem.
+fn tokens(operator: &mut Client, of: Party) -> [[u8; TOKEN_BYTES]; 2] {
+    let m = IssueToken {
+        client_id: operator.next_client_id().into(),
+        until_ms: u64::MAX.into(),
+        account: of.account.into(),
+        instance: of.instance.into(),
+        vru: 4.into(),
+        profile: u8::MAX,
+        ..IssueToken::zeroed()
+    };
+    let from = operator.call(&m).expect("a token").value;
+    let rows = operator.ask::<TokenRow, _>(&QueryTokens { from }).expect("rows");
+    let token = *rows[0].token();
+    let client_id = operator.next_client_id().into();
+    let (at_ms, vru, reserved) = (0.into(), 2.into(), 0.into());
+    let split = SplitToken { client_id, at_ms, vru, reserved, token };
+    let part = operator.call(&split).expect("a part").value;
+    [from, part].map(|from| {
+        let rows = operator.ask::<TokenRow, _>(&QueryTokens { from }).expect("rows");
+        *rows[0].token()
+    })
+}
+
+/// Tokens of a party's that are over: nobody has them.
+fn lost(operator: &mut Client, of: Party) -> [[u8; TOKEN_BYTES]; 2] {
+    let tokens = tokens(operator, of);
+    for token in &tokens {
+        let client_id = operator.next_client_id().into();
+        operator.call(&RevokeToken { client_id, id: Token::of(token).id }).expect("its end");
+    }
+    tokens
+}
+
+/// Tokens of a party's, if a message is about some.
+fn held(operator: &mut Client, message: &Message, of: Party) -> [[u8; TOKEN_BYTES]; 2] {
+    let of_tokens = (IssueToken::KIND..=RevokeToken::KIND).contains(&message.kind);
+    if of_tokens { tokens(operator, of) } else { [[0; TOKEN_BYTES]; 2] }
+}
+
+/// Sets an objective: an agent reports what it may not set.
+fn declare(operator: &mut Client, of: Party) {
+    let (client_id, instance) = (operator.next_client_id().into(), of.instance.into());
+    operator.call(&SetObjective { client_id, instance, ..objective() }).expect("an objective");
 }
 
 #[test]
@@ -356,18 +618,29 @@ fn every_role_gets_its_own_and_nobody_elses() {
         enter(operator, other, Side::Buy, 10, 1);
     }
     let [first, second] = [2, 3];
+    let groups = [group(operator, own, "one"), group(operator, other, "two")];
+    let tasks = task(operator, other, groups[1]);
+    let another = Target::of(other, others, first, (tasks, groups[1]));
     let another =
-        Target { account: other.account, instance: other.instance, handle: others, trade: first };
-    let nobody =
-        Target { account: 60, instance: 60, handle: others.wrapping_add(1 << 32), trade: 1 << 40 };
+        Target { lease: lease(operator, other), tokens: tokens(operator, other), ..another };
+    let [handle, task_handle] = [others, tasks].map(|handle| handle.wrapping_add(1 << 32));
+    let nobody = Target::of(Party { account: 60, instance: 60 }, handle, 1 << 40, (task_handle, 9));
+    let nobody = Target { lease: 9 << 32, tokens: lost(operator, other), ..nobody };
+    declare(operator, own);
+    // One for each role that may end it; only so many bids are taken in a second.
+    let mut leases: Vec<u64> = (0..3).map(|_| lease(operator, own)).collect();
+    std::thread::sleep(Duration::from_millis(1100));
     let (mut permitted, mut refused) = (0, 0);
     for who in EVERYONE {
         let raw = Raw::logged_on(&daemon.path("socket"), &who.identity(own));
         let mut asker = Asker { raw, sequence: 0 };
         for message in requests() {
             let handle = enter(operator, own, Side::Sell, 900, 1).handle.get();
-            let owned =
-                Target { account: own.account, instance: own.instance, handle, trade: second };
+            let tasks = (task(operator, own, groups[0]), groups[0]);
+            let ends = message.kind == CancelLease::KIND && who.may(message.kind);
+            let lease = if ends { leases.pop() } else { leases.last().copied() };
+            let (lease, tokens) = (lease.unwrap_or(0), held(operator, &message, own));
+            let owned = Target { lease, tokens, ..Target::of(own, handle, second, tasks) };
             let context = format!("{who:?}, {}", message.name);
             let [anothers, nobodys] = [another, nobody].map(|target| asker.ask(&message, &target));
             if message.names_somebody() && (who.is_narrow() || !who.may(message.kind)) {

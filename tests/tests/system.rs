@@ -432,6 +432,17 @@ fn heartbeats_go_both_ways() {
         Raw::logged_on(&daemon.path("socket"), &Identity { heartbeat_ms: 1, ..identity });
     assert!(half_open.frame().expect("a frame").message::<Heartbeat>().is_some());
     assert_eq!(half_open.farewell(), Goodbye::HeartbeatLost);
+
+    // Its rings are given back some seconds after the farewell, which it then cannot read.
+    let identity = Identity { heartbeat_ms: 100, ..Identity::operator() };
+    let mut silent = Client::connect(&daemon.shm(), &identity).unwrap();
+    silent.ask::<StatusRow, _>(&QueryStatus {}).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let asked = silent.ask::<StatusRow, _>(&QueryStatus {});
+    assert!(
+        matches!(asked, Err(ClientError::Closed | ClientError::Farewell { .. })),
+        "told {asked:?}"
+    );
 }
 
 /// A reader that does not read is cut off; nobody else notices.

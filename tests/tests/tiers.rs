@@ -3,13 +3,12 @@
 use serde_json::Value;
 use std::process::{Command, Output};
 use vendue_engine::machine::command::{DefineBook, DefineExchange, Genesis};
-use vendue_engine::machine::event::{Entitled, RateMoved, Resized, TierSwap};
-use vendue_tests::daemon::{Daemon, Setup, eventually};
+use vendue_engine::machine::event::{Entitled, RateMoved, Resized, Stored, TierSwap};
+use vendue_tests::daemon::{Daemon, Setup, eventually, hvctl};
 use vendue_tests::market::audit;
 use vendue_tests::room::Room;
-use vendue_tests::vm::binaries;
 use vendue_wire::client::{Identity, Notice, Place, Subscription};
-use vendue_wire::code::{Reject, Resource, Role};
+use vendue_wire::code::{LeaseOutcome, Reject, Resource, Role};
 use vendue_wire::message::*;
 
 const CPU: Resource = Resource::Cpu;
@@ -61,6 +60,10 @@ fn demand() -> DefineExchange {
 
 impl Host {
     fn new(exchange: Option<DefineExchange>) -> Host {
+        Host::of(exchange, &[book(0, CPU), book(0, Resource::Memory), book(1, CPU)])
+    }
+
+    fn of(exchange: Option<DefineExchange>, books: &[DefineBook]) -> Host {
         let genesis = Genesis {
             accounts_max: 4.into(),
             instances_max: 8.into(),
@@ -73,9 +76,11 @@ impl Host {
             taker_fee_bps: 0.into(),
             limit_window_s: 60.into(),
             reversible_trades: 16.into(),
+            leases_max: 64.into(),
+            swap_every_ms: 0.into(),
+            lease_margin_percent: 5.into(),
         };
-        let books = [book(0, CPU), book(0, Resource::Memory), book(1, CPU)];
-        let mut room = Room::new(&genesis, &books);
+        let mut room = Room::new(&genesis, books);
         if let Some(exchange) = &exchange {
             room.daemon(exchange);
         }
@@ -87,7 +92,7 @@ impl Host {
             message.client_id = room.next_id();
             message.account = account.into();
             message.tier = tier.into();
-            message.baseline_vru[0] = 20.into();
+            message.baseline_vru[books[0].resource as usize] = 20.into();
             message.name = field_cut(&format!("of tier {tier}"));
             room.apply(operator, &message);
         }
@@ -275,12 +280,98 @@ fn demand_moves_the_rate_within_its_bounds_unless_it_is_fixed() {
     assert!((0..8).all(|_| host.second(90).1.is_none()), "an operator's word stands");
 }
 
+/// Two tiers with storage, a VRU of the second's being three times as large.
+fn storage() -> Host {
+    let io = Resource::BlockIo;
+    let books = [book(0, io), DefineBook { vru_size: 30.into(), ..book(1, io) }];
+    let mut host = Host::of(None, &books);
+    host.room.deposit(host.operator, 0, 1_000_000);
+    host
+}
+
+impl Host {
+    /// Instance 0 bids for storage of a tier: its lease, or why not.
+    fn lease(
+        &mut self,
+        tier: u16,
+        amount: u32,
+        percent: bool,
+        expires_ms: u64,
+    ) -> Result<u64, Reject> {
+        let mut message = BidLease::zeroed();
+        message.client_id = self.room.next_id();
+        message.amount = amount.into();
+        message.percent = percent.into();
+        message.rent_ticks = 9.into();
+        message.class = 1;
+        (message.resource, message.storage) = (Resource::BlockIo as u8, 1);
+        (message.tier, message.expires_at_ms) = (tier.into(), expires_ms.into());
+        self.room.apply(self.operator, &message);
+        self.room.machine.check_conservation();
+        self.room.refusal().map_or_else(|| Ok(self.room.value()), Err)
+    }
+
+    /// Where the disks of instance 0 were told to belong, and its VRUs there.
+    fn told(&self) -> Vec<(u16, u64)> {
+        let told = self.room.said::<Stored>();
+        told.iter().map(|(_, m)| (m.tier.get(), m.vru.get())).collect()
+    }
+}
+
+#[test]
+fn storage_of_another_tier_is_leased_and_the_disks_come_home() {
+    let mut host = storage();
+    let now_ms = host.room.time_ns / 1_000_000;
+    // 20 VRUs of 10 are 6 of 30, and two thirds.
+    let lease = host.lease(1, 100, true, now_ms + 4000).expect("a lease");
+    assert_eq!(host.told(), [(1, 6)]);
+    assert!(host.room.said::<Entitled>().is_empty(), "at home nothing changes");
+    assert_eq!(host.room.recovered().machine.stored(0), (1, 6, 30), "after a crash too");
+    host.room.tick(2000);
+    // Two seconds of 6 VRUs of 30 are 36 credits of its own; it earned 20 a second.
+    let free = |host: &mut Host| host.room.instance_row(0).free_millicredits[2].get();
+    let before = free(&mut host);
+    host.room.use_credits(0, Resource::BlockIo as u8, 40_000);
+    assert_eq!(before - free(&mut host), 4_000, "what the lease covers costs no credits");
+    host.room.tick(2000);
+    assert_eq!(host.told(), [(0, 0)], "it expired");
+    let moved = host.room.one::<LeaseMoved>();
+    assert_eq!(moved.outcome, LeaseOutcome::Expired as u8);
+    // Four seconds of six VRUs at the reserve rent of a tick.
+    assert_eq!((moved.handle.get(), moved.paid_micro.get()), (lease, 24));
+    let funds = host.room.account_row(0);
+    assert_eq!(funds.free_micro.get(), 1_000_000 - 24, "nothing is held any more");
+}
+
+#[test]
+fn storage_is_leased_once_at_a_time_of_another_tier_that_has_some() {
+    let mut host = storage();
+    for (tier, reject) in
+        [(0, Reject::OwnTier), (2, Reject::UnknownTier), (99, Reject::UnknownTier)]
+    {
+        assert_eq!(host.lease(tier, 5, false, 0), Err(reject), "of tier {tier}");
+        assert_eq!(host.lease(tier, 50, true, 0), Err(reject), "of tier {tier}");
+    }
+    let lease = host.lease(1, 81, false, 0);
+    assert_eq!(host.lease(1, 5, false, 0), Err(Reject::LeasesFull), "its disks are in one place");
+    assert_eq!(host.told(), [], "a refusal changes nothing");
+    let cancel = CancelLease { client_id: host.room.next_id(), handle: lease.unwrap().into() };
+    host.room.apply(host.operator, &cancel);
+    assert_eq!(host.told(), [(0, 0)]);
+    // The second's own instance reserved 20 of 100.
+    host.lease(1, 81, false, 0).expect("another lease");
+    assert_eq!(host.told(), [(1, 80)], "what there is");
+
+    let mut without = Host::new(None);
+    assert_eq!(without.lease(1, 5, false, 0), Err(Reject::UnknownBook), "it has no block I/O");
+}
+
 /// `hvctl --json` against a daemon.
 struct Operator<'a>(&'a Daemon);
 
 impl Operator<'_> {
     fn run(&self, line: &str) -> Output {
-        let hvctl = binaries(&["hvctl"]).expect("hvctl is built").remove(0).0;
+        let hvctl = hvctl();
         let socket = format!("unix:{}", self.0.path("socket").display());
         let mut command = Command::new(hvctl);
         command.args(["--connect", &socket, "--json"]).args(line.split(' '));

@@ -13,7 +13,6 @@ use std::time::Duration;
 use vendue_tests::daemon::{Daemon, PATIENCE, Setup, eventually, free_address};
 use vendue_tests::market::*;
 use vendue_tests::raw::logon;
-use vendue_tests::vm::binaries;
 use vendue_wire::client::{Client, ClientError, Endpoint, Identity};
 use vendue_wire::code::{Goodbye, Reject, Role, Side};
 use vendue_wire::frame::{FRAME_BYTES_MAX, Frame, encode};
@@ -39,7 +38,7 @@ instance = 0
 "#;
 
 fn hvctl(arguments: &[&str]) -> Output {
-    let program = binaries(&["hvctl"]).expect("hvctl is built").remove(0).0;
+    let program = vendue_tests::daemon::hvctl();
     Command::new(program).args(arguments).output().expect("run hvctl")
 }
 

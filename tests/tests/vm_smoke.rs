@@ -13,9 +13,21 @@ fn guest(scenario: &str) -> Vm<'_> {
     Vm { memory_mib: 256, cpus: 2, files: Vec::new(), scenario, timeout: PATIENCE }
 }
 
+/// Files come along, the disk takes direct writes and limits, a cap binds who is busy, and the
+/// scenario's end is told.
 #[test]
-fn a_guest_enforces_cpu_max_on_busy_processes() {
+fn a_guest_has_files_a_disk_and_controllers_that_bind() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "answer = 42\n").unwrap();
     let scenario = "
+        grep -q 'answer = 42' /etc/vendue/config.toml
+        dd if=/dev/zero of=/data/file bs=4096 count=8 oflag=direct
+        cmp -n 32768 /data/file /dev/zero
+        mkdir /sys/fs/cgroup/slow
+        echo \"$(cat /sys/block/nvme0n1/dev) wbps=1048576\" >/sys/fs/cgroup/slow/io.max
+        cat /sys/fs/cgroup/slow/io.max
+        ping -c 1 127.0.0.1
         cgroup=/sys/fs/cgroup
         cat $cgroup/cgroup.controllers
         mkdir $cgroup/small $cgroup/large
@@ -28,11 +40,15 @@ fn a_guest_enforces_cpu_max_on_busy_processes() {
         mark busy
         vm-shares 3 $cgroup/small $cgroup/large
         mark done
+        (exit 7)
+        echo unreachable
     ";
-    let files = binaries(&["vm-burn", "vm-shares"]).unwrap();
+    let mut files = binaries(&["vm-burn", "vm-shares"]).unwrap();
+    files.push((config, "/etc/vendue/config.toml".to_owned()));
     let outcome = boot(&Vm { files, ..guest(scenario) }).unwrap();
     let console = &outcome.console;
-    assert_eq!(outcome.status, 0, "{console}");
+    assert_eq!(outcome.status, 7, "{console}");
+    assert!(console.contains("wbps=1048576") && !console.contains("unreachable"), "{console}");
     let controllers = console.lines().find(|line| line.contains("cpuset")).expect(console);
     for controller in ["cpu", "memory", "io", "cpuset", "pids"] {
         assert!(controllers.split(' ').any(|name| name == controller), "{controller}: {console}");
@@ -44,37 +60,6 @@ fn a_guest_enforces_cpu_max_on_busy_processes() {
     let large = mean_percent(&samples, 1, busy_ms, done_ms).expect(console);
     assert!((12..=28).contains(&small), "{small}% of 20%: {console}");
     assert!((42..=72).contains(&large), "{large}% of 60%: {console}");
-}
-
-#[test]
-fn a_guest_has_a_disk_that_takes_direct_writes_and_limits() {
-    let scenario = "
-        dd if=/dev/zero of=/data/file bs=4096 count=8 oflag=direct
-        cmp -n 32768 /data/file /dev/zero
-        mkdir /sys/fs/cgroup/slow
-        echo \"$(cat /sys/block/nvme0n1/dev) wbps=1048576\" >/sys/fs/cgroup/slow/io.max
-        cat /sys/fs/cgroup/slow/io.max
-        ping -c 1 127.0.0.1
-    ";
-    let outcome = boot(&guest(scenario)).unwrap();
-    assert_eq!(outcome.status, 0, "{}", outcome.console);
-    assert!(outcome.console.contains("wbps=1048576"), "{}", outcome.console);
-}
-
-#[test]
-fn a_guest_gets_files_and_tells_how_its_scenario_ended() {
-    let directory = tempfile::tempdir().unwrap();
-    let config = directory.path().join("config.toml");
-    std::fs::write(&config, "answer = 42\n").unwrap();
-    let scenario = "
-        grep -q 'answer = 42' /etc/vendue/config.toml
-        (exit 7)
-        echo unreachable
-    ";
-    let files = vec![(config, "/etc/vendue/config.toml".to_owned())];
-    let outcome = boot(&Vm { files, ..guest(scenario) }).unwrap();
-    assert_eq!(outcome.status, 7, "{}", outcome.console);
-    assert!(!outcome.console.contains("unreachable"));
 }
 
 #[test]

@@ -73,10 +73,15 @@ fn config() -> String {
         config = lines.join("\n");
     }
     config
-        + "\n[[tier]]\nname = \"bronze\"\ncpu = { capacity_vru = 200, burst_percent = 300 }\n\
+        + "\n[[tier]]\nname = \"bronze\"\n\
+           instance = { pids-max = 500, uclamp-min = \"10\", memory-low-percent = 50, \
+           cpu-burst-percent = 10 }\ncpu = { capacity_vru = 200, burst_percent = 300 }\n\
            memory = { capacity_vru = 64 }\n\n[[tier]]\nname = \"gold\"\n\
            cpus = \"0\"\nnodes = \"0\"\n\
-           cpu = { capacity_vru = 100, burst_percent = 300 }\n"
+           cpu = { capacity_vru = 100, burst_percent = 300 }\n\n\
+           [[tier]]\nname = \"narrow\"\nplacement = true\ncpu = { capacity_vru = 100, burst_percent = 110 }\n\n\
+           [[tier]]\nname = \"place\"\nspare = true\ncpus = \"64\"\n\
+           cpu = { capacity_vru = 1 }\n"
 }
 
 /// Boots a guest of two processors with the daemon and the scenario behind the prelude.
@@ -89,7 +94,8 @@ fn run_on(cpus: u32, scenario: &str) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vendued.toml");
     std::fs::write(&path, config()).unwrap();
-    let mut files = binaries(&["vendued", "hvctl", "vm-burn", "vm-sell", "vm-shares"]).unwrap();
+    let mut files =
+        binaries(&["vendued", "hvctl", "vm-burn", "vm-sell", "vm-shares", "vm-swing"]).unwrap();
     files.push((path, "/etc/vendued.toml".to_owned()));
     let scenario = format!("{PRELUDE}\n{scenario}");
     let vm = Vm { memory_mib: 512, cpus, files, scenario: &scenario, timeout: PATIENCE };
@@ -176,6 +182,30 @@ const TRADE: &str = r#"
         tell instances-after hvctl --json instance list
         tell limits-after hvctl --json limits
         tell trade hvctl --json trades
+
+        # One holds its credits still, one lets its cap move as often as orders can make it, and
+        # the cap of one is rewritten in a loop.
+        kill $(cat $cg/seller/cgroup.procs $cg/buyer/cgroup.procs)
+        for name in still swinger naive; do
+            burning $name
+        done
+        for name in still swinger; do
+            hvctl instance adopt $name --account alice --tier narrow --cpu 20 --cgroup $cg/$name
+            hvctl instance grant $name cpu 2000
+            wait_for 10 cap_is $name "22000 100000"
+        done
+        tell placed cat $cg/still/cpuset.cpus $cg/swinger/cpuset.cpus
+        (while :; do echo "22000 100000" >$cg/naive/cpu.max; usleep 20000; done) &
+        naive=$!
+        vm-shares 7 $cg/still $cg/swinger $cg/naive >/tmp/swings &
+        shares=$!
+        mark swinging
+        vm-swing $VENDUE_CONNECT 3 3 6
+        mark swung
+        kill $naive
+        wait $shares
+        cat /tmp/swings
+        tell limits-swung hvctl --json limits
         hvctl ledger
         hvctl audit
         hvctl status
@@ -289,11 +319,31 @@ fn a_trade_that_empties_the_seller_moves_both_caps_and_the_measured_shares() {
         println!("cpu.max of {instance} written {} us after the trade", after_ns / 1000);
     }
     println!("the shares crossed {crossed_ms} ms after the sale");
+    moving_a_cap_gains_nothing(&outcome);
     for line in
         console.lines().filter(|line| line.starts_with("mark ") || line.starts_with("shares "))
     {
         println!("{line}");
     }
+}
+
+/// What each used while one swung: the cap that trading moved gave no more than the one held still.
+fn moving_a_cap_gains_nothing(outcome: &Outcome) {
+    let console = &outcome.console;
+    let at = |name| outcome.mark_ms(name).expect(console);
+    // Of these groups there are three.
+    let samples: Vec<Sample> =
+        outcome.samples().into_iter().filter(|sample| sample.percent.len() == 3).collect();
+    let shares = [0, 1, 2]
+        .map(|group| mean_percent(&samples, group, at("swinging"), at("swung")).expect(console));
+    let [still, swung, naive] = shares;
+    println!("of a cap of 22%: {still}% held still, {swung}% by trading, {naive}% rewritten");
+    assert_eq!(told(outcome, "placed").collect::<Vec<_>>(), ["0", "1"], "{console}");
+    let limits = objects(outcome, "limits-swung");
+    let writes = limit(&limits, 3, "cpu.max")["writes"].as_u64().unwrap();
+    assert!(writes >= 4, "the cap hardly moved, {writes} writes: {console}");
+    assert!(swung <= still + 2, "{swung}% by trading, {still}% without: {console}");
+    assert!(naive >= 2 * still, "{naive}% by rewriting shows nothing beside {still}%: {console}");
 }
 
 /// Two busy instances of a capped account beside one of another account.
@@ -345,6 +395,69 @@ const CAP: &str = r#"
         for name in one two free; do
             hvctl instance remove $name
         done
+
+        # A swarm of two instances: with nothing to do it freezes one. A task's command runs with the
+        # VRUs that it wins; one that gains more takes them; for the one that waits the frozen
+        # instance goes on, and its command moves there.
+        frozen_is() { grep -qx "frozen $2" $cg/$1/cgroup.events; }
+        account crowd
+        for name in first second; do
+            mkdir $cg/$name
+            sh -c "echo 0 >$cg/$name/cgroup.procs; exec sleep 600" &
+            hvctl instance adopt $name --account crowd --tier bronze --cpu 20 --cgroup $cg/$name
+        done
+        hvctl swarm define crowd --account crowd --base cpu=0.001 --hold-ms 0 --cool-ms 1000
+        hvctl swarm join crowd first
+        hvctl swarm join crowd second
+        wait_for 30 frozen_is second 1
+        task() {
+            name=$1
+            shift
+            hvctl --json task run crowd --duration 100 --queue --name $name "$@"                 -- sh -c 'while :; do :; done' >/tmp/$name &
+            wait_for 30 grep -q handle /tmp/$name
+        }
+        handle() { sed 's/.*"handle":"\([0-9]*\)".*/\1/' /tmp/$1; }
+        task poor --bid 20 --vru 15
+        poor_run=$! poor=task-$(handle poor)
+        wait_for 30 cap_is first/$poor "15000 100000"
+        tell rest cat $cg/first/rest/cgroup.procs
+        sleep 5
+        tell alone hvctl --json task list
+        task rich --bid 60 --vru 25
+        rich_run=$! rich=task-$(handle rich)
+        wait_for 30 cap_is first/$rich "20000 100000"
+        wait_for 30 frozen_is second 0
+        wait_for 30 cap_is second/$poor "15000 100000"
+        grep -q . $cg/second/$poor/cgroup.procs
+        [ ! -d $cg/first/$poor ]
+        tell members hvctl --json swarm members
+        hvctl task cancel $(handle rich)
+        status=0; wait $rich_run || status=$?
+        echo "rich code $status"
+        kill -TERM $poor_run
+        status=0; wait $poor_run || status=$?
+        echo "poor code $status"
+        code worked hvctl task run crowd --bid 1 --duration 5 --vru 5 -- \
+            sh -c 'cat /proc/self/cgroup; exit 3'
+        code tasks-left ls -d $cg/first/task-* $cg/second/task-*
+        wait_for 30 frozen_is second 1
+        tell swarm hvctl --json swarm list
+
+        # Who is held to its cap bids by itself, up to its bound, and gives back once it is not. In
+        # this tier credits, which it saves where the machine is slow, are worth two points of it.
+        account helped
+        burning squeezed
+        hvctl instance adopt squeezed --account helped --tier narrow --cpu 20 --cgroup $cg/squeezed
+        hvctl objective set squeezed throttled --above 100 --recover 20 --for 1 --calm 1 \
+            --step 10 --most 15 --rent 5 --budget 50
+        is_helped() { grep -qx "3[57]000 100000" $cg/squeezed/cpu.max; }
+        wait_for 60 is_helped
+        tell rescued hvctl --json objective list
+        kill $(cat $cg/squeezed/cgroup.procs)
+        is_released() { hvctl --json objective list | grep -q '"lease":null'; }
+        wait_for 30 is_released
+        tell released hvctl --json objective list
+        tell squeezed hvctl --json limits
         tell accounts hvctl --json account list
         tell audit hvctl --json audit
         kill -TERM $vendued
@@ -389,12 +502,65 @@ fn an_accounts_instances_together_stay_under_its_cap() {
     let outside: Vec<&str> = told(&outcome, "outside").collect();
     assert!(outside[0].contains("elsewhere") && outside[0].contains("does not bind"), "{console}");
     assert_eq!(outside[1], "code 1", "{console}");
+    tasks_have_what_they_won(&outcome);
+    a_breach_leases_and_a_recovery_gives_back(&outcome);
     assert_eq!(objects(&outcome, "accounts")[0]["cap_millicores"], 0, "{console}");
     let audit = objects(&outcome, "audit");
     let caps = audit.iter().filter(|row| row["what"] == "cap");
     let caps: Vec<_> =
         caps.map(|row| (row["account"].clone(), row["millicores"].clone())).collect();
     assert_eq!(caps, [(0.into(), 500.into()), (0.into(), 0.into())], "{console}");
+}
+
+/// What the scenario told of the swarm.
+fn tasks_have_what_they_won(outcome: &Outcome) {
+    let console = &outcome.console;
+    let told = |label| told(outcome, label).collect::<Vec<_>>();
+    assert_eq!(told("rest").len(), 1, "what was in the instance's own group: {console}");
+    let alone = &objects(outcome, "alone")[0];
+    assert_eq!((&alone["vru"], &alone["inefficient"]), (&15.into(), &false.into()), "{console}");
+    // A busy command uses what it has, as the kernel counted, from its start on.
+    let used = alone["used_millivru"].as_u64().expect(console);
+    println!("a busy task of 15 VRUs uses {used} thousandths");
+    assert!((11_000..=19_000).contains(&used), "{used}: {console}");
+    let members = objects(outcome, "members");
+    let granted: Vec<_> =
+        members.iter().map(|row| (row["state"].clone(), row["used_vru"].clone())).collect();
+    let active = |vru: u32| ("active".into(), vru.into());
+    assert_eq!(granted, [active(20), active(15)], "{console}");
+    assert_eq!((told("rich"), told("poor")), (vec!["code 1"], vec!["code 130"]), "{console}");
+    let worked = told("worked");
+    assert!(worked.iter().any(|line| line.contains("/first/task-")), "{console}");
+    assert_eq!(worked.last(), Some(&"code 3"), "{console}");
+    assert_eq!(told("tasks-left").last(), Some(&"code 1"), "{console}");
+    let swarm = &objects(outcome, "swarm")[0];
+    let acts = (swarm["activations"].as_u64(), swarm["deactivations"].as_u64());
+    assert_eq!(acts, (Some(1), Some(2)), "{console}");
+    // The house earns nothing by it: the account paid itself, to the last micro-unit.
+    assert!(swarm["revenue_micro"].as_u64() > Some(0), "{console}");
+    let accounts = objects(outcome, "accounts");
+    let crowd = accounts.iter().find(|row| row["name"] == "crowd").expect(console);
+    let funds = (&crowd["free_micro"], &crowd["held_micro"]);
+    assert_eq!(funds, (&1_000_000_000.into(), &0.into()), "{console}");
+}
+
+/// What the scenario told of the objective, beside the caps that it waited for.
+fn a_breach_leases_and_a_recovery_gives_back(outcome: &Outcome) {
+    let console = &outcome.console;
+    let [rescued, released] =
+        ["rescued", "released"].map(|label| objects(outcome, label)[0].clone());
+    assert_eq!((&rescued["granted_vru"], &rescued["wanted_vru"]), (&15.into(), &15.into()));
+    assert_eq!((&released["lease"], &released["granted_vru"]), (&Value::Null, &0.into()));
+    let spent = released["spent_micro"].as_u64().expect(console);
+    assert!((1..=50_000_000).contains(&spent), "{spent}: {console}");
+    let audit = objects(outcome, "audit");
+    let of_it = audit.iter().filter_map(|row| row["what"].as_str()?.strip_prefix("throttled "));
+    let of_it: Vec<&str> = of_it.filter(|what| *what != "at its bound").collect();
+    assert_eq!(of_it, ["objective", "breached", "raised", "recovered"], "{console}");
+    let limits = objects(outcome, "squeezed");
+    let of_it = |row: &&Value| row["instance"] == released["instance"] && row["file"] == "cpu.max";
+    let writes = limits.iter().find(of_it).expect(console)["writes"].as_u64().expect(console);
+    println!("a rescue cost {spent} micro-units and {writes} writes of cpu.max");
 }
 
 /// What goes wrong on a host, one after another.
@@ -451,6 +617,25 @@ const TROUBLE: &str = r#"
         [ "$(cat $cg/vendue/tier-1/cpuset.cpus)" = 0 ]
         [ "$(cat $cg/vendue/tier-1/cpuset.mems)" = 0 ]
 
+        # A tier whose hardware is not here is said, until it is deleted.
+        hvctl tier define place nowhere cpu=10
+        wait_for 10 is_unwell
+        code nowhere hvctl --json status
+        hvctl tier drain nowhere
+        hvctl tier delete nowhere
+        wait_for 10 hvctl status >/dev/null
+
+        # What is frozen is so until it is thawed, whoever is killed meanwhile.
+        frozen_is() { grep -qx "frozen $2" $cg/$1/cgroup.events; }
+        [ "$(cat $cg/seller/pids.max)" = 500 ]
+        [ "$(cat $cg/seller/cpu.max.burst)" = 2000 ]
+        # Half of what it reserved is taken from it last, and so from the groups above it.
+        for group in buyer vendue/tier-0 vendue; do
+            [ "$(cat $cg/$group/memory.low)" = $((32 << 20)) ]
+        done
+        tell frozen hvctl --json instance freeze seller
+        frozen_is seller 1
+
         # Killed, the daemon leaves the limits in force; started again, it knows all and repairs.
         tell instances-before hvctl --json instance list
         kill -9 $vendued
@@ -462,11 +647,45 @@ const TROUBLE: &str = r#"
         wait_for 10 cap_is seller "20000 100000"
         cap_is buyer "60000 100000"
         wait_for 10 hvctl status >/dev/null
+        frozen_is seller 1
+        echo 0 >$cg/seller/cgroup.freeze
+        wait_for 10 frozen_is seller 0
+        wait_for 10 frozen_is seller 1
+        tell thawed hvctl --json instance thaw seller
+        frozen_is seller 0
+        tell frozen-audit hvctl --json audit
+        wait_for 10 hvctl status >/dev/null
         tell limits-after hvctl --json limits
         tell trade hvctl --json trades
         tell ledger hvctl --json ledger
         hvctl audit >/dev/null
         tell recovered hvctl --json status
+
+        # A group that is delegated to the daemon is its own, but for a leaf that it lives in.
+        mkdir $cg/service
+        disk=$(cat /sys/block/nvme0n1/dev)
+        sed -e 's/^parent = .*/parent = "own"/' -e "s/^io_cost = .*/io_cost = [\"$disk\"]/" \
+            /etc/vendued.toml >/tmp/own.toml
+        sh -c "echo 0 >$cg/service/cgroup.procs
+            exec vendued run --config /tmp/own.toml --data-dir /data/own --socket /run/own.sock" \
+            2>>/tmp/vendued.log &
+        own=$!
+        wait_for 60 cap_is service/vendue/tier-0 "200000 100000"
+        grep "^$disk enable=1" $cg/io.cost.qos
+        tell leaf cat $cg/service/daemon/cgroup.procs
+        echo "leaf-of $own"
+        [ -z "$(cat $cg/service/cgroup.procs)" ]
+        # What is launched finds the daemon's group by itself.
+        (
+            export VENDUE_CONNECT=unix:/run/own.sock
+            account owner
+            tell own hvctl instance launch job --account owner --tier bronze --cpu 10 -- \
+                grep ^0:: /proc/self/cgroup
+        )
+        echo max >$cg/service/vendue/tier-0/cpu.max
+        wait_for 10 cap_is service/vendue/tier-0 "200000 100000"
+        kill -TERM $own
+        wait $own
 
         # Where limits cannot be written, the daemon does not pretend.
         code read-only unshare -m sh -c "
@@ -488,10 +707,37 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
     assert!(vanished[0].contains("cgroup is gone") && vanished[0].contains("victim"), "{console}");
     assert_eq!(vanished[1], "code 1", "{console}");
 
+    let nowhere = told("nowhere");
+    assert!(nowhere[0].contains("tier 3 is not limited"), "{console}");
+
     let launched = told("launched");
     assert!(launched.iter().any(|line| line.contains("/vendue/tier-0/job")), "{console}");
     assert_eq!(*launched.last().unwrap(), "code 7", "{console}");
     assert_eq!(told("left").last(), Some(&"code 1"), "{console}");
+
+    for (label, frozen) in [("frozen", true), ("thawed", false)] {
+        let said = &objects(&outcome, label)[0];
+        assert_eq!(
+            (&said["frozen"], &said["host"]),
+            (&frozen.into(), &"the kernel says so".into())
+        );
+    }
+    let audit = objects(&outcome, "frozen-audit");
+    // What came of memory's limits, which a thread of their own wrote.
+    let of_memory = |row: &&Value| {
+        row["what"] == "limit applied" && row["instance"] == 0 && row["held"] == 256 << 20
+    };
+    assert!(audit.iter().any(|row| of_memory(&row)), "{console}");
+    assert!(audit.iter().any(|row| row["what"] == "freeze applied"), "{console}");
+    let froze: Vec<&Value> = audit
+        .iter()
+        .map(|row| &row["what"])
+        .filter(|&what| what == "freeze" || what == "thaw")
+        .collect();
+    assert_eq!(froze, ["freeze", "thaw"], "{console}");
+    // What the kernel lacks is said once.
+    let lacking = console.matches("offers no cpu.uclamp.min").count();
+    assert_eq!(lacking, 3, "once by each daemon: {console}");
 
     let limits = objects(&outcome, "limits-after");
     let trades = objects(&outcome, "trade");
@@ -515,6 +761,9 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
             .expect(console)
     };
     assert!(burned("bronze/cpu") > 0 && burned("bronze/memory") > 1000, "{console}");
+
+    assert_eq!(told("leaf"), told("leaf-of"), "{console}");
+    assert_eq!(told("own").last(), Some(&"0::/service/vendue/tier-0/job"), "{console}");
 
     let read_only = told("read-only");
     assert_eq!(*read_only.last().unwrap(), "code 1", "{console}");

@@ -20,13 +20,15 @@ use crate::frame::{FRAME_BYTES_MAX, Frame, FrameError, encode};
 use crate::memory::AttachError;
 use crate::message::{
     ANY, Attach, Attached, Body, Done, Farewell, Header, Heartbeat, Logon, LogonAck, Logout,
-    QueryEnd, Refused, Rejected, Replay, U64,
+    QueryEnd, Refused, Rejected, Replay, SwapMoved, U64,
 };
 use crate::ring::{Corrupt, PushError};
 use link::Link;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use zerocopy::FromBytes;
@@ -37,7 +39,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const STASH_BYTES_MAX: usize = 8 << 20;
 /// Most rows taken from one page of an answer; no daemon sends pages that long.
 pub const PAGE_ROWS_MAX: usize = 1 << 16;
-/// Kinds of the sequenced reports.
+/// Kinds of the sequenced reports, but for [`SwapMoved`].
 const REPORT_KINDS: std::ops::RangeInclusive<u8> = 0x90..=0x9f;
 /// `QueryEnd.next` after the last page.
 const LAST_PAGE: u64 = u64::MAX;
@@ -204,7 +206,8 @@ impl Identity {
         Identity { session: fresh_session(), role: Role::Tenant, account, ..Identity::observer() }
     }
 
-    fn logon(&self) -> Logon {
+    /// The message that it logs on with.
+    pub fn logon(&self) -> Logon {
         Logon {
             session: self.session.into(),
             token: self.token,
@@ -275,7 +278,7 @@ impl Received {
     /// The request that this frame answers: the number in its `request` field, if it has one that
     /// is not 0.
     pub fn request(&self) -> Option<u64> {
-        use crate::message::{Accepted, Cancelled, Replaced, Subscribed};
+        use crate::message::{Accepted, Cancelled, Replaced, Subscribed, TaskAdmitted};
         let kind = self.kind();
         let answers = [
             Refused::KIND,
@@ -286,6 +289,7 @@ impl Received {
             Done::KIND,
             QueryEnd::KIND,
             Subscribed::KIND,
+            TaskAdmitted::KIND,
         ];
         if !answers.contains(&kind) {
             return None;
@@ -366,9 +370,24 @@ impl Client {
             io::ErrorKind::InvalidData => ClientError::Tls { endpoint: endpoint.clone(), source },
             _ => ClientError::Connect { endpoint: endpoint.clone(), source },
         })?;
+        Client::log_on(link, endpoint.clone(), identity)
+    }
+
+    /// Logs on over a connection that is there already: one end of a pair whose other end the daemon
+    /// has.
+    ///
+    /// # Errors
+    /// As for [`Client::connect`].
+    pub fn over(stream: UnixStream, identity: &Identity) -> Result<Client, ClientError> {
+        let link =
+            Link::over(stream).map_err(|source| ClientError::Io { call: "setting up", source })?;
+        Client::log_on(link, Endpoint::Unix(PathBuf::new()), identity)
+    }
+
+    fn log_on(link: Link, endpoint: Endpoint, identity: &Identity) -> Result<Client, ClientError> {
         let mut client = Client {
             ack: LogonAck::zeroed(),
-            endpoint: endpoint.clone(),
+            endpoint,
             link,
             stash: Stash::default(),
             sequence: 0,
@@ -389,8 +408,8 @@ impl Client {
         };
         let heartbeat = Duration::from_millis(client.ack.heartbeat_ms.get().into());
         client.beat_after = Some(heartbeat / 2).filter(|beat| !beat.is_zero());
-        if let Endpoint::Shm { ring_bytes, .. } = endpoint {
-            client.attach(0, *ring_bytes)?;
+        if let Endpoint::Shm { ring_bytes, .. } = client.endpoint {
+            client.attach(0, ring_bytes)?;
             client.link.attach_rings()?;
         }
         Ok(client)
@@ -613,7 +632,7 @@ impl Client {
         mut row: impl FnMut(&Received),
     ) -> Result<Option<u64>, ClientError> {
         // 0xd0 is a notice.
-        let is_row = |kind| matches!(kind, 0xb1..=0xbf | 0xd1..=0xd7);
+        let is_row = |kind| matches!(kind, 0xb1..=0xbf | 0xd1..=0xd9 | 0xdb..=0xdf | 0xe6..=0xed);
         let request = self.send(query)?;
         let mut rows = 0;
         loop {
@@ -653,11 +672,24 @@ impl Client {
     /// As for [`Client::ask_each`].
     pub fn ask_all<R: Body, Q: Body>(
         &mut self,
-        mut query: impl FnMut(u64) -> Q,
+        query: impl FnMut(u64) -> Q,
     ) -> Result<Vec<R>, ClientError> {
         let mut rows = Vec::new();
+        self.ask_all_each(query, |row| rows.extend(row.message::<R>()))?;
+        Ok(rows)
+    }
+
+    /// Each row in all pages, of whatever kind; `query` as for [`Client::ask_all`].
+    ///
+    /// # Errors
+    /// As for [`Client::ask_each`].
+    pub fn ask_all_each<Q: Body>(
+        &mut self,
+        mut query: impl FnMut(u64) -> Q,
+        mut row: impl FnMut(&Received),
+    ) -> Result<(), ClientError> {
         let mut from = 0;
-        while let Some(next) = self.ask_each(&query(from), |row| rows.extend(row.message::<R>()))? {
+        while let Some(next) = self.ask_each(&query(from), &mut row)? {
             // Pages go forward, or there would be no last one.
             if next <= from {
                 return Err(ClientError::Unexpected {
@@ -667,7 +699,7 @@ impl Client {
             }
             from = next;
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// Sends a request and waits for the `R` that answers it (`Accepted`, `Cancelled`, `Done`...).
@@ -746,7 +778,7 @@ impl Client {
             if let Some(farewell) = frame.message::<Farewell>() {
                 return Err(ClientError::Farewell { reason: farewell.reason });
             }
-            if REPORT_KINDS.contains(&frame.kind()) {
+            if REPORT_KINDS.contains(&frame.kind()) || frame.kind() == SwapMoved::KIND {
                 self.check_sequence(frame.sequence())?;
             }
             return Ok(Some(frame));

@@ -94,6 +94,14 @@ mod real {
             self.drain()
         }
 
+        /// As [`Doorbell::wait`], for a thread that has other reasons to go on: where nobody can ring
+        /// any more it sleeps for all of `pause`, instead of being back at once for ever.
+        pub fn rest(&self, pause: Duration) {
+            if self.wait(Some(pause)).is_err() {
+                std::thread::sleep(pause);
+            }
+        }
+
         /// Takes every ring so far without sleeping; for callers that poll the descriptor
         /// themselves. True if there was one.
         ///
@@ -172,5 +180,21 @@ mod modelled {
             *rung = false;
             Ok(true)
         }
+    }
+}
+
+#[cfg(all(test, not(loom), not(miri)))]
+mod tests {
+    use super::pair;
+    use std::time::{Duration, Instant};
+
+    /// A thread that came back at once would keep its processor from all others for ever.
+    #[test]
+    fn whom_nobody_can_ring_rests_all_the_same() {
+        let (bell, doorbell) = pair().unwrap();
+        drop(bell);
+        let (start, pause) = (Instant::now(), Duration::from_millis(20));
+        doorbell.rest(pause);
+        assert!(start.elapsed() >= pause);
     }
 }

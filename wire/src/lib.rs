@@ -15,6 +15,8 @@ pub mod message;
 
 #[cfg(not(any(loom, miri)))]
 pub mod client;
+#[cfg(not(any(loom, miri)))]
+pub mod descriptors;
 
 pub mod board;
 pub mod doorbell;

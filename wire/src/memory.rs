@@ -29,6 +29,50 @@ pub fn prefetch<T>(value: &T) {
 #[cfg(not(any(loom, miri)))]
 pub(crate) use mapped::Mapping;
 
+/// Words that several processes read and write, each of which stands alone: statistics.
+#[cfg(not(any(loom, miri)))]
+#[derive(Debug)]
+pub struct Words(Mapping);
+
+#[cfg(not(any(loom, miri)))]
+impl Words {
+    /// So many words of new memory, all 0.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn create(count: usize) -> io::Result<Words> {
+        Ok(Words(Mapping::create(c"vendue-words", count, Access::Shared)?))
+    }
+
+    /// Maps words that another process made.
+    ///
+    /// # Errors
+    /// It is no such memory, or not of so many words.
+    pub fn from_fd(fd: std::os::fd::OwnedFd, count: usize) -> Result<Words, AttachError> {
+        let mapping = Mapping::attach(fd, Access::Shared)?;
+        let found = mapping.words().len();
+        if found == count {
+            Ok(Words(mapping))
+        } else {
+            Err(AttachError::Size { bytes: (found * WORD_BYTES) as i64 })
+        }
+    }
+
+    /// The words.
+    #[inline]
+    pub fn words(&self) -> &[std::sync::atomic::AtomicU64] {
+        self.0.words()
+    }
+}
+
+#[cfg(not(any(loom, miri)))]
+impl std::os::fd::AsFd for Words {
+    /// The descriptor to hand to another process.
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.fd()
+    }
+}
+
 /// Bytes of a shared word.
 pub(crate) const WORD_BYTES: usize = 8;
 /// Words kept for each field that one side writes while the other reads. 128 bytes: adjacent

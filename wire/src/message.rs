@@ -1,9 +1,17 @@
 //! Every message of the protocol: fixed layouts, little-endian, no implicit padding.
 //!
-//! Numbers of kinds: `0x01..` session, `0x10..` orders, `0x20..` administration, `0x30..` queries,
-//! `0x40..0x4f` kept for the daemon's own journal and refused from outside, `0x80..` replies about
-//! the session, `0x90..` reports, `0xa0..` and `0xd9..0xdf` notices to subscribers, `0xb0..` rows that
-//! answer queries; `0xd0..0xd7` both, of tiers.
+//! Numbers of kinds: `0x01..` session, `0x10..` orders, `0x20..` administration, `0x14..0x17` leases, `0x30..` queries,
+//! `0x40..0x4f` kept for the daemon's own journal and refused from outside, `0x50..0x57` leases again (objectives: `0x1c`, `0x52`, `0x56`), `0x80..` replies about
+//! the session, `0x90..` reports, `0xa0..` and `0xda` notices to subscribers, `0xb0..` rows that
+//! answer queries; `0xd0..0xd7` both, of tiers and of the host. Of the swarm: `0x18..0x1b` and
+//! `0x58..0x59` requests, `0x5c..0x5e` queries, `0x9a..0x9d` reports, `0xe8..0xeb` rows. Of forecasts
+//! and policies: `0x1b`, `0x53` requests, `0x57`, `0x5a` queries, `0x97` a report, `0xd8`, `0xd9` rows, and of
+//! what is planned and was: `0x76` a request, `0x61`, `0x77` queries, `0xe6`, `0xe7` rows. Of experiments:
+//! `0x7a..0x7b` requests, `0x7c..0x7d` queries, `0xec`, `0xed` rows. Of
+//! migration: `0x62..0x65` requests, `0x66` a query, `0x98` a report, `0xde` a row. Of reports over a
+//! period: `0x5b` and `0x5f` queries, `0xdb..0xdd` rows. Of tokens: `0x67..0x6c` requests, `0x6d` a query,
+//! `0x99` a report, `0xdf` a row. Of swaps of tokens: `0x6e..0x70` and `0x72` requests, `0x71` and `0x73`
+//! queries, `0xa6` a report, `0xd2`, `0xd3` rows.
 //!
 //! A mutating request carries a `client_id`, greater than any the session has used before; that
 //! one comparison makes ids unique and a retry harmless. Cancels need none: they carry a handle.
@@ -26,6 +34,8 @@ pub const PLACE_BYTES: usize = 192;
 /// Bit of [`LimitRow::instance`]: what all instances of a tier may use together. The rest is the
 /// tier's number; no instance has so high a one.
 pub const TIER_BIT: u32 = 1 << 31;
+/// Of a [`SensorRow`]: not measured. All bits of narrower fields say the same.
+pub const UNKNOWN: u64 = u64::MAX;
 /// Price levels a side that a depth row or the board holds.
 pub const DEPTH_LEVELS: usize = 10;
 /// Least bid of an instance, milli-credits a VRU-second.
@@ -58,10 +68,118 @@ pub const TELL_ALL: u8 = TELL_SWAPS | TELL_FUNDS | TELL_CREDITS | TELL_TIERS;
 pub const SWAP_S: u64 = 60;
 /// An exchange rate is at most so many to one, and at least one to so many.
 pub const RATE_MAX: u32 = 1000;
+/// VRUs that a task can ask for at most.
+pub const TASK_VRU_MAX: u32 = 1024;
+/// Base price of a VRU-second at most, micro-units.
+pub const VRU_PRICE_MAX_MICRO: u64 = 1 << 40;
+/// [`SetGroup::steep_percent`] at most.
+pub const STEEP_PERCENT_MAX: u32 = 10_000;
+/// [`StartExperiment::measure`]: micro-units of funds a VRU-second that was used.
+pub const MEASURE_COST: u8 = 255;
+/// An experiment lasts so long at most, milliseconds: 90 days.
+pub const EXPERIMENT_MS_MAX: u64 = 90 * 86_400_000;
+/// A forecast is over at most so many milliseconds after it was made: 35 days.
+pub const FORECAST_MS_MAX: u32 = 35 * 86_400_000;
+/// [`PlanEvent::percent`] at most.
+pub const EVENT_PERCENT_MAX: u16 = 10_000;
+/// [`SettleMigration::act`]: a proposal is accepted, to a host.
+pub const MIGRATION_ACCEPT: u8 = 0;
+/// [`SettleMigration::act`]: a proposal is declined, for as long as its lease waits.
+pub const MIGRATION_DECLINE: u8 = 1;
+/// [`SettleMigration::act`]: proposals of an account are accepted from now on, to a host; without one
+/// they are not any more.
+pub const MIGRATION_STAND: u8 = 2;
+/// [`SettleMigration::act`], where an instance is expected: it shall never arrive.
+pub const MIGRATION_REFUSE: u8 = 3;
+/// [`SettleMigration::act`], where it departed, with the receipt of that: it stays.
+pub const MIGRATION_ABORT: u8 = 4;
+/// [`SettleMigration::act`], where it departed, with the receipt of its arrival: it is gone.
+pub const MIGRATION_DEPARTED: u8 = 5;
+/// [`SettleMigration::act`], where it arrived, with the receipt of its departure: nothing is left to do.
+pub const MIGRATION_CLOSE: u8 = 6;
+/// Leases that move along with an instance at most.
+pub const MIGRATION_LEASES: usize = 8;
+/// Bytes of a token as requests carry it: a [`Token`].
+pub const TOKEN_BYTES: usize = 104;
+/// Tokens that are not over at most.
+pub const TOKENS_MAX: usize = 1024;
+/// Swaps of tokens that are remembered at most; those that are over make room for others.
+pub const SWAPS_MAX: usize = 256;
+/// Swaps of an account's tokens that were asked for and are not over, at most.
+pub const ACCOUNT_SWAPS_MAX: usize = 32;
+/// A swap, or its boost, lasts so long at least, milliseconds.
+pub const SWAP_MS_MIN: u32 = 1000;
+/// [`SetSwapPolicy::degradation_percent`] at most.
+pub const DEGRADATION_PERCENT_MAX: u16 = 1000;
+/// Reports of a KPI in a row that are worse than agreed and roll a swap back.
+pub const SWAP_BREACHES: u8 = 3;
 /// Notices on their way to one subscriber at most.
 pub const TAKE_MAX: u32 = 512;
 /// Bytes of the longest notice's frame.
 pub const NOTICE_BYTES_MAX: usize = size_of::<Header>() + size_of::<Swapped>();
+
+/// A reservation of VRUs over a window, as requests carry it: what a [`TokenRow`] begins with, which
+/// says what each field is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+#[allow(missing_docs, reason = "the fields of TokenRow")]
+pub struct Token {
+    pub house: U64,
+    pub id: U64,
+    pub from_ms: U64,
+    pub until_ms: U64,
+    pub profile_limit: U64,
+    pub vru: U32,
+    pub generation: U32,
+    pub account: U32,
+    pub instance: U32,
+    pub tier: U16,
+    pub resource: u8,
+    pub priority: u8,
+    pub profile: u8,
+    pub swap_eligible: u8,
+    pub sticky: u8,
+    pub reserved: u8,
+    pub key: U64,
+    pub mac: [u8; 32],
+}
+
+/// Bytes of a [`Token`] that its seal is of: one block of the hash.
+pub const TOKEN_SEALED_BYTES: usize = 64;
+
+const _: () = {
+    assert!(size_of::<Token>() == TOKEN_BYTES);
+    assert!(std::mem::offset_of!(Token, key) == TOKEN_SEALED_BYTES);
+    assert!(std::mem::offset_of!(TokenRow, key) == TOKEN_SEALED_BYTES);
+    assert!(std::mem::offset_of!(TokenRow, redeemed) == TOKEN_BYTES);
+};
+
+impl Token {
+    /// The bytes that its seal is of.
+    pub fn sealed(&self) -> &[u8] {
+        &self.as_bytes()[..TOKEN_SEALED_BYTES]
+    }
+
+    /// The token that a request carries.
+    pub fn of(bytes: &[u8; TOKEN_BYTES]) -> &Token {
+        zerocopy::transmute_ref!(bytes)
+    }
+
+    /// The same without its seal.
+    pub fn bare(&self) -> Token {
+        Token { key: U64::ZERO, mac: [0; 32], ..*self }
+    }
+}
+
+impl TokenRow {
+    /// The token, as requests carry it.
+    pub fn token(&self) -> &[u8; TOKEN_BYTES] {
+        let bytes = &self.as_bytes()[..TOKEN_BYTES];
+        bytes.try_into().expect("a row is longer than a token")
+    }
+}
 
 /// A message body: a fixed layout with a kind.
 pub trait Body: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + Copy {
@@ -245,6 +363,71 @@ messages! {
         reserved: u8,
     }
 
+    // ---- leases --------------------------------------------------------------------------
+    /// Bids for VRUs above an instance's baseline. `Done` holds the lease's handle; then
+    /// `LeaseMoved` says what it got. For the instance's own agent, its tenant and operators.
+    0x14 BidLease {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// When it ends by itself, milliseconds since 1970 UTC; 0: it does not.
+        expires_at_ms: U64,
+        /// Instance number.
+        instance: U32,
+        /// VRUs, or percent of the baseline, rounded down to whole VRUs.
+        amount: U32,
+        /// The most that it pays, in ticks of the book's micro-units a VRU-second.
+        rent_ticks: U32,
+        /// Once it has VRUs no other lease takes them for so many milliseconds; 1000 to 60,000, 0: 1000.
+        hold_ms: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::LeaseClass`].
+        class: u8,
+        /// 1: `amount` is percent.
+        percent: u8,
+        /// 1: all of it or nothing.
+        all_or_none: u8,
+        /// Of a bid for a storage class, the tier whose block I/O it is; otherwise zero.
+        tier: U16,
+        /// 1: for a storage class: block I/O of another tier, on that tier's storage.
+        storage: u8,
+        /// Zero.
+        reserved: u8,
+    }
+    /// Gives a lease other terms. What it has it keeps, as far as the new terms go; it waits behind
+    /// others of its rent. `Done` holds the handle.
+    0x15 ChangeLease {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Handle of the lease.
+        handle: U64,
+        /// VRUs.
+        vru: U32,
+        /// The most that it pays, in ticks of the book's micro-units a VRU-second.
+        rent_ticks: U32,
+    }
+    /// Ends a lease. `LeaseMoved` tells who bid; `Done` holds the micro-units it paid in all.
+    0x16 CancelLease {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Handle of the lease.
+        handle: U64,
+    }
+    /// Lends VRUs of an instance's baseline to who leases them, or takes them back at once. `Done` holds
+    /// what was lent before.
+    0x17 Lend {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Instance number.
+        instance: U32,
+        /// VRUs lent from now on, less than its baseline; 0: none.
+        vru: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+
     // ---- administration (operators) --------------------------------------------------------
     /// Creates an account. [`Done`] holds its number.
     0x20 CreateAccount {
@@ -299,7 +482,8 @@ messages! {
         reserved2: U32,
         /// Unique name.
         name: [u8; NAME_BYTES],
-        /// Where it runs: an absolute cgroup v2 path, or `pid:N` on a dry-run host, or empty.
+        /// Where it runs: an absolute cgroup v2 path, or `pid:N` on a dry-run host, or empty. Behind
+        /// that `,port=SOCKET`, if it is a VM whose VMM has a port there.
         place: [u8; PLACE_BYTES],
     }
     /// Releases an instance: cancels its orders and burns its credits. Its limits are lifted.
@@ -364,6 +548,17 @@ messages! {
         phase: u8,
         /// Zero.
         reserved: [u8; 5],
+    }
+    /// Freezes an instance or lets it go on: section 7. [`Done`] holds 1 for frozen, 0 for not.
+    0x29 FreezeInstance {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Instance.
+        instance: U32,
+        /// 1: nothing in it runs; 0: it goes on.
+        frozen: u8,
+        /// Zero.
+        reserved: [u8; 3],
     }
     /// Changes, drains, resumes or deletes a tier, or defines one in the place of a spare. [`Done`]
     /// holds the tier's number.
@@ -559,6 +754,109 @@ messages! {
         /// First place wanted.
         from: U32,
     }
+    /// How instances fare on the host: [`SensorRow`]s, a page at a time.
+    0x3f QuerySensors {
+        /// First instance wanted.
+        from: U32,
+    }
+
+    // ---- leases: operators, queries ------------------------------------------------------
+    /// Sets the least rent of a class. Leases that pay less end. `Done` holds what it was before.
+    0x50 SetReserveRent {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Ticks of the book's micro-units a VRU-second, at least 1.
+        rent_ticks: U32,
+        /// Book.
+        book: U16,
+        /// A [`crate::code::LeaseClass`].
+        class: u8,
+        /// Zero.
+        reserved: u8,
+    }
+    /// Entitles an instance to leases of class sla. Leases beyond that end, the newest first. `Done`
+    /// holds what it was entitled to before.
+    0x51 EntitleInstance {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Instance number.
+        instance: U32,
+        /// VRUs that its leases of the class may want together.
+        vru: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+    /// Sets an objective of an instance: while its KPI breaches it, the engine itself bids for a lease,
+    /// within its budget (section 7, *Rescue*). One there is of the KPI gets these terms, its lease ends.
+    /// `Done` holds the micro-units it has spent in this window. For the instance's tenant and operators.
+    0x52 SetObjective {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Micro-units that its leases may cost in a window.
+        budget_micro: U64,
+        /// Instance number.
+        instance: U32,
+        /// Seconds of a window, 1 to 2,678,400. Windows begin at multiples of it since 1970 UTC.
+        window_s: U32,
+        /// It is in breach at this value and above; with `below`, and below.
+        breach_at: U32,
+        /// It has recovered at this value and below; with `below`, and above.
+        recover_at: U32,
+        /// It must be in breach so long before it bids, and again before it bids for more, 1000 to
+        /// 3,600,000 milliseconds.
+        breach_ms: U32,
+        /// It must have recovered so long before its lease ends, 1000 to 3,600,000 milliseconds.
+        recover_ms: U32,
+        /// VRUs that it bids for at first, and by which it bids for more.
+        step_vru: U32,
+        /// VRUs that it bids for at most.
+        most_vru: U32,
+        /// The most that its lease pays, in ticks of the book's micro-units a VRU-second.
+        rent_ticks: U32,
+        /// A [`crate::code::Kpi`].
+        kpi: u8,
+        /// 1: low values are a breach.
+        below: u8,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::LeaseClass`].
+        class: u8,
+        /// 1: removes the objective; all but the id, the instance and the KPI is zero. `Done` holds the
+        /// micro-units that its leases paid in all.
+        remove: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
+    /// Asks for [`LeaseRow`]s, by slot.
+    0x54 QueryLeases {
+        /// First slot.
+        from: U32,
+    }
+    /// Asks for [`RentRow`]s.
+    0x55 QueryRents {
+        /// First book.
+        from: U32,
+    }
+
+    /// Asks for [`ObjectiveRow`]s, by slot.
+    0x56 QueryObjectives {
+        /// First slot.
+        from: U32,
+    }
+    /// A workload's own word on a KPI of which its instance has an objective. At most 8 a second of each;
+    /// `Done` holds the value. For the instance's own agent, its tenant and operators.
+    0x1c ReportKpi {
+        /// Instance number; a `Rejected` names it as `client_id`.
+        instance: U32,
+        /// Latency in microseconds, or throughput a second.
+        value: U32,
+        /// A [`crate::code::Kpi`] that is reported.
+        kpi: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
 
     // ---- replies about the session (sequence 0) --------------------------------------------
     /// The session is open. Sequenced messages follow from `next_sequence`.
@@ -746,6 +1044,57 @@ messages! {
         kind: u8,
         /// Zero.
         reserved: [u8; 7],
+    }
+    /// What became of a lease, to the session that bid.
+    0x96 LeaseMoved {
+        /// Handle of the lease.
+        handle: U64,
+        /// The id that its bid carried.
+        client_id: U64,
+        /// When, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Micro-units of funds it has paid so far.
+        paid_micro: U64,
+        /// Instance number.
+        instance: U32,
+        /// VRUs it has now.
+        granted_vru: U32,
+        /// VRUs it wants.
+        wanted_vru: U32,
+        /// What its class pays now, in ticks of the book's micro-units a VRU-second.
+        rent_ticks: U32,
+        /// Book.
+        book: U16,
+        /// A [`crate::code::LeaseClass`].
+        class: u8,
+        /// A [`crate::code::LeaseOutcome`].
+        outcome: u8,
+        /// Zero.
+        reserved: [u8; 4],
+    }
+    /// What became of an objective, told to the session that set it.
+    0x9e ObjectiveMoved {
+        /// When, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Its lease; all bits set if it has none, or no more.
+        lease: U64,
+        /// Micro-units that its leases cost in this window.
+        spent_micro: U64,
+        /// Instance number.
+        instance: U32,
+        /// The value told last.
+        value: U32,
+        /// VRUs that it bids for from now on.
+        wanted_vru: U32,
+        /// A [`crate::code::Kpi`].
+        kpi: u8,
+        /// A [`crate::code::Rescue`].
+        outcome: u8,
+        /// Of a bid that was refused a [`crate::code::Reject`], of a lease that ended a
+        /// [`crate::code::LeaseOutcome`].
+        code: u8,
+        /// Zero.
+        reserved: u8,
     }
 
     /// An operator reversed a trade. Each party gets its own.
@@ -956,8 +1305,9 @@ messages! {
         journal_sync: u8,
         /// 1 while requests that change state are accepted.
         accepting: u8,
-        /// Zero.
-        reserved: u8,
+        /// How far the processors left to placed instances lie in pieces, percent; 0 where no tier
+        /// places.
+        fragmentation_percent: u8,
     }
     /// A fault that stands.
     0xb2 FaultRow {
@@ -1032,8 +1382,8 @@ messages! {
         tier: U16,
         /// Bit r set: bursting in resource r.
         bursting: u8,
-        /// Zero.
-        reserved: u8,
+        /// 1: an operator froze it.
+        frozen: u8,
         /// Reserved VRUs per resource.
         baseline_vru: [U32; 5],
         /// VRUs it may use now per resource.
@@ -1184,7 +1534,7 @@ messages! {
         /// Nanoseconds since 1970 UTC of the last write, 0 if none.
         written_at_ns: U64,
         /// Instance, or [`TIER_BIT`] and a tier; with `of_account` an account, and its tier in the
-        /// high half.
+        /// high half. 4294967294 stands for all tiers together, 4294967295 for the host.
         instance: U32,
         /// A [`crate::code::Resource`].
         resource: u8,
@@ -1192,8 +1542,8 @@ messages! {
         state: u8,
         /// 1: of the group that an account's instances live below; `instance` is the account.
         of_account: u8,
-        /// Zero.
-        reserved: u8,
+        /// A [`crate::code::Lag`] while it is not in force, 0 otherwise.
+        reason: u8,
         /// File written, e.g. `cpu.max`.
         file: [u8; 16],
         /// Text wanted in the file.
@@ -1229,7 +1579,8 @@ messages! {
         price_ticks: U32,
         /// Book, or [`ANY_BOOK`].
         book: U16,
-        /// A [`crate::code::Reject`] for a refusal, otherwise 0.
+        /// A [`crate::code::Reject`] for a refusal; of an outcome on the host a [`crate::code::Lag`];
+        /// otherwise 0.
         code: u8,
         /// The [`crate::code::Role`] of who asked; 255 for the daemon itself.
         role: u8,
@@ -1383,6 +1734,1536 @@ messages! {
         /// 1: demand does not move the rate.
         fixed: u8,
     }
+    /// A lease.
+    0xd5 LeaseRow {
+        /// Handle.
+        handle: U64,
+        /// The id that its bid carried.
+        client_id: U64,
+        /// When it ends by itself, milliseconds since 1970 UTC; 0: it does not.
+        expires_at_ms: U64,
+        /// Until then no other lease takes its VRUs, milliseconds since 1970 UTC.
+        held_until_ms: U64,
+        /// Micro-units of funds it has paid so far, as far as they were collected.
+        paid_micro: U64,
+        /// Micro-units of funds held for what it may cost next.
+        held_micro: U64,
+        /// Instance number.
+        instance: U32,
+        /// VRUs it wants.
+        wanted_vru: U32,
+        /// VRUs it has.
+        granted_vru: U32,
+        /// The most that it pays, ticks.
+        rent_ticks: U32,
+        /// Book.
+        book: U16,
+        /// A [`crate::code::LeaseClass`].
+        class: u8,
+        /// 1: all of it or nothing.
+        all_or_none: u8,
+        /// Zero.
+        reserved: [u8; 4],
+    }
+    /// An objective.
+    0xd7 ObjectiveRow {
+        /// Micro-units that its leases may cost in a window.
+        budget_micro: U64,
+        /// Micro-units that they cost in the window of its last payment.
+        spent_micro: U64,
+        /// Micro-units that they cost in all, as far as they were collected.
+        paid_micro: U64,
+        /// When that window ends, milliseconds since 1970 UTC.
+        window_ends_ms: U64,
+        /// When its value came, milliseconds since 1970 UTC; 0: nobody told one for a minute.
+        told_at_ms: U64,
+        /// In breach since, milliseconds since 1970 UTC; 0: it is not.
+        breached_since_ms: U64,
+        /// Recovered since, milliseconds since 1970 UTC; 0: it has not.
+        recovered_since_ms: U64,
+        /// Its lease; all bits set if it has none.
+        lease: U64,
+        /// Its slot.
+        number: U32,
+        /// Instance number.
+        instance: U32,
+        /// The value told last.
+        value: U32,
+        /// As in [`SetObjective`].
+        window_s: U32,
+        /// As in [`SetObjective`].
+        breach_at: U32,
+        /// As in [`SetObjective`].
+        recover_at: U32,
+        /// As in [`SetObjective`].
+        breach_ms: U32,
+        /// As in [`SetObjective`].
+        recover_ms: U32,
+        /// As in [`SetObjective`].
+        step_vru: U32,
+        /// As in [`SetObjective`].
+        most_vru: U32,
+        /// As in [`SetObjective`].
+        rent_ticks: U32,
+        /// VRUs that its lease wants.
+        wanted_vru: U32,
+        /// VRUs that it has.
+        granted_vru: U32,
+        /// A [`crate::code::Kpi`].
+        kpi: u8,
+        /// 1: low values are a breach.
+        below: u8,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::LeaseClass`].
+        class: u8,
+    }
+    /// What leases of a book cost, and what there is to lease.
+    0xd6 RentRow {
+        /// VRUs that can be leased.
+        supply_vru: U64,
+        /// VRUs that are.
+        granted_vru: U64,
+        /// Of the supply, VRUs that instances lend.
+        lent_vru: U64,
+        /// What leases of each class pay, ticks.
+        rent_ticks: [U32; 3],
+        /// The least that they pay, ticks.
+        reserve_ticks: [U32; 3],
+        /// Leases of each class, granted or waiting.
+        leases: [U32; 3],
+        /// Book.
+        book: U16,
+        /// Zero.
+        reserved: [u8; 2],
+    }
+    /// How an instance fares on the host, between its last two samples. Fields whose bits are all set
+    /// were not measured: see [`UNKNOWN`].
+    0xd4 SensorRow {
+        /// When it was sampled, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Memory held then.
+        memory_bytes: U64,
+        /// Read from block devices.
+        read_bytes_per_s: U64,
+        /// Written to block devices.
+        write_bytes_per_s: U64,
+        /// Received and sent by its own network.
+        network_bytes_per_s: U64,
+        /// Sent, of that.
+        network_sent_bytes_per_s: U64,
+        /// Bytes that waited for their turn in its network's queues when these were last read back.
+        network_backlog_bytes: U64,
+        /// Packets that those queues have dropped since they were made.
+        network_drops: U64,
+        /// Instance.
+        instance: U32,
+        /// Time between the two samples; 0 after the first, which knows no rates.
+        interval_us: U32,
+        /// Processor time used, thousandths of a processor.
+        cpu_millicores: U32,
+        /// Time that its cap held it back, thousandths; of several processors added up.
+        throttled_permille: U32,
+        /// Time in which some of it waited for a processor, thousandths.
+        cpu_wait_permille: U32,
+        /// Time in which some of it waited for memory, thousandths.
+        memory_some_permille: U32,
+        /// Time in which all of it did.
+        memory_full_permille: U32,
+        /// Time in which some of it waited for block I/O, thousandths.
+        io_some_permille: U32,
+        /// Time in which all of it did.
+        io_full_permille: U32,
+        /// Pages that it needed again after they had been reclaimed.
+        refaults_per_s: U32,
+        /// Reads from block devices.
+        reads_per_s: U32,
+        /// Writes to block devices.
+        writes_per_s: U32,
+        /// Exits of its virtual processors to the host.
+        exits_per_s: U32,
+        /// Time that these halted for, thousandths; of several added up.
+        halt_permille: U32,
+        /// Virtual processors.
+        vcpus: U32,
+        /// Time of block devices that its operations took, as the kernel costs them, thousandths.
+        device_permille: U32,
+        /// Time that it waited for block devices, over its operations.
+        io_wait_us: U32,
+        /// How long what waited in its network's queues takes to leave at its rate.
+        network_delay_us: U32,
+    }
+
+    // ---- migration -----------------------------------------------------------------------
+    /// Reserves room for an instance that is to come from another host. It earns nothing and can do
+    /// nothing before it arrives. [`Done`] holds the number of its ticket.
+    0x62 ExpectInstance {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Owning account, called as on the other host.
+        account: U32,
+        /// Home tier.
+        tier: U16,
+        /// Zero.
+        reserved: U16,
+        /// VRUs reserved per resource: as on the other host.
+        baseline_vru: [U32; 5],
+        /// Zero.
+        reserved2: U32,
+        /// Name: as on the other host.
+        name: [u8; NAME_BYTES],
+        /// Where it will run.
+        place: [u8; PLACE_BYTES],
+    }
+    /// An instance leaves for the host that expects it. [`Done`] holds the seal of its record.
+    0x63 Depart {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// The expecting host's house.
+        house: U64,
+        /// The ticket that it gave out.
+        ticket: U64,
+        /// Instance number.
+        instance: U32,
+        /// Zero.
+        reserved: U32,
+        /// What people call that host.
+        to: [u8; NAME_BYTES],
+    }
+    /// The record of an instance that departed, to the host that expects it. [`Done`] holds the
+    /// receipt.
+    0x64 Arrive {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// House that gave the ticket out: this one.
+        house: U64,
+        /// Ticket.
+        ticket: U64,
+        /// House that the instance departed from.
+        source: U64,
+        /// Number of the departure, which no other from that house has.
+        departure: U64,
+        /// Seal of all that follows and precedes, but for `client_id`.
+        seal: U64,
+        /// Milli-credits that come along, per resource.
+        credit_millicredits: [U64; 5],
+        /// Size of a VRU there, per resource.
+        vru_size: [U64; 5],
+        /// Leases, oldest first: when each ends by itself, milliseconds since 1970 UTC; 0: it does not.
+        lease_expires_ms: [U64; 8],
+        /// VRUs that each wants.
+        lease_vru: [U32; 8],
+        /// Milliseconds that each holds.
+        lease_hold_ms: [U32; 8],
+        /// VRUs reserved per resource.
+        baseline_vru: [U32; 5],
+        /// VRUs of class sla that it is entitled to, per resource.
+        entitled_vru: [U32; 5],
+        /// What it bids, milli-credits a VRU-second, per resource; 0: the usual.
+        bid_milli: [U32; 5],
+        /// The most that each lease pays, ticks.
+        lease_rent_ticks: [U16; 8],
+        /// A [`crate::code::LeaseClass`] each.
+        lease_class: [u8; 8],
+        /// A [`crate::code::Resource`] each.
+        lease_resource: [u8; 8],
+        /// 1: all or nothing.
+        lease_all_or_none: [u8; 8],
+        /// How many leases there are; the other places are zero.
+        leases: u8,
+        /// Zero.
+        reserved: [u8; 3],
+        /// Account's name.
+        account: [u8; NAME_BYTES],
+        /// Instance's name.
+        name: [u8; NAME_BYTES],
+    }
+    /// Decides on a proposal, or on what becomes of a migration under way. [`Done`] holds what the act says.
+    0x65 SettleMigration {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// House that gave the ticket out, or 0.
+        house: U64,
+        /// Ticket, or a proposal's number.
+        ticket: U64,
+        /// What the other host answered, or 0.
+        receipt: U64,
+        /// Account of [`MIGRATION_STAND`], else 0.
+        account: U32,
+        /// `MIGRATION_ACCEPT` to `MIGRATION_CLOSE`.
+        act: u8,
+        /// Zero.
+        reserved: [u8; 3],
+        /// The host that is accepted, for `MIGRATION_ACCEPT` and `MIGRATION_STAND`.
+        to: [u8; NAME_BYTES],
+    }
+    /// Proposals, then migrations under way, then advice, a page at a time: a [`MigrationRow`] each.
+    0x66 QueryMigrations {
+        /// First place.
+        from: U32,
+    }
+    /// A migration was proposed or went a step further. Told to the session that asked, of a
+    /// proposal to the one whose bid for a lease waits.
+    0x98 MigrationMoved {
+        /// Ticket, or the proposal's number.
+        ticket: U64,
+        /// House that gave the ticket out, or 0.
+        house: U64,
+        /// When, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Milli-credits that move along, per resource.
+        credit_millicredits: [U64; 5],
+        /// Instance.
+        instance: U32,
+        /// VRUs that a proposal's lease waits for.
+        short_vru: U32,
+        /// As in [`MigrationRow`]; 0: it is over.
+        state: u8,
+        /// Resource of a proposal.
+        resource: u8,
+        /// Leases that moved along.
+        leases: u8,
+        /// Leases that found no place, or that their account cannot pay here.
+        dropped: u8,
+        /// Zero.
+        reserved: [u8; 4],
+        /// Where to.
+        to: [u8; NAME_BYTES],
+    }
+    /// A proposal, a migration under way, or advice.
+    0xde MigrationRow {
+        /// Ticket, or the proposal's number.
+        ticket: U64,
+        /// House that gave the ticket out, or 0.
+        house: U64,
+        /// House that the instance departs from: of a proposal this one, of an instance that is
+        /// expected 0.
+        source: U64,
+        /// As in [`Arrive`], once it departed.
+        departure: U64,
+        /// Seal of its record, once it departed.
+        seal: U64,
+        /// What `MIGRATION_DEPARTED` wants, once it arrived.
+        receipt: U64,
+        /// Since when it is in this state, milliseconds since 1970 UTC.
+        since_ms: U64,
+        /// As in [`Arrive`], from here on.
+        credit_millicredits: [U64; 5],
+        /// As there.
+        vru_size: [U64; 5],
+        /// As there.
+        lease_expires_ms: [U64; 8],
+        /// As there.
+        lease_vru: [U32; 8],
+        /// As there.
+        lease_hold_ms: [U32; 8],
+        /// As there.
+        baseline_vru: [U32; 5],
+        /// As there.
+        entitled_vru: [U32; 5],
+        /// As there.
+        bid_milli: [U32; 5],
+        /// As there.
+        lease_rent_ticks: [U16; 8],
+        /// As there.
+        lease_class: [u8; 8],
+        /// As there.
+        lease_resource: [u8; 8],
+        /// As there.
+        lease_all_or_none: [u8; 8],
+        /// As there.
+        leases: u8,
+        /// 1: proposed; 2: accepted; 3: declined; 4: expected here; 5: arrived here; 6: departing;
+        /// 7: advice.
+        state: u8,
+        /// Of a proposal: 1: its lease of class sla cannot be served here; 2: its tier is nearly empty.
+        reason: u8,
+        /// Resource of a proposal.
+        resource: u8,
+        /// VRUs that a proposal's lease waits for.
+        short_vru: U32,
+        /// Instance.
+        instance: U32,
+        /// Account's name.
+        account: [u8; NAME_BYTES],
+        /// Instance's name.
+        name: [u8; NAME_BYTES],
+        /// Where to.
+        to: [u8; NAME_BYTES],
+    }
+
+    // ---- tokens --------------------------------------------------------------------------
+    /// Reserves VRUs for an account over a window of time. [`Done`] holds the token's id; the token
+    /// itself is a [`TokenRow`]. For operators.
+    0x67 IssueToken {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// The window's beginning, milliseconds since 1970 UTC; what is past is now.
+        from_ms: U64,
+        /// Its end, milliseconds since 1970 UTC.
+        until_ms: U64,
+        /// Value of the KPI that the workload is to reach; 0 without one.
+        profile_limit: U64,
+        /// Account.
+        account: U32,
+        /// The only instance that may redeem it, of the account and the tier; [`ANY`]: any such.
+        instance: U32,
+        /// VRUs.
+        vru: U32,
+        /// Tier.
+        tier: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Greater goes first.
+        priority: u8,
+        /// Performance profile: a [`crate::code::Kpi`], or 255 for none.
+        profile: u8,
+        /// 1: it may be swapped for another.
+        swap_eligible: u8,
+        /// 1: what runs on it is not to be moved while it runs.
+        sticky: u8,
+        /// Zero.
+        reserved: u8,
+    }
+    /// Gives an instance a token's VRUs until the window ends, on top of its baseline. [`Done`] holds
+    /// the token's generation from then on. For the account's tenant and operators; for agents, if the
+    /// token is bound to their instance.
+    0x68 RedeemToken {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Instance, of the token's account and tier.
+        instance: U32,
+        /// Zero.
+        reserved: U32,
+        /// The first [`TOKEN_BYTES`] of its [`TokenRow`].
+        token: [u8; TOKEN_BYTES],
+    }
+    /// Takes a part of a token off as a new one. [`Done`] holds the new one's id.
+    0x69 SplitToken {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// The window's part from here on, milliseconds since 1970 UTC; 0: `vru` says the part.
+        at_ms: U64,
+        /// So many VRUs; 0: `at_ms` says the part.
+        vru: U32,
+        /// Zero.
+        reserved: U32,
+        /// The first [`TOKEN_BYTES`] of its [`TokenRow`].
+        token: [u8; TOKEN_BYTES],
+    }
+    /// Makes one token of two of the same window, or of the same VRUs in windows that meet; all else
+    /// is the same. [`Done`] holds the generation of the first from then on; the other is over.
+    0x6a MergeTokens {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// The first [`TOKEN_BYTES`] of the [`TokenRow`] of the one that stays.
+        token: [u8; TOKEN_BYTES],
+        /// Those of the one that goes.
+        other: [u8; TOKEN_BYTES],
+    }
+    /// Gives a token to another account, if they may trade; no instance is bound to it any more. [`Done`]
+    /// holds its generation from then on.
+    0x6b TransferToken {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Account.
+        account: U32,
+        /// Zero.
+        reserved: U32,
+        /// The first [`TOKEN_BYTES`] of its [`TokenRow`].
+        token: [u8; TOKEN_BYTES],
+    }
+    /// Ends a token, redeemed or not. [`Done`] holds its VRUs. For operators.
+    0x6c RevokeToken {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Its id.
+        id: U64,
+    }
+    /// Asks for [`TokenRow`]s, by id.
+    0x6d QueryTokens {
+        /// First id.
+        from: U64,
+    }
+    /// What became of a token, to the session that changed it last.
+    0x99 TokenMoved {
+        /// Its id.
+        id: U64,
+        /// When, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Its window from then on, milliseconds since 1970 UTC.
+        from_ms: U64,
+        /// The window's end.
+        until_ms: U64,
+        /// Account.
+        account: U32,
+        /// Instance that it is bound to or redeemed for, or [`ANY`].
+        instance: U32,
+        /// VRUs.
+        vru: U32,
+        /// Generation from then on.
+        generation: U32,
+        /// Book of its tier and resource.
+        book: U16,
+        /// A [`crate::code::TokenOutcome`].
+        outcome: u8,
+        /// Zero.
+        reserved: [u8; 5],
+    }
+    /// A token, and how it stands. The first [`TOKEN_BYTES`] are what requests carry: the token, sealed
+    /// for who may present it.
+    0xdf TokenRow {
+        /// The daemon that issued it.
+        house: U64,
+        /// Its id.
+        id: U64,
+        /// Its window's beginning, milliseconds since 1970 UTC.
+        from_ms: U64,
+        /// The window's end.
+        until_ms: U64,
+        /// Value of the profile's KPI that is to be reached.
+        profile_limit: U64,
+        /// VRUs.
+        vru: U32,
+        /// Changes so far, and one.
+        generation: U32,
+        /// Account.
+        account: U32,
+        /// Instance that it is bound to or redeemed for, or [`ANY`].
+        instance: U32,
+        /// Tier.
+        tier: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Greater goes first.
+        priority: u8,
+        /// Performance profile: a [`crate::code::Kpi`], or 255 for none.
+        profile: u8,
+        /// 1: it may be swapped for another.
+        swap_eligible: u8,
+        /// 1: what runs on it is not to be moved while it runs.
+        sticky: u8,
+        /// Zero.
+        reserved: u8,
+        /// Number of the key that it is sealed with; 0: it is not sealed.
+        key: U64,
+        /// Keyed BLAKE3 of the 64 bytes before `key`; zeros where it is not sealed.
+        mac: [u8; 32],
+        /// 1: it is redeemed.
+        redeemed: u8,
+        /// 1: it is sealed.
+        sealed: u8,
+        /// Zero.
+        reserved2: [u8; 6],
+    }
+
+    // ---- swaps of tokens -----------------------------------------------------------------
+    /// Asks for VRUs of a token for another of the same book, for a time. [`Done`] holds the swap's id.
+    /// For the tenant of the destination's account and operators.
+    0x6e SwapRequest {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Id of the token whose VRUs are lent; 0: the daemon picks one, as it does for its own proposals.
+        source: U64,
+        /// Id of the token that has them meanwhile.
+        destination: U64,
+        /// It is approved by then or expires, milliseconds since 1970 UTC.
+        deadline_ms: U64,
+        /// Micro-units of funds for the source's account, held of the destination's from now on.
+        incentive_micro: U64,
+        /// Generation of the source that was seen; 0 with the daemon's pick.
+        source_generation: U32,
+        /// Generation of the destination that was seen.
+        destination_generation: U32,
+        /// VRUs, fewer than the source has.
+        vru: U32,
+        /// From its approval, milliseconds; [`SWAP_MS_MIN`] at least.
+        lasts_ms: U32,
+        /// VRUs that the destination lends the source afterwards, fewer than it has; 0: none.
+        boost_vru: U32,
+        /// For so long, milliseconds; 0 without a boost.
+        boost_ms: U32,
+    }
+    /// Approves a swap, which begins at once. [`Done`] holds the source's generation from then on. For
+    /// the tenant of the source's account and operators.
+    0x6f SwapApprove {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// The swap.
+        id: U64,
+    }
+    /// Rejects a swap that waits for approval; by who asked for it: takes it back. [`Done`] holds its
+    /// incentive, which is free again. For the tenants of both accounts and operators.
+    0x70 SwapReject {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// The swap.
+        id: U64,
+        /// Why, in words; may be empty.
+        words: [u8; NAME_BYTES],
+    }
+    /// Asks for [`SwapRow`]s, by id.
+    0x71 SwapList {
+        /// First id.
+        from: U64,
+    }
+    /// What an account thinks of swaps of its tokens. [`Done`] holds the account. For its tenant and
+    /// operators.
+    0x72 SetSwapPolicy {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// It lends for that much at least, micro-units a VRU-second; where the answer is [`crate::code::SwapAnswer::Accept`].
+        least_micro: U64,
+        /// The daemon may offer that much for it, micro-units a VRU-second.
+        pay_micro: U64,
+        /// Account.
+        account: U32,
+        /// Its workloads may stand still for so long while a limit is moved, milliseconds.
+        downtime_ms: U32,
+        /// The KPI of its token's profile may be worse than its limit by so many percent while it
+        /// lends; at most [`DEGRADATION_PERCENT_MAX`].
+        degradation_percent: U16,
+        /// A [`crate::code::SwapAnswer`].
+        answer: u8,
+        /// 1: the daemon asks for swaps on its behalf.
+        seek: u8,
+        /// Zero.
+        reserved: U32,
+    }
+    /// Asks for [`SwapPolicyRow`]s, by account.
+    0x73 QuerySwapPolicies {
+        /// First account.
+        from: U32,
+    }
+    /// What became of a swap, to the session that asked for it and to tenants of both accounts.
+    0xa6 SwapMoved {
+        /// Its id.
+        id: U64,
+        /// When, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Token whose VRUs are lent.
+        source: U64,
+        /// Token that has them meanwhile.
+        destination: U64,
+        /// When that which it does now ends, or ended, milliseconds since 1970 UTC.
+        ends_ms: U64,
+        /// Micro-units of funds that the source's account has earned.
+        paid_micro: U64,
+        /// Account of the source.
+        source_account: U32,
+        /// Account of the destination.
+        destination_account: U32,
+        /// VRUs that are lent; in a boost those of the boost.
+        vru: U32,
+        /// Book of both.
+        book: U16,
+        /// A [`crate::code::SwapState`].
+        state: u8,
+        /// A [`crate::code::SwapReason`].
+        reason: u8,
+        /// Why, in words, if somebody rejected it.
+        words: [u8; NAME_BYTES],
+    }
+    /// A swap, to both accounts.
+    0xd2 SwapRow {
+        /// Its id.
+        id: U64,
+        /// Token whose VRUs are lent.
+        source: U64,
+        /// Token that has them meanwhile.
+        destination: U64,
+        /// When it was asked for, milliseconds since 1970 UTC.
+        asked_ms: U64,
+        /// It is approved by then or expires, milliseconds since 1970 UTC.
+        deadline_ms: U64,
+        /// When that which it does now ends, or ended, milliseconds since 1970 UTC; 0 while it waits.
+        ends_ms: U64,
+        /// Micro-units of funds that were offered.
+        incentive_micro: U64,
+        /// Micro-units of them that the source's account has earned.
+        paid_micro: U64,
+        /// Account of the source.
+        source_account: U32,
+        /// Account of the destination.
+        destination_account: U32,
+        /// Instance that the source is bound to or redeemed for, or [`ANY`]; when it was asked for.
+        source_instance: U32,
+        /// The same of the destination.
+        destination_instance: U32,
+        /// Generation of the source that it is about.
+        source_generation: U32,
+        /// The same of the destination.
+        destination_generation: U32,
+        /// VRUs.
+        vru: U32,
+        /// From its approval, milliseconds.
+        lasts_ms: U32,
+        /// VRUs of the boost; 0: none.
+        boost_vru: U32,
+        /// The boost lasts so long, milliseconds.
+        boost_ms: U32,
+        /// Percent by which the KPI of who lends may be worse than its profile's limit.
+        degradation_percent: U16,
+        /// Book of both.
+        book: U16,
+        /// A [`crate::code::SwapState`].
+        state: u8,
+        /// A [`crate::code::SwapReason`].
+        reason: u8,
+        /// 1: the daemon asked for it.
+        by_manager: u8,
+        /// Reports of the KPI in a row that were worse.
+        breaches: u8,
+        /// Why, in words, if somebody rejected it.
+        words: [u8; NAME_BYTES],
+    }
+    /// What an account thinks of swaps, to itself.
+    0xd3 SwapPolicyRow {
+        /// It lends for that much at least, micro-units a VRU-second.
+        least_micro: U64,
+        /// The daemon may offer that much for it, micro-units a VRU-second.
+        pay_micro: U64,
+        /// Account.
+        account: U32,
+        /// Its workloads may stand still for so long while a limit is moved, milliseconds.
+        downtime_ms: U32,
+        /// Percent by which the KPI of its token's profile may be worse than its limit.
+        degradation_percent: U16,
+        /// A [`crate::code::SwapAnswer`].
+        answer: u8,
+        /// 1: the daemon asks for swaps on its behalf.
+        seek: u8,
+        /// Zero.
+        reserved: U32,
+    }
+
+    // ---- swarm: requests, reports, questions, rows ---------------------------------------------
+    /// Asks for VRUs of an instance of a group for a task: section 7, *Swarm*. Answered by
+    /// [`TaskAdmitted`] or [`Rejected`]. For tenants and operators; an agent names its own instance.
+    0x18 SubmitTask {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Micro-units of funds that the task may cost at most. Held until it ends.
+        bid_micro: U64,
+        /// No VRU is granted that leaves the margin at so many micro-units a second or below.
+        margin_min_micro: U64,
+        /// How long the task is expected to take, milliseconds, 1 or more.
+        duration_ms: U32,
+        /// VRUs it can use at most, 1 to [`TASK_VRU_MAX`].
+        vru_max: U32,
+        /// Instance it must run in, or [`ANY`] of the group.
+        instance: U32,
+        /// Account that pays, or [`ANY`]: the session's own; of an operator, the group's.
+        account: U32,
+        /// Group number, from [`QueryGroups`].
+        group: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// What happens while no VRU can be granted: 1: it waits; 0: it is refused, or ends.
+        queue: u8,
+        /// Zero.
+        reserved: [u8; 4],
+        /// What it is called, zero-padded UTF-8; need not be unique.
+        name: [u8; NAME_BYTES],
+    }
+    /// Ends a task: what it holds is given back. Answered by [`Done`] with what it cost, micro-units,
+    /// or by [`Rejected`].
+    0x19 CancelTask {
+        /// From [`TaskAdmitted`].
+        handle: U64,
+    }
+    /// Says how far a task is and what it used. Answered by [`Done`] with the progress, or by
+    /// [`Rejected`].
+    0x1a ReportTask {
+        /// From [`TaskAdmitted`].
+        handle: U64,
+        /// Thousandths of VRUs that it used on average since it began; all bits set: as said before.
+        used_millivru: U32,
+        /// Thousandths of its work that are done; 1000 ends it.
+        progress_permille: U16,
+        /// Zero.
+        reserved: U16,
+    }
+    /// Makes a group of instances, or changes what holds in it. [`Done`] holds its number.
+    0x58 SetGroup {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Micro-units a VRU-second while nothing is granted, for each resource, at most
+        /// [`VRU_PRICE_MAX_MICRO`]; 0: tasks get none of it.
+        base_micro: [U64; 5],
+        /// Account whose instances it is made of.
+        account: U32,
+        /// By so many percent of the base the last VRU of an instance is dearer than the first, about;
+        /// at most [`STEEP_PERCENT_MAX`].
+        steep_percent: U32,
+        /// A task keeps each VRU so long before another can win it, milliseconds.
+        hold_ms: U32,
+        /// Demand must be high or low for so long before an instance is activated or deactivated,
+        /// and so long anew before the next, milliseconds.
+        cool_ms: U32,
+        /// Demand is high from so many thousandths of the active instances' VRUs on.
+        high_permille: U16,
+        /// Demand is low up to so many.
+        low_permille: U16,
+        /// So many instances stay active.
+        active_min: U16,
+        /// Group number; 65,535 to make one.
+        group: U16,
+        /// Unique name.
+        name: [u8; NAME_BYTES],
+    }
+    /// Puts an instance into a group of its account, or takes it out. [`Done`] holds the instance.
+    0x59 SetMember {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Instance.
+        instance: U32,
+        /// Group number; 65,535 for none.
+        group: U16,
+        /// Zero.
+        reserved: U16,
+    }
+    /// Tasks in order of slot, a page at a time: a [`TaskRow`] each.
+    0x5c QueryTasks {
+        /// First slot wanted.
+        from: U32,
+    }
+    /// Groups in order of number, a page at a time: a [`GroupRow`] each.
+    0x5d QueryGroups {
+        /// First number wanted.
+        from: U32,
+    }
+    /// Instances that are in a group, in order of number, a page at a time: a [`MemberRow`] each.
+    0x5e QueryMembers {
+        /// First instance wanted.
+        from: U32,
+    }
+    /// A task was taken; it may wait for VRUs. Changes and its end follow.
+    0x9a TaskAdmitted {
+        /// Sequence of the request.
+        request: U64,
+        /// The task's id.
+        client_id: U64,
+        /// What [`CancelTask`] and [`ReportTask`] carry: slot in the low half, generation in the high.
+        handle: U64,
+        /// Sequencer's time, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Micro-units held.
+        held_micro: U64,
+        /// Micro-units a second that its VRUs cost.
+        rate_micro: U64,
+        /// Margin, micro-units a second, rounded down, two's complement.
+        margin_micro: U64,
+        /// Instance it runs in; [`ANY`] while it waits.
+        instance: U32,
+        /// VRUs granted.
+        vru: U32,
+    }
+    /// A task has other VRUs, or runs elsewhere.
+    0x9b TaskChanged {
+        /// The task's id.
+        client_id: U64,
+        /// The task's handle.
+        handle: U64,
+        /// Sequencer's time, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Micro-units a second that its VRUs cost from now on.
+        rate_micro: U64,
+        /// Margin, micro-units a second, rounded down, two's complement.
+        margin_micro: U64,
+        /// Instance it runs in; [`ANY`] while it waits.
+        instance: U32,
+        /// VRUs granted.
+        vru: U32,
+    }
+    /// A task is over. Told to the session that submitted it.
+    0x9c TaskEnded {
+        /// The task's id.
+        client_id: U64,
+        /// The task's handle.
+        handle: U64,
+        /// Sequencer's time, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Micro-units it cost.
+        paid_micro: U64,
+        /// Micro-units of its bid that are free again.
+        released_micro: U64,
+        /// A [`crate::code::TaskEnd`].
+        reason: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+    /// A task.
+    0xe8 TaskRow {
+        /// Handle.
+        handle: U64,
+        /// Its id.
+        client_id: U64,
+        /// Micro-units bid.
+        bid_micro: U64,
+        /// Micro-units paid so far: the task's cost, its group's revenue.
+        paid_micro: U64,
+        /// Micro-units a second that its VRUs cost.
+        rate_micro: U64,
+        /// Margin, micro-units a second, rounded down, two's complement.
+        margin_micro: U64,
+        /// Least margin asked for, micro-units a second.
+        margin_min_micro: U64,
+        /// When it was submitted, milliseconds since 1970 UTC.
+        submitted_ms: U64,
+        /// Expected to take so long, milliseconds.
+        duration_ms: U32,
+        /// VRUs granted.
+        vru: U32,
+        /// VRUs it can use at most.
+        vru_max: U32,
+        /// Thousandths of VRUs that it said it used; all bits set if it said nothing.
+        used_millivru: U32,
+        /// Account that pays.
+        account: U32,
+        /// Instance it runs in; [`ANY`] while it waits.
+        instance: U32,
+        /// Group.
+        group: U16,
+        /// Thousandths of its work that are done, as it said.
+        progress_permille: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// 1 while it waits for VRUs.
+        waits: u8,
+        /// 1: it said it uses less than a quarter of what it was granted.
+        inefficient: u8,
+        /// Zero.
+        reserved: u8,
+        /// What it is called.
+        name: [u8; NAME_BYTES],
+    }
+    /// A group of instances.
+    0xe9 GroupRow {
+        /// Micro-units a VRU-second while nothing is granted, for each resource.
+        base_micro: [U64; 5],
+        /// Micro-units that tasks have paid in it.
+        revenue_micro: U64,
+        /// VRUs granted of each resource.
+        used_vru: [U32; 5],
+        /// VRUs of the active instances of each resource.
+        active_vru: [U32; 5],
+        /// Account.
+        account: U32,
+        /// As set.
+        steep_percent: U32,
+        /// As set.
+        hold_ms: U32,
+        /// As set.
+        cool_ms: U32,
+        /// Tasks that have VRUs.
+        running: U32,
+        /// Tasks that wait.
+        waiting: U32,
+        /// Instances activated since the group was made.
+        activations: U32,
+        /// Instances deactivated since then.
+        deactivations: U32,
+        /// As set.
+        high_permille: U16,
+        /// As set.
+        low_permille: U16,
+        /// As set.
+        active_min: U16,
+        /// Group number.
+        group: U16,
+        /// Instances in it.
+        members: U16,
+        /// Those that run.
+        active: U16,
+        /// 0: demand is neither; 1: high; 2: low.
+        demand: u8,
+        /// Zero.
+        reserved: [u8; 3],
+        /// Name.
+        name: [u8; NAME_BYTES],
+    }
+    /// An instance that is in a group.
+    0xea MemberRow {
+        /// Micro-units a VRU-second that the next VRU of each resource costs; 0 where there is none.
+        price_micro: [U64; 5],
+        /// VRUs granted to tasks.
+        used_vru: [U32; 5],
+        /// VRUs there are: the instance's baseline.
+        capacity_vru: [U32; 5],
+        /// Instance.
+        instance: U32,
+        /// Group.
+        group: U16,
+        /// 0: it runs; 1: the group deactivated it; 2: an operator froze it.
+        state: u8,
+        /// Zero.
+        reserved: u8,
+    }
+
+    // ---- forecasts -----------------------------------------------------------------------------
+    /// Says what an instance will need of a resource: section 7, *Forecasts*. It takes the place of
+    /// what the same source said before for the same horizon. [`Done`] holds how many forecasts of
+    /// the resource stand. For the instance's own agent, its tenant and operators; of source model
+    /// for operators and the daemon itself.
+    0x1b SetForecast {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// It holds from so many milliseconds after the request on.
+        starts_in_ms: U32,
+        /// And for so long, milliseconds; 0 takes it back, and the rest is zero. Both together are at
+        /// most [`FORECAST_MS_MAX`].
+        lasts_ms: U32,
+        /// VRUs needed: as likely more as less.
+        p50_vru: U32,
+        /// VRUs that will do with 90%: the upper end of the 80% interval.
+        p90_vru: U32,
+        /// VRUs that will do with 97.5%: the upper end of the 95% interval.
+        p975_vru: U32,
+        /// Instance number.
+        instance: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::Source`].
+        source: u8,
+        /// A [`crate::code::Horizon`].
+        horizon: u8,
+        /// Zero.
+        reserved: [u8; 5],
+    }
+    /// Asks for [`ForecastRow`]s, by instance, resource, source and horizon.
+    0x5a QueryForecasts {
+        /// First place.
+        from: U32,
+    }
+    /// A forecast that stands.
+    0xd9 ForecastRow {
+        /// It holds from here on, milliseconds since 1970 UTC.
+        starts_at_ms: U64,
+        /// Up to here.
+        ends_at_ms: U64,
+        /// VRUs needed: as likely more as less.
+        p50_vru: U32,
+        /// VRUs that will do with 90%.
+        p90_vru: U32,
+        /// VRUs that will do with 97.5%.
+        p975_vru: U32,
+        /// VRUs that the instance has now: reserved, less lent, and leased.
+        has_vru: U32,
+        /// Instance number.
+        instance: U32,
+        /// What it would matter, thousandths: its bid, twice that if it is entitled to class sla.
+        impact_milli: U32,
+        /// `short_permille` x `impact_milli` / 1000, rounded down.
+        risk: U32,
+        /// Probability that it needs more than it has, thousandths.
+        short_permille: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::Source`].
+        source: u8,
+        /// A [`crate::code::Horizon`].
+        horizon: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+    /// Plans an event: while it lasts an instance needs more, or less, of a resource than the daemon
+    /// foresees: section 7, *Planned events*. One of the same name takes the place of the one before.
+    /// [`Done`] holds how many there are of the resource. For the instance's own agent, its tenant and
+    /// operators.
+    0x76 PlanEvent {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// When it begins, milliseconds since 1970 UTC.
+        starts_at_ms: U64,
+        /// From here on it does not begin again, milliseconds since 1970 UTC; 0: it always does. 0 where
+        /// `every_days` is, else after the begin.
+        until_ms: U64,
+        /// It lasts so long, milliseconds, at most [`FORECAST_MS_MAX`] and what it repeats after; 0: it is
+        /// not planned any more, and all but `name` and whose it is is zero.
+        lasts_ms: U32,
+        /// Instance number.
+        instance: U32,
+        /// VRUs more that are needed.
+        add_vru: U32,
+        /// Percent of what would be needed otherwise, at most [`EVENT_PERCENT_MAX`].
+        percent: U16,
+        /// It begins again after so many days, at most 366; 0: it is once.
+        every_days: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+        /// What it is called: one of a name for an instance's resource.
+        name: [u8; NAME_BYTES],
+    }
+    /// Asks for [`EventRow`]s, by instance and resource, of events that are not over for good.
+    0x77 QueryEvents {
+        /// First place.
+        from: U32,
+    }
+    /// A planned event.
+    0xe7 EventRow {
+        /// When it began or begins first, milliseconds since 1970 UTC.
+        starts_at_ms: U64,
+        /// From here on it does not begin again, milliseconds since 1970 UTC; 0: it always does.
+        until_ms: U64,
+        /// When it began, if it is going on, or begins next, milliseconds since 1970 UTC.
+        next_at_ms: U64,
+        /// It lasts so long, milliseconds.
+        lasts_ms: U32,
+        /// Instance number.
+        instance: U32,
+        /// VRUs more that are needed.
+        add_vru: U32,
+        /// Percent of what would be needed otherwise.
+        percent: U16,
+        /// It begins again after so many days; 0: it is once.
+        every_days: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+        /// What it is called.
+        name: [u8; NAME_BYTES],
+    }
+    /// What an instance used of a resource, and what had been foreseen of it: [`HistoryRow`]s, the oldest
+    /// first, as far as the daemon's forecaster remembers.
+    0x61 QueryHistory {
+        /// The first that is wanted begins here or later, nanoseconds since 1970 UTC.
+        from_ns: U64,
+        /// Instance number.
+        instance: U32,
+        /// Seconds of a row: one of [`BAR_WIDTHS_S`]. Seconds are kept for an hour, minutes for a week, hours
+        /// for a year.
+        width_s: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: u8,
+    }
+    /// What an instance used of a resource in a while, and what was foreseen of that while: by the last
+    /// forecast that was made before it. Thousandths of VRUs; where all bits are set it is not known, or was
+    /// not foreseen.
+    0xe6 HistoryRow {
+        /// Begin, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// What was used, in the mean; not known of what is still to come.
+        used_milli_vru: U32,
+        /// Lower end of the 95% interval.
+        p025_milli_vru: U32,
+        /// Lower end of the 80% interval.
+        p10_milli_vru: U32,
+        /// As likely more as less.
+        p50_milli_vru: U32,
+        /// Upper end of the 80% interval.
+        p90_milli_vru: U32,
+        /// Upper end of the 95% interval.
+        p975_milli_vru: U32,
+    }
+    /// Sets or removes the standing policy of an instance's resource: section 7, *Policies*. [`Done`]
+    /// holds 1 if there was one. For the instance's own agent, its tenant and operators.
+    0x53 SetPolicy {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Micro-units of funds an hour; 0 removes the policy.
+        budget_micro: U64,
+        /// Micro-units that it may save up to spend at once, at most the budget.
+        burst_micro: U64,
+        /// Instance number.
+        instance: U32,
+        /// The most that it pays to lease a VRU for a second, ticks; 0: it does not lease.
+        rent_ticks: U32,
+        /// The most that it pays for a credit, ticks; 0: it buys none.
+        price_ticks: U32,
+        /// It looks ahead so far, milliseconds, at most [`FORECAST_MS_MAX`].
+        lead_ms: U32,
+        /// It gives nothing back so soon after its last change, milliseconds, at most an hour.
+        hold_ms: U32,
+        /// It changes its lease by so many VRUs at least; 0 means 1.
+        step_vru: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Class of its lease, a [`crate::code::LeaseClass`].
+        class: u8,
+        /// A [`crate::code::Cover`].
+        cover: u8,
+        /// Zero.
+        reserved: [u8; 5],
+    }
+    /// Asks for [`PolicyRow`]s, by slot.
+    0x57 QueryPolicies {
+        /// First slot.
+        from: U32,
+    }
+    /// What a policy did, or why it does nothing, to the session that set it.
+    0x97 PolicyActed {
+        /// When, nanoseconds since 1970 UTC.
+        time_ns: U64,
+        /// Handle of its lease, 0 if it has none.
+        handle: U64,
+        /// Micro-units spent since it was set, what is held included.
+        spent_micro: U64,
+        /// Micro-units that it may spend now.
+        left_micro: U64,
+        /// Instance number.
+        instance: U32,
+        /// VRUs that it needs.
+        need_vru: U32,
+        /// VRUs that it leases from now on, or credits that it bought.
+        amount: U32,
+        /// The most that its lease pays, or what it bought for, ticks.
+        price_ticks: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::PolicyAct`].
+        act: u8,
+        /// A [`crate::code::PolicyReason`].
+        reason: u8,
+        /// Why it was refused, a [`crate::code::Reject`]; 0: it was not.
+        code: u8,
+        /// Zero.
+        reserved: [u8; 4],
+    }
+    /// A standing policy.
+    0xd8 PolicyRow {
+        /// Micro-units of funds an hour.
+        budget_micro: U64,
+        /// Micro-units that it may save up.
+        burst_micro: U64,
+        /// Micro-units that it may spend now.
+        left_micro: U64,
+        /// Micro-units spent in this hour of the clock, what is held for its lease included.
+        hour_micro: U64,
+        /// Micro-units spent since it was set, what is held included.
+        spent_micro: U64,
+        /// Credits bought since then.
+        bought_credits: U64,
+        /// Handle of its lease, 0 if it has none.
+        handle: U64,
+        /// When it changed something last, milliseconds since 1970 UTC.
+        acted_at_ms: U64,
+        /// Instance number.
+        instance: U32,
+        /// VRUs that the instance needed when it was looked at last.
+        need_vru: U32,
+        /// VRUs that its lease wants.
+        wanted_vru: U32,
+        /// VRUs that its lease has.
+        granted_vru: U32,
+        /// The most that it pays to lease, ticks.
+        rent_ticks: U32,
+        /// The most that it pays for a credit, ticks.
+        price_ticks: U32,
+        /// It looks ahead so far, milliseconds.
+        lead_ms: U32,
+        /// It gives nothing back so soon after its last change, milliseconds.
+        hold_ms: U32,
+        /// It changes its lease by so many VRUs at least.
+        step_vru: U32,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::LeaseClass`].
+        class: u8,
+        /// A [`crate::code::Cover`].
+        cover: u8,
+        /// A [`crate::code::PolicyAct`]: the last.
+        act: u8,
+        /// A [`crate::code::PolicyReason`]: why.
+        reason: u8,
+        /// Why it was refused, a [`crate::code::Reject`]; 0: it was not.
+        code: u8,
+        /// Zero.
+        reserved: [u8; 6],
+    }
+    /// Starts an experiment: some instances follow one policy for a resource, some another, or none, and what
+    /// that does is measured: section 7, *Experiments*. Of each pair the first is arm A's, the second arm
+    /// B's. [`Done`] holds its number. For operators.
+    0x7a StartExperiment {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Chooses who is in which arm.
+        salt: U64,
+        /// It is over after so long, milliseconds, a minute to 90 days.
+        lasts_ms: U64,
+        /// It ends once B is worse than A by more than that, thousandths of the measure's unit, beyond
+        /// doubt.
+        harm_milli: U64,
+        /// As of [`SetPolicy`]; 0: the arm leaves instances as they are, and the rest of it is zero.
+        budget_micro: [U64; 2],
+        /// As of [`SetPolicy`].
+        burst_micro: [U64; 2],
+        /// As of [`SetPolicy`].
+        rent_ticks: [U32; 2],
+        /// As of [`SetPolicy`].
+        price_ticks: [U32; 2],
+        /// As of [`SetPolicy`].
+        lead_ms: [U32; 2],
+        /// As of [`SetPolicy`].
+        hold_ms: [U32; 2],
+        /// As of [`SetPolicy`].
+        step_vru: [U32; 2],
+        /// Only instances of this account take part; [`ANY`]: of every account.
+        account: U32,
+        /// Only those of this tier; all bits set: of every tier.
+        tier: U16,
+        /// As of [`SetPolicy`].
+        class: [u8; 2],
+        /// As of [`SetPolicy`].
+        cover: [u8; 2],
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// What is compared: a [`crate::code::Kpi`], as the instances' objectives are told it, or
+        /// [`MEASURE_COST`].
+        measure: u8,
+        /// 1: more of it is better; 0: less.
+        more_is_better: u8,
+        /// Zero.
+        reserved: [u8; 3],
+        /// What it is called.
+        name: [u8; NAME_BYTES],
+    }
+    /// Ends an experiment. [`Done`] holds how many instances have their policies still to be taken back. For
+    /// operators.
+    0x7b StopExperiment {
+        /// Greater than every earlier `client_id` of the session.
+        client_id: U64,
+        /// Its number.
+        experiment: U32,
+        /// Zero.
+        reserved: U32,
+    }
+    /// Asks for [`ExperimentRow`]s, by number. For who sees everything; to others there are none.
+    0x7c QueryExperiments {
+        /// First number.
+        from: U32,
+    }
+    /// Asks for [`ExposureRow`]s of an experiment, by place. For who sees everything; to others there are none.
+    0x7d QueryExposures {
+        /// First place.
+        from: U32,
+        /// Its number.
+        experiment: U32,
+    }
+    /// An experiment. Of each pair the first is arm A's, the second arm B's.
+    0xec ExperimentRow {
+        /// When it began, milliseconds since 1970 UTC.
+        started_at_ms: U64,
+        /// When it is over, or ended, milliseconds since 1970 UTC.
+        ends_at_ms: U64,
+        /// Chooses who is in which arm.
+        salt: U64,
+        /// How much worse B may be, thousandths of the measure's unit.
+        harm_milli: U64,
+        /// Values that were told.
+        values: [U64; 2],
+        /// Mean of the instances' means, thousandths of the measure's unit.
+        mean_milli: [U64; 2],
+        /// The mean of B less that of A, thousandths, signed.
+        effect_milli: U64,
+        /// Where its 95% interval begins, thousandths, signed.
+        low_milli: U64,
+        /// Where that ends, thousandths, signed.
+        high_milli: U64,
+        /// Instances that were measured: the sample.
+        sample: [U32; 2],
+        /// Instances that follow an arm now.
+        exposed: [U32; 2],
+        /// Micro-units an hour of the policies, 0 of no policy.
+        budget_micro: [U64; 2],
+        /// Number.
+        experiment: U32,
+        /// Only instances of this account; [`ANY`]: of every account.
+        account: U32,
+        /// Only those of this tier; all bits set: of every tier.
+        tier: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::Kpi`] or [`MEASURE_COST`].
+        measure: u8,
+        /// 1: more of it is better; 0: less.
+        more_is_better: u8,
+        /// A [`crate::code::ExperimentEnd`].
+        end: u8,
+        /// 1: there is an interval; 0: fewer than four instances of an arm were measured.
+        has_interval: u8,
+        /// How often was looked for harm.
+        looks: u8,
+        /// What it is called.
+        name: [u8; NAME_BYTES],
+    }
+    /// An instance that takes part in an experiment.
+    0xed ExposureRow {
+        /// Since when, milliseconds since 1970 UTC.
+        since_ms: U64,
+        /// Values that were told.
+        values: U64,
+        /// Their mean, thousandths of the measure's unit; all bits set: there is none yet.
+        mean_milli: U64,
+        /// Instance number.
+        instance: U32,
+        /// 0: A; 1: B.
+        arm: u8,
+        /// 1: its policy was changed meanwhile, and it takes part no more.
+        left: u8,
+        /// Zero.
+        reserved: [u8; 2],
+    }
+    /// What happened in the next journal records, summed by step: [`ReportFlowRow`], [`ReportSampleRow`] and [`ReportTaskRow`]s.
+    0x5b QueryReport {
+        /// First sequence number wanted, 1 or more.
+        from: U64,
+        /// At most this many journal records are read.
+        limit: U32,
+        /// Seconds of a step, 1 or more; steps begin at multiples of that since 1970 UTC.
+        step_s: U16,
+        /// Zero.
+        reserved: U16,
+    }
+    /// Where in the journal a time is: no row, and `QueryEnd.next` is the first durable record of that time or later, or the next one there will be.
+    0x5f QueryMoment {
+        /// Nanoseconds since 1970 UTC.
+        time_ns: U64,
+    }
+    /// What an account or one of its instances paid, earned and used in a step. Amounts may be negative, two's complement, where a trade of before was reversed.
+    0xdb ReportFlowRow {
+        /// When the step begins, nanoseconds since 1970 UTC.
+        step_ns: U64,
+        /// Funds deposited, micro-units.
+        deposited_micro: U64,
+        /// Funds withdrawn.
+        withdrawn_micro: U64,
+        /// Earned by trades, without fees.
+        sold_micro: U64,
+        /// Paid for trades, without fees.
+        bought_micro: U64,
+        /// Paid for fees of trades.
+        fee_micro: U64,
+        /// Paid for leases.
+        rent_paid_micro: U64,
+        /// Paid for lent VRUs: their part of the rents of their book.
+        rent_earned_micro: U64,
+        /// Paid for tasks' VRUs. The account is who pays; the instance where they ran.
+        task_cost_micro: U64,
+        /// Earned by tasks' VRUs, by the group's account.
+        task_revenue_micro: U64,
+        /// Credits sold.
+        sold_credits: U64,
+        /// Credits bought.
+        bought_credits: U64,
+        /// VRU-milliseconds reserved: the instance's baseline over time.
+        reserved_vru_ms: U64,
+        /// VRU-milliseconds leased.
+        leased_vru_ms: U64,
+        /// VRU-milliseconds lent.
+        lent_vru_ms: U64,
+        /// VRU-milliseconds used, as the host measured.
+        used_vru_ms: U64,
+        /// Account.
+        account: U32,
+        /// Instance; [`ANY`] for what concerns none.
+        instance: U32,
+        /// Book of its tier and resource; [`ANY_BOOK`] for what concerns none.
+        book: U16,
+        /// Zero.
+        reserved: [u8; 6],
+        /// The instance's name then.
+        name: [u8; NAME_BYTES],
+    }
+    /// A book, or a resource of a group, in a step.
+    0xdc ReportSampleRow {
+        /// When the step begins, nanoseconds since 1970 UTC.
+        step_ns: U64,
+        /// Up to when it is summed.
+        until_ns: U64,
+        /// First price: ticks, of trades; of a group micro-units a second, of its cheapest next VRU. 0: none.
+        open: U64,
+        /// Highest price.
+        high: U64,
+        /// Lowest price.
+        low: U64,
+        /// Last price.
+        close: U64,
+        /// Trades; of a group 0.
+        trades: U64,
+        /// Credits traded; of a group 0.
+        volume_credits: U64,
+        /// What was paid for them, without fees; of a group, what its tasks paid.
+        notional_micro: U64,
+        /// VRU-milliseconds there were; of a group, those of its active instances.
+        capacity_vru_ms: U64,
+        /// VRU-milliseconds that instances reserved; of a group 0.
+        reserved_vru_ms: U64,
+        /// VRU-milliseconds leased; of a group, those that tasks had.
+        granted_vru_ms: U64,
+        /// VRU-milliseconds lent; of a group 0.
+        lent_vru_ms: U64,
+        /// VRU-milliseconds used, as the host measured; of a group, as tasks said.
+        used_vru_ms: U64,
+        /// Rent of each class at the end, ticks a VRU-second; of a group 0.
+        rent_ticks: [U32; 3],
+        /// Book; [`ANY_BOOK`] for a group's.
+        book: U16,
+        /// Group; 65,535 for a book's.
+        group: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// Zero.
+        reserved: [u8; 7],
+    }
+    /// A task in a step.
+    0xdd ReportTaskRow {
+        /// When the step begins, nanoseconds since 1970 UTC.
+        step_ns: U64,
+        /// Tasks submitted before it: its own number.
+        number: U64,
+        /// Handle.
+        handle: U64,
+        /// When it was submitted.
+        submitted_ns: U64,
+        /// When it ended; 0 if it goes on.
+        ended_ns: U64,
+        /// Micro-units bid.
+        bid_micro: U64,
+        /// Micro-units it cost in this step.
+        paid_micro: U64,
+        /// Micro-units a second that its VRUs cost last.
+        rate_micro: U64,
+        /// Its margin then, micro-units a second, rounded down, two's complement.
+        margin_micro: U64,
+        /// VRU-milliseconds it had.
+        granted_vru_ms: U64,
+        /// Those of them for which it had said what it uses.
+        reported_vru_ms: U64,
+        /// VRU-milliseconds of those that it used, as it said.
+        used_vru_ms: U64,
+        /// Milliseconds for which it used less than a quarter of what it had.
+        inefficient_ms: U64,
+        /// Micro-units it cost while it did.
+        inefficient_micro: U64,
+        /// Expected to take so long, milliseconds.
+        duration_ms: U32,
+        /// VRUs it had last.
+        vru: U32,
+        /// VRUs it can use at most.
+        vru_max: U32,
+        /// Account that pays.
+        account: U32,
+        /// Instance it ran in last; [`ANY`] if it never ran.
+        instance: U32,
+        /// Group.
+        group: U16,
+        /// Thousandths of its work done, as it said last.
+        progress_permille: U16,
+        /// A [`crate::code::Resource`].
+        resource: u8,
+        /// A [`crate::code::TaskEnd`]; 255 if it goes on.
+        reason: u8,
+        /// Zero.
+        reserved: [u8; 6],
+        /// What it is called.
+        name: [u8; NAME_BYTES],
+    }
 }
 
 /// The text of a zero-padded field, cut at the first character that is not UTF-8.
@@ -1411,4 +3292,34 @@ pub fn field_cut<const N: usize>(text: &str) -> [u8; N] {
         end -= 1;
     }
     field(&text[..end].replace('\0', " ")).unwrap_or([0; N])
+}
+
+/// The record that the row of a departure shows.
+impl From<&MigrationRow> for Arrive {
+    fn from(row: &MigrationRow) -> Arrive {
+        Arrive {
+            client_id: 0.into(),
+            house: row.house,
+            ticket: row.ticket,
+            source: row.source,
+            departure: row.departure,
+            seal: row.seal,
+            credit_millicredits: row.credit_millicredits,
+            vru_size: row.vru_size,
+            lease_expires_ms: row.lease_expires_ms,
+            lease_vru: row.lease_vru,
+            lease_hold_ms: row.lease_hold_ms,
+            baseline_vru: row.baseline_vru,
+            entitled_vru: row.entitled_vru,
+            bid_milli: row.bid_milli,
+            lease_rent_ticks: row.lease_rent_ticks,
+            lease_class: row.lease_class,
+            lease_resource: row.lease_resource,
+            lease_all_or_none: row.lease_all_or_none,
+            leases: row.leases,
+            reserved: [0; 3],
+            account: row.account,
+            name: row.name,
+        }
+    }
 }

@@ -283,6 +283,11 @@ impl Producer {
         Ok(Producer { memory, bell, tail, published: tail, head })
     }
 
+    /// What wakes the consumer, if it is not of the same thread.
+    pub fn bell(&self) -> Option<&Bell> {
+        self.bell.as_ref()
+    }
+
     /// Appends one record made of `parts`, one after the other. Invisible until
     /// [`Producer::flush`], so that a batch costs one store on the shared line.
     ///

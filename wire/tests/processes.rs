@@ -1,16 +1,13 @@
 //! The ring and the board between real processes, with descriptors passed over a socket.
 #![cfg(not(loom))]
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
-};
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use vendue_wire::board::{BoardReader, BoardWriter, BookView, Level};
+use vendue_wire::descriptors;
 use vendue_wire::doorbell::{self, Bell, Doorbell};
 use vendue_wire::ring::{Consumer, Memory, Producer, PushError};
 
@@ -62,26 +59,14 @@ fn is_peer() -> bool {
     std::env::var_os(PEER).is_some()
 }
 
-fn send(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) {
-    let raw: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&raw)];
-    let socket = socket.as_fd().as_raw_fd();
-    let sent = sendmsg::<()>(socket, &[IoSlice::new(b"!")], &rights, MsgFlags::empty(), None);
-    assert_eq!(sent, Ok(1));
+fn send(socket: impl AsFd, fds: &[BorrowedFd<'_>]) {
+    descriptors::send(socket, b"!", fds).unwrap();
 }
 
 fn receive<const N: usize>(socket: impl AsFd) -> [OwnedFd; N] {
-    let mut space = nix::cmsg_space!([i32; 8]);
-    let mut byte = [0];
-    let mut slices = [IoSliceMut::new(&mut byte)];
-    let socket = socket.as_fd().as_raw_fd();
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket, &mut slices, Some(&mut space), flags).unwrap();
-    let rights = message.cmsgs().unwrap().next();
-    let Some(ControlMessageOwned::ScmRights(raw)) = rights else { panic!("no descriptors came") };
-    // SAFETY: the kernel has just made these descriptors for us, and nobody else owns them.
-    let owned = raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-    owned.collect::<Vec<_>>().try_into().expect("as many descriptors as were sent")
+    let (mut space, mut fds) = (nix::cmsg_space!([i32; 8]), Vec::new());
+    descriptors::receive(socket, &mut [0], &mut space, (&mut fds, 8)).unwrap();
+    fds.try_into().expect("as many descriptors as were sent")
 }
 
 fn payload(number: u32) -> Vec<u8> {

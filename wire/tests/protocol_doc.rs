@@ -9,7 +9,9 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use vendue_wire::board::{BoardWriter, BookView, Level};
 use vendue_wire::code::{
-    CancelReason, Goodbye, OrderType, Phase, Reject, Resource, Role, Side, TimeInForce,
+    CancelReason, Cover, ExperimentEnd, Goodbye, Horizon, Kpi, Lag, LeaseClass, LeaseOutcome,
+    OrderType, Phase, PolicyAct, PolicyReason, Reject, Rescue, Resource, Role, Side, Source,
+    SwapAnswer, SwapReason, SwapState, TaskEnd, TimeInForce, TokenOutcome,
 };
 use vendue_wire::frame::{FRAME_BYTES_MAX, encode};
 use vendue_wire::message::{ANY, Header, Logon, NewOrder, SCHEMA};
@@ -120,10 +122,13 @@ fn every_code_is_documented_as_it_is() {
             in_code.extend($name::ALL.iter().map(row));
         )+};
     }
-    add!(Resource Role Side OrderType TimeInForce Phase CancelReason Reject Goodbye);
+    add!(Resource Role Side OrderType TimeInForce Phase Lag CancelReason);
+    add!(LeaseClass LeaseOutcome Source Horizon Kpi Rescue);
+    add!(ExperimentEnd Cover PolicyAct PolicyReason Reject TaskEnd TokenOutcome);
+    add!(SwapAnswer SwapState SwapReason Goodbye);
     assert_same(&in_doc, &in_code);
     let tables = section(DOC, "## 10. ").filter(|line| line.starts_with("### ")).count();
-    assert_eq!(tables, 9, "tables of codes in PROTOCOL.md");
+    assert_eq!(tables, 25, "tables of codes in PROTOCOL.md");
 }
 
 #[test]
@@ -139,9 +144,17 @@ fn every_constant_is_documented_as_it_is() {
         frame::VERSION frame::HEADER_BYTES frame::FRAME_BYTES_MAX
         message::ANY message::ANY_BOOK message::UNLIMITED message::NAME_BYTES message::PLACE_BYTES
         message::PEER_BYTES
-        message::TIER_BIT message::DEPTH_LEVELS message::BID_MILLI_MIN message::BID_MILLI_MAX message::TAKE_MAX
+        message::TIER_BIT message::UNKNOWN message::DEPTH_LEVELS message::BID_MILLI_MIN message::BID_MILLI_MAX message::TAKE_MAX
         message::TIER_DEFINE message::TIER_CHANGE message::TIER_DRAIN message::TIER_RESUME
-        message::TIER_DELETE message::SWAP_S message::RATE_MAX
+        message::TIER_DELETE message::TASK_VRU_MAX message::VRU_PRICE_MAX_MICRO
+        message::STEEP_PERCENT_MAX message::MEASURE_COST message::EXPERIMENT_MS_MAX
+        message::FORECAST_MS_MAX message::EVENT_PERCENT_MAX
+        message::MIGRATION_ACCEPT message::MIGRATION_DECLINE message::MIGRATION_STAND
+        message::MIGRATION_REFUSE message::MIGRATION_ABORT message::MIGRATION_DEPARTED
+        message::MIGRATION_CLOSE message::MIGRATION_LEASES message::TOKEN_BYTES
+        message::TOKEN_SEALED_BYTES message::TOKENS_MAX message::SWAPS_MAX
+        message::ACCOUNT_SWAPS_MAX message::SWAP_MS_MIN message::DEGRADATION_PERCENT_MAX
+        message::SWAP_BREACHES message::SWAP_S message::RATE_MAX
         memory::LAYOUT_VERSION
         ring::RECORD_BYTES_MAX ring::CAPACITY_BYTES_MIN ring::CAPACITY_BYTES_MAX board::BOOKS_MAX
     );

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub value: f64,
     /// Share of the urgent quanta of which less than 95% was served.
     pub violation: f64,
+    /// The same of the last third of the quanta.
+    pub late: f64,
 }
 
 impl Metrics {
@@ -32,7 +34,9 @@ impl Metrics {
         let quanta = case.quanta();
         let capacity = f64::from(case.capacity());
         let (mut used, mut most, mut moved) = (0.0, 0.0, 0.0);
-        let (mut worth_used, mut worth, mut urgent, mut missed) = (0.0, 0.0, 0_u64, 0_u64);
+        let (mut worth_used, mut worth) = (0.0, 0.0);
+        // All, and those of the last third.
+        let (mut urgent, mut missed) = ([0_u64; 2], [0_u64; 2]);
         let mut served = Vec::new();
         for t in 0..quanta {
             most += case.total_demand(t).min(capacity);
@@ -41,7 +45,8 @@ impl Metrics {
         for ((demand, grants), value) in case.demand.iter().zip(grants).zip(&case.value) {
             assert_eq!(demand.len(), grants.len(), "a grant for every quantum");
             let (mut got, mut wanted) = (0.0, 0.0);
-            for ((&demand, &grant), &value) in demand.iter().zip(grants).zip(value) {
+            for (t, ((&demand, &grant), &value)) in demand.iter().zip(grants).zip(value).enumerate()
+            {
                 let (demand, value) = (f64::from(demand), f64::from(value));
                 let useful = grant.min(demand);
                 got += useful;
@@ -50,8 +55,12 @@ impl Metrics {
                 worth += value * demand;
                 if demand > 0.0 {
                     served.push(useful / demand);
-                    urgent += u64::from(value > 1.0);
-                    missed += u64::from(value > 1.0 && useful < SERVED * demand);
+                    if value > 1.0 {
+                        let missing = u64::from(useful < SERVED * demand);
+                        let late = u64::from(t >= quanta - quanta / 3);
+                        urgent = [urgent[0] + 1, urgent[1] + late];
+                        missed = [missed[0] + missing, missed[1] + missing * late];
+                    }
                 }
             }
             used += got;
@@ -68,7 +77,8 @@ impl Metrics {
             p1: percentile(served, 1.0),
             churn: moved / 2.0 / (capacity * (quanta - 1) as f64),
             value: worth_used / worth,
-            violation: if urgent == 0 { 0.0 } else { missed as f64 / urgent as f64 },
+            violation: part(missed[0], urgent[0]),
+            late: part(missed[1], urgent[1]),
         }
     }
 
@@ -84,8 +94,14 @@ impl Metrics {
             churn: mean(|m| m.churn),
             value: mean(|m| m.value),
             violation: mean(|m| m.violation),
+            late: mean(|m| m.late),
         }
     }
+}
+
+/// A share, 0 of nothing.
+fn part(of: u64, all: u64) -> f64 {
+    if all == 0 { 0.0 } else { of as f64 / all as f64 }
 }
 
 /// The value below which `percent` of `values` are, between two of them by their distance.

@@ -1,17 +1,21 @@
 //! How well capacity is allocated: traces of real demand replayed through allocators.
 //!
 //! In reading order: [`trace`] (real demand), [`setup`] (what is asked for), [`market`] (the product's
-//! own machine), [`allocators`] (beside whom), [`metrics`] (what the answer is worth). Every allocator gets the same windows, so
+//! own machine), [`allocators`] (beside whom), [`metrics`] (what the answer is worth),
+//! [`strategy`] (who lies). Every allocator gets the same windows, so
 //! differences are taken window by window, and stand with their 95% confidence intervals.
 //!
 //! S1: [`setup::TENANTS`] tenants whose demand averages their fair share. S2: hosts of
 //! [`setup::HOST_TENANTS`] tenants with their own means, 0.9 loaded. V2: S1, and 15% of the quanta
-//! are urgent, worth ten times the others.
+//! are urgent, worth ten times the others. `critical`: the same, but the same 15% of the tenants always
+//! are. `pressed`: these demand half as much again as their fair share on average, on a budget like
+//! everyone's. Lies and cornering ([`strategy`]) are tried on V2.
 
 pub mod allocators;
 pub mod market;
 pub mod metrics;
 pub mod setup;
+pub mod strategy;
 pub mod trace;
 
 use std::fmt;
@@ -20,8 +24,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use allocators::{ALLOCATORS, Allocator, by_value, karma, max_min, priority};
+pub use market::Outcome;
 use metrics::{Interval, Metrics};
 use setup::{Case, HOST_TENANTS, TENANTS};
+use strategy::Play;
 use trace::Window;
 
 /// Slices granted: of each tenant, in each quantum.
@@ -38,6 +44,8 @@ const SEED: u64 = 1;
 pub enum Finding {
     /// What an allocator did in a set-up.
     Row(Row),
+    /// What came of a strategy in a market.
+    Play(Play),
     /// Whether the product reached a goal.
     Goal(Goal),
 }
@@ -55,10 +63,18 @@ pub fn measure(
     let ours: [Allocator; 2] =
         [("vendue", market::by_weight), ("vendue-defaults", market::by_default)];
     let plain: Vec<Allocator> = ALLOCATORS.into_iter().chain(ours).collect();
+    let rented: [Allocator; 2] = [("vendue-leases", leases), ("vendue-entitled", entitled)];
     let valued: [Allocator; 4] =
         [("max-min", max_min), ("karma", karma), ("by-value", by_value), ("bound", priority)];
-    let valued: Vec<Allocator> = valued.into_iter().chain(ours).collect();
-    let setups: [Setup<'_>; 3] = [("s1", s1, &plain), ("s2", s2, &plain), ("v2", v2, &valued)];
+    let valued: Vec<Allocator> = valued.into_iter().chain(ours).chain(rented).collect();
+    let ours: Vec<Allocator> = ours.into_iter().chain(rented).collect();
+    let setups: [Setup<'_>; 5] = [
+        ("s1", s1, &plain),
+        ("s2", s2, &plain),
+        ("v2", v2, &valued),
+        ("critical", |window| critical(window, 100), &valued),
+        ("pressed", |window| critical(window, 150), &valued),
+    ];
     for (setup, cases, allocators) in setups {
         let cases: Vec<Vec<Case>> =
             windows.iter().map(cases).filter(|cases| !cases.is_empty()).collect();
@@ -71,7 +87,60 @@ pub fn measure(
         rows.into_iter().map(Finding::Row).for_each(&mut *show);
         goals.into_iter().map(Finding::Goal).for_each(&mut *show);
     }
+    play(&windows, show);
     Ok(())
+}
+
+/// Lies and cornering, in every market.
+fn play(windows: &[Window], show: &mut dyn FnMut(Finding)) {
+    let cases: Vec<Case> = windows.iter().flat_map(v2).collect();
+    let markets: [strategy::Market; 4] = [
+        ("max-min", |case| Outcome::free(max_min(case))),
+        ("karma", |case| Outcome::free(karma(case))),
+        ("vendue", |case| Outcome::free(market::by_weight(case))),
+        ("vendue-leases", market::by_lease),
+    ];
+    for market in markets {
+        let plays = strategy::plays(market, &cases);
+        let goals: Vec<Goal> = play_goals(market.0, &plays);
+        plays.into_iter().map(Finding::Play).for_each(&mut *show);
+        goals.into_iter().map(Finding::Goal).for_each(&mut *show);
+    }
+}
+
+fn play_goals(market: &str, plays: &[Play]) -> Vec<Goal> {
+    if !market.starts_with("vendue") {
+        return Vec::new();
+    }
+    let worst = |urgency: Option<bool>| {
+        let like = plays.iter().filter(|play| play.urgency == urgency);
+        let worst = like.map(|play| play.effect).max_by(|a, b| a.mean.total_cmp(&b.mean));
+        worst.expect("there are such strategies")
+    };
+    [
+        ("misreport", "gain from misreporting demand <= 1%", Some(false), 0.01),
+        ("urgency", "gain from lying about urgency <= 2%", Some(true), 0.02),
+        ("cornering", "cornering costs others <= 0.10", None, 0.1),
+    ]
+    .map(|(name, text, urgency, most)| {
+        let effect = worst(urgency);
+        let margin = Interval { mean: most - effect.mean, ..effect };
+        Goal { name: format!("quality.plays.{market}.{name}"), text, margin }
+    })
+    .into()
+}
+
+fn leases(case: &Case) -> Grants {
+    market::by_lease(case).grants
+}
+
+fn entitled(case: &Case) -> Grants {
+    market::by_entitlement(case).grants
+}
+
+fn critical(window: &Window, load_percent: u32) -> Vec<Case> {
+    let drawn = setup::tenants(window, TENANTS, SEED);
+    drawn.iter().map(|rows| setup::critical(rows, load_percent)).collect()
 }
 
 fn s1(window: &Window) -> Vec<Case> {
@@ -175,6 +244,12 @@ fn goals(ours: &'static str, rows: &[Row]) -> Vec<Goal> {
             vec![
                 goal("captured", "captured >= 0.90", margin),
                 goal("violation", "violation <= 0.005", beside(ours, |m, _| 0.005 - m.violation)),
+                goal("late", "violation <= 0.005 at the end", beside(ours, |m, _| 0.005 - m.late)),
+                goal(
+                    "churn",
+                    "churn <= 1.15 x max-min",
+                    beside("max-min", |m, other| 1.15 * other.churn - m.churn),
+                ),
             ]
         }
     });
@@ -187,6 +262,11 @@ impl Finding {
     pub fn to_json(&self) -> String {
         match self {
             Finding::Row(row) => row.to_json(),
+            Finding::Play(play) => json!({
+                "name": format!("quality.plays.{}.{}", play.market, play.strategy),
+                "effect": interval(&play.effect),
+            })
+            .to_string(),
             Finding::Goal(Goal { name, text, margin }) => json!({
                 "name": name,
                 "goal": text,
@@ -203,6 +283,12 @@ impl fmt::Display for Finding {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Finding::Row(row) => row.fmt(out),
+            Finding::Play(Play { market, strategy, urgency, effect }) => {
+                let name = format!("quality.plays.{market}.{strategy}");
+                let what = if urgency.is_some() { "gains the liar" } else { "costs the others" };
+                let Interval { mean, half } = effect;
+                write!(out, "{name:<44} {what} {mean:+.4} +-{half:.4}")
+            }
             Finding::Goal(Goal { name, text, margin: Interval { mean, half } }) => {
                 let verdict = if *mean >= 0.0 { "met" } else { "MISSED" };
                 write!(out, "{name:<32} goal: {text}: {verdict} by {mean:+.4} +-{half:.4}")
@@ -230,6 +316,7 @@ impl Row {
         if let Some(captured) = &self.captured {
             line["value"] = rounded(mean.value);
             line["violation"] = rounded(mean.violation);
+            line["violation_late"] = rounded(mean.late);
             line["captured"] = interval(captured);
         }
         line.to_string()
@@ -267,8 +354,8 @@ impl fmt::Display for Row {
             let (value, violation) = (mean.value, mean.violation);
             write!(
                 out,
-                "  value {value:.4} violation {violation:.4} captured {:.3} +-{:.3}",
-                captured.mean, captured.half
+                "  value {value:.4} violation {violation:.4} at the end {:.4} captured {:.3} +-{:.3}",
+                mean.late, captured.mean, captured.half
             )?;
         }
         Ok(())

@@ -18,6 +18,8 @@ const MEAN_PERCENT_MIN: f64 = 2.0;
 const ACTIVE_MIN: f64 = 0.5;
 /// What an urgent quantum is worth beside another, V2.
 pub const URGENT_VALUE: u32 = 10;
+/// Tenants of a static critical class: as many as are urgent in V2 at a time.
+pub const CRITICAL_TENANTS: usize = 15;
 /// Quanta of an urgent time, V2: an hour.
 const URGENT_QUANTA: u32 = 12;
 /// Mean quanta between urgent times: 15% of all quanta are urgent.
@@ -52,6 +54,12 @@ impl Case {
     #[must_use]
     pub fn capacity(&self) -> u32 {
         self.fair.iter().sum()
+    }
+
+    /// True of a tenant of which every quantum is urgent.
+    #[must_use]
+    pub fn is_critical(&self, tenant: usize) -> bool {
+        self.value[tenant].iter().all(|&value| value >= URGENT_VALUE)
     }
 
     /// Slices that all tenants demand together in quantum `t`.
@@ -113,6 +121,18 @@ pub fn v2(rows: &[&[f64]], seed: u64) -> Case {
                 *value = URGENT_VALUE;
             }
         }
+    }
+    case
+}
+
+/// S1, and the first [`CRITICAL_TENANTS`] are always urgent; they demand `load_percent` of their fair
+/// shares on average.
+#[must_use]
+pub fn critical(rows: &[&[f64]], load_percent: u32) -> Case {
+    let mut case = s1(rows);
+    for (demand, value) in case.demand.iter_mut().zip(&mut case.value).take(CRITICAL_TENANTS) {
+        value.fill(URGENT_VALUE);
+        demand.iter_mut().for_each(|slices| *slices = *slices * load_percent / 100);
     }
     case
 }

@@ -4,11 +4,12 @@ use super::access::Peer;
 use super::throttle::Bucket;
 use super::tls::TlsStream;
 use mio::net::{TcpStream, UnixStream};
-use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
-use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use nix::sys::socket::{getsockopt, sockopt};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 use vendue_wire::code::Role;
+use vendue_wire::descriptors;
 use vendue_wire::doorbell::{self, Doorbell};
 use vendue_wire::frame::{FRAME_BYTES_MAX, Frame};
 use vendue_wire::message::ANY;
@@ -16,6 +17,8 @@ use vendue_wire::ring::{Consumer, Memory, Producer, PushError};
 
 /// Bytes read from a socket at once, and kept while a frame is incomplete.
 pub const INBOUND_BYTES: usize = 64 << 10;
+/// Room for what is to be sent, made with the first frame: answers to a few requests at once fit.
+const OUTBOUND_BYTES: usize = 2 << 10;
 
 /// A socket.
 #[derive(Debug)]
@@ -26,12 +29,14 @@ pub enum Socket {
     Tcp(TcpStream),
     /// On TCP, encrypted.
     Tls(Box<TlsStream>),
+    /// From this process: whom it speaks for was found out by who opened it.
+    Side(UnixStream, Peer),
 }
 
 impl Socket {
     fn stream(&mut self) -> &mut dyn ReadWrite {
         match self {
-            Socket::Unix(stream) => stream,
+            Socket::Unix(stream) | Socket::Side(stream, _) => stream,
             Socket::Tcp(stream) => stream,
             Socket::Tls(stream) => &mut **stream,
         }
@@ -40,17 +45,9 @@ impl Socket {
     /// The socket, to register for events.
     pub fn source(&mut self) -> &mut dyn mio::event::Source {
         match self {
-            Socket::Unix(stream) => stream,
+            Socket::Unix(stream) | Socket::Side(stream, _) => stream,
             Socket::Tcp(stream) => stream,
             Socket::Tls(stream) => &mut stream.socket,
-        }
-    }
-
-    fn raw(&self) -> RawFd {
-        match self {
-            Socket::Unix(stream) => stream.as_raw_fd(),
-            Socket::Tcp(stream) => stream.as_raw_fd(),
-            Socket::Tls(stream) => stream.socket.as_raw_fd(),
         }
     }
 }
@@ -167,7 +164,7 @@ impl Connection {
     /// The socket is of no use.
     pub fn new(mut socket: Socket, admission: u32, now: Instant) -> io::Result<Connection> {
         match &mut socket {
-            Socket::Unix(_) => {}
+            Socket::Unix(_) | Socket::Side(..) => {}
             Socket::Tcp(stream) => stream.set_nodelay(true)?,
             Socket::Tls(stream) => stream.socket.set_nodelay(true)?,
         }
@@ -211,6 +208,7 @@ impl Connection {
             Socket::Unix(stream) => Peer::User(getsockopt(stream, sockopt::PeerCredentials)?.uid()),
             Socket::Tcp(_) => Peer::Tcp,
             Socket::Tls(stream) => Peer::Certificate(stream.names()),
+            Socket::Side(_, peer) => peer.clone(),
         })
     }
 
@@ -287,6 +285,9 @@ impl Connection {
         if self.outbound.len() - self.sent + frame.len() > bytes_max {
             return false;
         }
+        if self.outbound.capacity() == 0 {
+            self.outbound.reserve(OUTBOUND_BYTES);
+        }
         self.outbound.extend_from_slice(frame);
         true
     }
@@ -347,15 +348,15 @@ impl Connection {
     ///
     /// # Errors
     /// Something still waits to go out, or the socket does not take it now.
-    pub fn send_with(&mut self, frame: &[u8], fds: &[RawFd]) -> io::Result<()> {
+    pub fn send_with(&mut self, frame: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if !self.is_flushed() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let rights = [ControlMessage::ScmRights(fds)];
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        let raw = self.socket.raw();
-        let sent = sendmsg::<()>(raw, &[IoSlice::new(frame)], &rights, flags, None)?;
-        if sent == frame.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        // Nonblocking, as all of the gateway's; only Unix sockets carry descriptors.
+        let Socket::Unix(stream) = &self.socket else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        descriptors::send(stream, frame, fds)
     }
 
     /// Makes a ring pair, hands the client its ends with `frame`, and speaks over them from now
@@ -384,12 +385,8 @@ impl Connection {
             doorbell,
         };
         listen(&rings.doorbell)?;
-        let fds = [
-            request_memory.as_raw_fd(),
-            report_memory.as_raw_fd(),
-            bell.as_fd().as_raw_fd(),
-            client_doorbell.as_fd().as_raw_fd(),
-        ];
+        let fds =
+            [request_memory.as_fd(), report_memory.as_fd(), bell.as_fd(), client_doorbell.as_fd()];
         self.send_with(frame, &fds)?;
         self.rings = Some(rings);
         Ok(())

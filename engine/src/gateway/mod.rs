@@ -3,5 +3,7 @@
 pub mod access;
 pub mod connection;
 pub mod listen;
+pub mod seal;
+pub mod side;
 pub mod throttle;
 pub mod tls;

@@ -18,11 +18,20 @@ use std::path::Path;
 use std::sync::Arc;
 use webpki::EndEntityCert;
 
+/// What clients have to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// A certificate.
+    MustShow,
+    /// A certificate, or none if they are known by something else.
+    MayShow,
+}
+
 /// Reads the keys in `dir`.
 ///
 /// # Errors
 /// A file is missing or holds something else; the text says how to make it.
-pub fn load(dir: &Path) -> Result<Arc<ServerConfig>, ConfigError> {
+pub fn load(dir: &Path, clients: Clients) -> Result<Arc<ServerConfig>, ConfigError> {
     let (roots, chain, key) = (dir.join("ca.pem"), dir.join("cert.pem"), dir.join("key.pem"));
     let mut trusted = RootCertStore::empty();
     for root in certificates(&roots)? {
@@ -31,9 +40,12 @@ pub fn load(dir: &Path) -> Result<Arc<ServerConfig>, ConfigError> {
     let shown = certificates(&chain)?;
     let secret = PrivateKeyDer::from_pem_file(&key).map_err(|error| not_pem(&key, error))?;
     let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(trusted.into(), provider.clone())
-        .build()
-        .map_err(|error| unusable(&roots, error))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(trusted.into(), provider.clone());
+    let verifier = match clients {
+        Clients::MustShow => verifier,
+        Clients::MayShow => verifier.allow_unauthenticated(),
+    };
+    let verifier = verifier.build().map_err(|error| unusable(&roots, error))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .and_then(|made| made.with_client_cert_verifier(verifier).with_single_cert(shown, secret))
@@ -65,6 +77,13 @@ fn unusable(path: &Path, why: impl Display) -> ConfigError {
     ConfigError::Read { path: path.to_owned(), source: io::Error::other(why) }
 }
 
+/// The DNS names in the first of a peer's certificates.
+pub fn names(shown: Option<&[CertificateDer<'_>]>) -> Vec<String> {
+    let first = shown.and_then(<[CertificateDer<'_>]>::first);
+    let parsed = first.and_then(|first| EndEntityCert::try_from(first).ok());
+    parsed.iter().flat_map(|parsed| parsed.valid_dns_names()).map(str::to_owned).collect()
+}
+
 /// A connection's bytes, encrypted.
 #[derive(Debug)]
 pub struct TlsStream {
@@ -90,9 +109,7 @@ impl TlsStream {
 
     /// The DNS names in the peer's certificate; none before the handshake's end.
     pub fn names(&self) -> Vec<String> {
-        let shown = self.session.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
-        let parsed = shown.and_then(|shown| EndEntityCert::try_from(shown).ok());
-        parsed.iter().flat_map(|parsed| parsed.valid_dns_names()).map(str::to_owned).collect()
+        names(self.session.peer_certificates())
     }
 
     /// Hands the socket what is encrypted. True if nothing is left.

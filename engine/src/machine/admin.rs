@@ -1,7 +1,7 @@
 //! What operators may ask: accounts, instances, deposits, withdrawals, grants.
 
 use super::Machine;
-use super::command::Envelope;
+use super::command::{Envelope, Perished};
 use super::config::RESOURCES;
 use super::event::{InstanceCreated, InstanceRemoved, Outbox};
 use super::ledger::pocket;
@@ -93,55 +93,73 @@ impl Machine {
     ) -> Result<(), Reject> {
         self.operator(env)?;
         let client_id = self.fresh_client_id(env, m.client_id.get())?;
+        let (slot, account) = self.find_seat(m)?;
+        self.use_client_id(env, client_id);
+        self.seat(slot, account, 1, m);
+        self.launch(slot);
+        self.launch_leases(slot);
+        self.announce_seat(slot, out);
+        self.report_done(env, CreateInstance::KIND, client_id, slot.into(), out);
+        Ok(())
+    }
+
+    /// A place for a new instance, and its account.
+    pub(super) fn find_seat(&self, m: &CreateInstance) -> Result<(u16, u16), Reject> {
         let account = self.known_account(m.account)?;
         let tier = usize::from(m.tier.get());
         let books = *self.book_of.get(tier).ok_or(Reject::UnknownTier)?;
         self.check_live(m.tier.get())?;
-        let live = self.instances.iter().filter(|row| row.live == 1);
+        let live = self.instances.iter().filter(|row| row.live != 0);
         check_name(&m.name, live.map(|row| &row.name))?;
         self.check_capacity(&books, m)?;
         let slot = self.instances.iter().position(|row| row.live == 0);
-        let slot = slot.ok_or(Reject::InstancesFull)?;
+        Ok((slot.ok_or(Reject::InstancesFull)? as u16, account))
+    }
+
+    /// Puts a new instance into its place and reserves its baselines.
+    pub(super) fn seat(&mut self, instance: u16, account: u16, live: u16, m: &CreateInstance) {
+        let slot = usize::from(instance);
+        let limited = live == 1 && self.limits[usize::from(account)].are_set();
         self.instances[slot] = Instance {
             baseline_vru: m.baseline_vru.map(U32::get),
-            live: 1,
-            bursting: if self.limits[usize::from(account)].are_set() {
-                Instance::LIMITED
-            } else {
-                0
-            },
+            live,
+            bursting: if limited { Instance::LIMITED } else { 0 },
             tier: m.tier.get(),
             account,
             name: m.name,
             place: m.place,
         };
         self.owner[slot] = account;
-        self.find_edges(slot as u16);
+        self.find_edges(instance);
         self.accounts[usize::from(account)].instances += 1;
+        let books = self.book_of[usize::from(m.tier.get())];
         for (book, vru) in books.iter().zip(m.baseline_vru) {
             if let Some(book) = self.books.get_mut(usize::from(*book)) {
                 book.reserved_vru += u64::from(vru.get());
             }
         }
-        self.use_client_id(env, client_id);
-        self.launch(slot as u16);
-        self.announce_created(slot as u16, out);
-        for &resource in Resource::ALL {
-            self.announce(slot as u16, resource, out);
-            self.reassess(slot as u16, resource, out);
-            self.weigh(slot as u16, resource, out);
-        }
-        self.report_done(env, CreateInstance::KIND, client_id, slot as u64, out);
-        Ok(())
     }
 
-    /// Baselines are reservations: together they never exceed the tier's capacity.
+    /// Tells the later stages of a new instance, and those who lease what it reserved.
+    pub(super) fn announce_seat(&mut self, instance: u16, out: &mut Outbox) {
+        let tier = self.instances[usize::from(instance)].tier;
+        self.reclear_leases(&self.book_of[usize::from(tier)].clone(), out);
+        self.announce_created(instance, out);
+        for &resource in Resource::ALL {
+            self.announce(instance, resource, out);
+            self.reassess(instance, resource, out);
+            self.weigh(instance, resource, out);
+        }
+    }
+
+    /// Baselines are reservations: together with tokens they never exceed the tier's capacity.
     fn check_capacity(&self, books: &[u16; RESOURCES], m: &CreateInstance) -> Result<(), Reject> {
         for (book, vru) in books.iter().zip(m.baseline_vru) {
             let vru = u64::from(vru.get());
-            match self.books.get(usize::from(*book)) {
+            let at = usize::from(*book);
+            match self.books.get(at) {
                 None if vru > 0 => return Err(Reject::InsufficientCapacity),
-                Some(book) if book.reserved_vru + vru > book.capacity_vru => {
+                Some(book) if self.spoken_for(at) + vru > book.capacity_vru => {
                     return Err(Reject::InsufficientCapacity);
                 }
                 _ => {}
@@ -171,12 +189,47 @@ impl Machine {
         self.operator(env)?;
         let client_id = self.fresh_client_id(env, m.client_id.get())?;
         let row = *self.instance(m.instance.get()).ok_or(Reject::UnknownInstance)?;
-        let instance = m.instance.get() as u16;
         self.use_client_id(env, client_id);
+        self.dissolve(env, m.instance.get() as u16, &row, out);
+        self.report_done(env, RemoveInstance::KIND, client_id, m.instance.get().into(), out);
+        Ok(())
+    }
+
+    /// What an instance ran in has ended by itself: it goes as if an operator had removed it.
+    pub(super) fn perished(&mut self, env: &Envelope, m: &Perished, out: &mut Outbox) {
+        let row = self.instance(m.instance.get()).copied();
+        if let Some(row) = row.filter(|row| row.place == m.place) {
+            self.dissolve(env, m.instance.get() as u16, &row, out);
+        }
+    }
+
+    /// Ends everything that an instance has under way: orders, leases, loans, tasks, and what the engine
+    /// does for it. Its trades cannot be reversed any more.
+    pub(super) fn unwind(&mut self, env: &Envelope, instance: u16, out: &mut Outbox) {
         let own = |_: &Machine, owner| owner == instance;
         self.cancel_where(env, CancelReason::InstanceRemoved, out, own, |_| true);
-        self.slab.forget(instance);
+        self.return_tokens(instance, out);
+        self.dissolve_leases(instance, out);
+        self.forget_forecasts(instance);
+        self.forget_events(instance);
+        self.forget_exposures(instance);
+        self.forget_use(instance);
+        self.forget_policies(instance);
+        self.forget_objectives(instance);
+        self.leave_swarm(instance, out);
         self.orphan_trades(instance);
+    }
+
+    /// Cancels an instance's orders, burns its credits and frees its number.
+    pub(super) fn dissolve(
+        &mut self,
+        env: &Envelope,
+        instance: u16,
+        row: &Instance,
+        out: &mut Outbox,
+    ) {
+        self.unwind(env, instance, out);
+        self.slab.forget(instance);
         for &resource in Resource::ALL {
             let at = usize::from(self.book_of[usize::from(row.tier)][resource as usize]);
             if let Some(book) = self.books.get_mut(at) {
@@ -191,12 +244,12 @@ impl Machine {
         }
         self.find_edges(instance);
         // Its number may be given out again: its agents must not act for the next one.
-        for session in self.sessions.iter_mut().filter(|s| s.instance == m.instance.get()) {
+        let number = u32::from(instance);
+        for session in self.sessions.iter_mut().filter(|session| session.instance == number) {
             session.instance = ANY;
         }
-        out.push(ANY, &InstanceRemoved { instance: m.instance });
-        self.report_done(env, RemoveInstance::KIND, client_id, m.instance.get().into(), out);
-        Ok(())
+        out.push(ANY, &InstanceRemoved { instance: number.into() });
+        self.reclear_leases(&self.book_of[usize::from(row.tier)].clone(), out);
     }
 
     pub(super) fn grant(
@@ -208,18 +261,15 @@ impl Machine {
     ) -> Result<(), Reject> {
         self.operator(env)?;
         let client_id = self.fresh_client_id(env, m.client_id.get())?;
-        let row = self.instance(m.instance.get()).ok_or(Reject::UnknownInstance)?;
-        let book = self.book_of[usize::from(row.tier)][resource as usize];
-        if book == u16::MAX {
-            return Err(Reject::UnknownBook);
-        }
+        self.instance(m.instance.get()).ok_or(Reject::UnknownInstance)?;
         let instance = m.instance.get() as u16;
+        let book = self.instance_book(instance, resource)?;
         let amount = m.amount_millicredits.get();
-        if amount > self.ledger.credit_room(usize::from(book)) {
+        if amount > self.ledger.credit_room(book) {
             return Err(Reject::Overflow);
         }
         self.use_client_id(env, client_id);
-        self.ledger.issue(usize::from(book), instance, resource, amount);
+        self.ledger.issue(book, instance, resource, amount);
         self.reassess(instance, resource, out);
         let free = self.ledger.credit(instance, resource).free;
         self.report_done(env, GrantCredits::KIND, client_id, free, out);

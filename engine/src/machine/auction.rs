@@ -18,7 +18,6 @@
 //! order that a buyer may meet is found in lists by group of seller, which each group of buyers
 //! goes through once: 64 steps an order at most, whatever the masks.
 
-use super::Machine;
 use super::config::MILLI;
 use super::event::{AuctionTrade, Outbox, Uncrossed};
 use super::ladder::NONE;
@@ -28,6 +27,7 @@ use super::queue;
 use super::reversal::{Kept, keep};
 use super::slab::{Node, Slab, Tag, foresee, handle};
 use super::tables::{Account, Book};
+use super::{Machine, fold};
 use vendue_wire::code::{Resource, Side};
 use vendue_wire::message::ANY;
 use zerocopy::FromZeros;
@@ -48,35 +48,56 @@ impl Indication {
     pub const NONE: Indication = Indication { price: 0, volume: 0, imbalance: 0 };
 }
 
-/// Queues that are walked at once. A walk waits for memory at every order; these wait together.
-const ABREAST: usize = 8;
+/// An order that takes part: what is needed of its node.
+#[derive(Clone, Copy, Debug, FromZeros)]
+#[repr(C)]
+struct Lot {
+    handle: u64,
+    /// Credits open before.
+    open: u32,
+    /// Credits still open.
+    left: u32,
+    client_id: u64,
+    tag: Tag,
+    /// Fee on what is still open, in micro-units: this and the account once the price is known.
+    fee: u64,
+    account: u64,
+}
 
-/// Walks up to [`ABREAST`] queues at once, by their sentinels: each in its order.
-#[inline(always)]
-fn walk_abreast(slab: &Slab, sentinels: &[u32], mut visit: impl FnMut(usize, u32, &Node)) {
-    let mut slots = [0; ABREAST];
-    for (slot, &sentinel) in slots.iter_mut().zip(sentinels) {
-        *slot = slab.nodes[sentinel as usize].next;
+impl Lot {
+    fn new(slot: u32, node: &Node) -> Lot {
+        let Node { quantity, generation, client_id, tag, .. } = *node;
+        let handle = handle(slot, generation);
+        Lot { handle, open: quantity, left: quantity, client_id, tag, fee: 0, account: 0 }
     }
-    let mut goes_on = true;
-    while goes_on {
-        goes_on = false;
-        for (at, (slot, &sentinel)) in slots.iter_mut().zip(sentinels).enumerate() {
-            if *slot != sentinel {
-                let node = &slab.nodes[*slot as usize];
-                visit(at, *slot, node);
-                *slot = node.next;
-                goes_on = true;
-            }
-        }
+
+    fn slot(&self) -> u32 {
+        self.handle as u32
     }
 }
 
-/// A side's occupied levels, best first, [`ABREAST`] at a time.
+/// The orders of a side that an auction has looked at.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// In the order of priority.
+    lots: Box<[Lot]>,
+    /// How many.
+    count: usize,
+    /// Of the levels that are read together: slots as they are met, each with its level's place
+    /// among these in the high half.
+    met: Box<[u64]>,
+}
+
+/// Levels that are read together. A walk along a queue waits for memory at every order; so many
+/// walks wait together.
+const ABREAST: usize = 8;
+
+/// A side's occupied levels, best first, and their orders.
 struct Levels<'a> {
     book: &'a Book,
     slab: &'a Slab,
     side: Side,
+    gathered: &'a mut Gathered,
     /// Where the next ones begin.
     next: u32,
     /// Price and credits open of each...
@@ -87,26 +108,16 @@ struct Levels<'a> {
 }
 
 impl<'a> Levels<'a> {
-    fn new(book: &'a Book, slab: &'a Slab, side: Side) -> Levels<'a> {
+    fn new(book: &'a Book, slab: &'a Slab, side: Side, gathered: &'a mut Gathered) -> Levels<'a> {
+        gathered.count = 0;
         let next = book.sides[side as usize].best();
-        Levels { book, slab, side, next, read: [(0, 0); ABREAST], at: 0, end: 0 }
+        Levels { book, slab, side, gathered, next, read: [(0, 0); ABREAST], at: 0, end: 0 }
     }
 
     /// Price and credits open of the next level.
     fn peek(&mut self) -> Option<(u32, u64)> {
         if self.at == self.end {
-            let ladder = &self.book.sides[self.side as usize];
-            let mut sentinels = [0; ABREAST];
-            (self.at, self.end) = (0, 0);
-            while self.end < ABREAST && self.next != NONE {
-                sentinels[self.end] = self.book.queues[self.side as usize] + self.next;
-                self.read[self.end] = (ladder.price_of(self.next).into(), 0);
-                (self.next, self.end) = (ladder.after(self.next), self.end + 1);
-            }
-            let read = &mut self.read;
-            walk_abreast(self.slab, &sentinels[..self.end], |at, _, node| {
-                read[at].1 += u64::from(node.quantity);
-            });
+            self.gather();
         }
         (self.at < self.end).then(|| self.read[self.at])
     }
@@ -116,12 +127,57 @@ impl<'a> Levels<'a> {
         self.at += usize::from(level.is_some());
         level
     }
+
+    /// Reads the next levels and gathers their orders.
+    fn gather(&mut self) {
+        let ladder = &self.book.sides[self.side as usize];
+        let nodes = &self.slab.nodes[..];
+        let Gathered { lots, count, met } = &mut *self.gathered;
+        // A walk that has not begun is at its end.
+        let (mut slots, mut sentinels) = ([0; ABREAST], [0; ABREAST]);
+        (self.at, self.end) = (0, 0);
+        while self.end < ABREAST && self.next != NONE {
+            let sentinel = self.book.queues[self.side as usize] + self.next;
+            (slots[self.end], sentinels[self.end]) = (nodes[sentinel as usize].next, sentinel);
+            self.read[self.end] = (ladder.price_of(self.next).into(), 0);
+            (self.next, self.end) = (ladder.after(self.next), self.end + 1);
+        }
+        let (mut orders, mut before, mut now) = ([0; ABREAST], 0, 0);
+        loop {
+            for at in 0..ABREAST {
+                let slot = slots[at];
+                if slot != sentinels[at] {
+                    let node = &nodes[slot as usize];
+                    met[now] = u64::from(slot) | (at as u64) << 32;
+                    now += 1;
+                    orders[at] += 1;
+                    self.read[at].1 += u64::from(node.quantity);
+                    slots[at] = node.next;
+                }
+            }
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        // How many there are in each says where each begins.
+        for orders in &mut orders {
+            (*orders, *count) = (*count, *count + *orders);
+        }
+        for word in &met[..now] {
+            let (slot, at) = (*word as u32, (*word >> 32) as usize % ABREAST);
+            lots[orders[at]] = Lot::new(slot, &nodes[slot as usize]);
+            orders[at] += 1;
+        }
+    }
 }
 
-/// The auction of a book as it stands. Costs a step for each order that could trade.
-pub fn indicate(book: &Book, slab: &Slab) -> Indication {
-    let mut bids = Levels::new(book, slab, Side::Buy);
-    let mut asks = Levels::new(book, slab, Side::Sell);
+/// The auction of a book as it stands; `hall` then has the orders that could trade, and some more.
+/// Costs a step for each of them.
+pub(super) fn indicate(book: &Book, slab: &Slab, hall: &mut Hall) -> Indication {
+    let [buyers, sellers] = &mut hall.sides;
+    let mut bids = Levels::new(book, slab, Side::Buy, buyers);
+    let mut asks = Levels::new(book, slab, Side::Sell, sellers);
     let (highest, lowest) = (book.best(Side::Buy), book.best(Side::Sell));
     if highest < lowest || lowest == 0 {
         return Indication::NONE;
@@ -174,20 +230,6 @@ pub fn indicate(book: &Book, slab: &Slab) -> Indication {
     Indication { price: price as u16, volume, imbalance: imbalance[usize::from(price > below.0)] }
 }
 
-/// An order that takes part: what is needed of its node, in the order of priority.
-#[derive(Clone, Copy, Debug, FromZeros)]
-#[repr(C)]
-struct Lot {
-    slot: u32,
-    generation: u32,
-    /// Credits open before.
-    open: u32,
-    /// Credits still open.
-    left: u32,
-    client_id: u64,
-    tag: Tag,
-}
-
 /// "None" among lots.
 const NO_LOT: u32 = u32::MAX;
 /// Groups of accounts.
@@ -196,8 +238,8 @@ const GROUPS: usize = 64;
 /// Room to hold an auction in, made at start-up. Between auctions its content means nothing.
 #[derive(Debug, Default)]
 pub(super) struct Hall {
-    /// Buyers' lots, then sellers'.
-    lots: Box<[Lot]>,
+    /// Buyers and sellers.
+    sides: [Gathered; 2],
     forbidden: Forbidden,
 }
 
@@ -217,8 +259,13 @@ struct Forbidden {
 impl Hall {
     /// Room for `orders` orders of `accounts` accounts.
     pub fn new(orders: u32, accounts: u32) -> Hall {
-        Hall {
+        let gathered = || Gathered {
             lots: vec![Lot::new_zeroed(); orders as usize].into_boxed_slice(),
+            count: 0,
+            met: vec![0; orders as usize].into_boxed_slice(),
+        };
+        Hall {
+            sides: [gathered(), gathered()],
             forbidden: Forbidden {
                 ready: false,
                 next: vec![0; orders as usize].into_boxed_slice(),
@@ -229,19 +276,18 @@ impl Hall {
     }
 }
 
-/// True if the buyer's and the seller's account let them meet.
+/// True if the buyer's and the seller's masks let them meet.
 #[inline(always)]
-fn may_meet(accounts: &[Account], buyer: u16, seller: u16) -> bool {
-    buyer != seller && accounts[usize::from(seller)].may_sell_to(&accounts[usize::from(buyer)])
+fn may_meet(accounts: &[Account], buyer: u64, seller: u64) -> bool {
+    accounts[seller as usize].may_sell_to(&accounts[buyer as usize])
 }
 
 impl Forbidden {
     /// Lists the sellers' lots by group.
-    fn prepare(&mut self, accounts: &[Account], owner: &[u16], sellers: &[Lot]) {
+    fn prepare(&mut self, accounts: &[Account], sellers: &[Lot]) {
         let mut heads = [NO_LOT; GROUPS];
         for (at, lot) in sellers.iter().enumerate().rev() {
-            let account = owner[usize::from(lot.tag.instance())];
-            let head = &mut heads[accounts[usize::from(account)].group as usize % GROUPS];
+            let head = &mut heads[accounts[lot.account as usize].group as usize % GROUPS];
             self.next[at] = std::mem::replace(head, at as u32);
         }
         self.heads.chunks_exact_mut(GROUPS).for_each(|row| row.copy_from_slice(&heads));
@@ -251,26 +297,19 @@ impl Forbidden {
 
     /// The first lot that an account may buy from.
     #[cold]
-    fn first(
-        &mut self,
-        accounts: &[Account],
-        owner: &[u16],
-        sellers: &[Lot],
-        buyer: u16,
-    ) -> Option<usize> {
+    fn first(&mut self, accounts: &[Account], sellers: &[Lot], buyer: u64) -> Option<usize> {
         if !self.ready {
-            self.prepare(accounts, owner, sellers);
+            self.prepare(accounts, sellers);
         }
         let Forbidden { next, heads, own, .. } = self;
-        let row = &accounts[usize::from(buyer)];
+        let row = &accounts[buyer as usize];
         let group = row.group as usize % GROUPS;
         // Goes on from a lot to the first one that is left, sells to this group, and is not `but`'s.
-        let seek = |mut at: u32, but: Option<u16>| {
+        let seek = |mut at: u32, but: Option<u64>| {
             while at != NO_LOT {
                 let lot = &sellers[at as usize];
-                let account = owner[usize::from(lot.tag.instance())];
-                let sells = accounts[usize::from(account)].sells_to >> group & 1 == 1;
-                if lot.left > 0 && sells && Some(account) != but {
+                let sells = accounts[lot.account as usize].sells_to >> group & 1 == 1;
+                if lot.left > 0 && sells && Some(lot.account) != but {
                     break;
                 }
                 at = next[at as usize];
@@ -287,7 +326,7 @@ impl Forbidden {
             let mut first = *head;
             if of == group && first != NO_LOT {
                 // Only here are lots of its own.
-                let own = &mut own[usize::from(buyer)];
+                let own = &mut own[buyer as usize];
                 *own = seek(first.max(*own), Some(buyer));
                 first = *own;
             }
@@ -305,245 +344,257 @@ struct Auction {
     unit: u64,
     tick_micro: u64,
     resource: Resource,
-    buyers: usize,
-    sellers: usize,
+    maker_bps: u64,
+}
+
+impl Auction {
+    /// The fee on so many credits, in micro-units.
+    #[inline(always)]
+    fn fee(&self, credits: u32) -> u64 {
+        fee(self.unit * u64::from(credits), self.maker_bps)
+    }
 }
 
 impl Machine {
     /// Holds the auction of a book: what can trade at one price does.
     pub(super) fn uncross(&mut self, at: usize, out: &mut Outbox) {
-        let book = &self.books[at];
-        let Indication { price, imbalance, .. } = indicate(book, &self.slab);
-        if price == 0 {
-            return;
-        }
-        let unit = u64::from(price) * book.tick_micro;
-        let (tick_micro, resource) = (book.tick_micro, book.resource);
         let mut hall = std::mem::take(&mut self.hall);
-        let buyers = self.gather(at, Side::Buy, price, &mut hall.lots);
-        let sellers = self.gather(at, Side::Sell, price, &mut hall.lots[buyers..]);
-        let auction = Auction { book: at, price, unit, tick_micro, resource, buyers, sellers };
-        hall.forbidden.ready = false;
-        let (trades, volume) = self.allocate(&auction, &mut hall, out);
-        if trades > 0 {
-            let (bought, sold) = hall.lots[..buyers + sellers].split_at(buyers);
-            self.settle_sellers(&auction, sold, out);
-            self.settle_buyers(&auction, bought, out);
-            self.leave(&auction, Side::Buy, bought);
-            self.leave(&auction, Side::Sell, sold);
-            let book = &mut self.books[at];
-            book.last = price;
-            book.trades += trades;
-            book.volume += volume;
+        let book = &self.books[at];
+        let Indication { price, imbalance, .. } = indicate(book, &self.slab, &mut hall);
+        if price > 0 {
+            let auction = Auction {
+                book: at,
+                price,
+                unit: u64::from(price) * book.tick_micro,
+                tick_micro: book.tick_micro,
+                resource: book.resource,
+                maker_bps: self.fees.maker_bps,
+            };
+            let [bought, sold] = &mut hall.sides;
+            let buyers = &mut bought.lots[..bought.count];
+            let buyers_end = buyers.partition_point(|lot| lot.tag.price() >= price);
+            let buyers = &mut buyers[..buyers_end];
+            let sellers = &mut sold.lots[..sold.count];
+            let sellers_end = sellers.partition_point(|lot| lot.tag.price() <= price);
+            let sellers = &mut sellers[..sellers_end];
+            let all_meet = self.enrol(&auction, buyers, sellers);
+            hall.forbidden.ready = false;
+            let before = self.trades;
+            let forbidden = &mut hall.forbidden;
+            let volume = self.allocate(&auction, buyers, sellers, all_meet, forbidden, out);
+            let trades = self.trades - before;
+            if trades > 0 {
+                self.keep_newest(trades, out);
+                self.finish(&auction, Side::Sell, sellers, out);
+                self.finish(&auction, Side::Buy, buyers, out);
+                let book = &mut self.books[at];
+                book.last = price;
+                book.trades += trades;
+                book.volume += volume;
+            }
+            self.fold(u64::from(price) << 48 ^ volume);
+            let event = Uncrossed {
+                volume: volume.into(),
+                imbalance: (imbalance as u64).into(),
+                trades: (trades as u32).into(),
+                price_ticks: price.into(),
+                book: (at as u16).into(),
+            };
+            out.push(ANY, &event);
         }
         self.hall = hall;
-        self.fold(u64::from(price) << 48 ^ volume);
-        let event = Uncrossed {
-            volume: volume.into(),
-            imbalance: (imbalance as u64).into(),
-            trades: (trades as u32).into(),
-            price_ticks: price.into(),
-            book: (at as u16).into(),
-        };
-        out.push(ANY, &event);
     }
 
-    /// Copies the orders of a side that accept the price, in order of priority; returns how many.
-    fn gather(&self, book: usize, side: Side, price: u16, lots: &mut [Lot]) -> usize {
-        let book = &self.books[book];
-        let ladder = &book.sides[side as usize];
-        let limit = ladder.level_of(price);
-        let (mut level, mut count) = (ladder.best(), 0);
-        while level <= limit {
-            let (mut sentinels, mut queues) = ([0; ABREAST], 0);
-            while queues < ABREAST && level <= limit {
-                sentinels[queues] = book.queues[side as usize] + level;
-                (level, queues) = (ladder.after(level), queues + 1);
-            }
-            // How many there are in each says where each begins.
-            let mut places = [0; ABREAST];
-            walk_abreast(&self.slab, &sentinels[..queues], |at, _, _| places[at] += 1);
-            for place in &mut places[..queues] {
-                (*place, count) = (count, count + *place);
-            }
-            walk_abreast(&self.slab, &sentinels[..queues], |at, slot, node| {
-                let Node { quantity, generation, client_id, tag, .. } = *node;
-                lots[places[at]] =
-                    Lot { slot, generation, open: quantity, left: quantity, client_id, tag };
-                places[at] += 1;
-            });
-        }
-        count
-    }
-
-    /// Matches buyers with sellers and says each trade; returns trades and credits.
-    fn allocate(&mut self, auction: &Auction, hall: &mut Hall, out: &mut Outbox) -> (u64, u64) {
-        let (buyers, rest) = hall.lots.split_at_mut(auction.buyers);
-        let sellers = &mut rest[..auction.sellers];
-        let (mut trades, mut volume, mut first) = (0, 0, 0);
-        for buyer in buyers {
-            let account = self.owner[usize::from(buyer.tag.instance())];
-            while buyer.left > 0 {
-                while first < sellers.len() && sellers[first].left == 0 {
-                    first += 1;
-                }
-                if first == sellers.len() {
-                    return (trades, volume);
-                }
-                let seller = self.owner[usize::from(sellers[first].tag.instance())];
-                let met = if may_meet(&self.accounts, account, seller) {
-                    Some(first)
-                } else {
-                    hall.forbidden.first(&self.accounts, &self.owner, sellers, account)
-                };
-                let Some(met) = met else { break };
-                volume += u64::from(self.auction_trade(auction, buyer, &mut sellers[met], out));
-                trades += 1;
+    /// Notes each order's account and fee; returns whether any of the accounts may meet any other one
+    /// across the book.
+    fn enrol(&self, auction: &Auction, buyers: &mut [Lot], sellers: &mut [Lot]) -> bool {
+        let (mut allowed, mut groups) = ([u64::MAX; 2], [0; 2]);
+        for (side, lots) in [buyers, sellers].into_iter().enumerate() {
+            for lot in lots {
+                let account = self.owner[usize::from(lot.tag.instance())];
+                let row = &self.accounts[usize::from(account)];
+                allowed[side] &= [row.buys_from, row.sells_to][side];
+                groups[side] |= 1 << (row.group as usize % GROUPS);
+                (lot.account, lot.fee) = (account.into(), auction.fee(lot.open));
             }
         }
-        (trades, volume)
+        groups[1] & !allowed[0] == 0 && groups[0] & !allowed[1] == 0
     }
 
-    /// One trade of an auction; returns its credits. Who pays what is posted at the end.
-    #[inline(always)]
-    fn auction_trade(
+    /// Matches buyers with sellers and says each trade; returns the credits. Who pays what is
+    /// posted at the end.
+    fn allocate(
         &mut self,
         auction: &Auction,
-        buyer: &mut Lot,
-        seller: &mut Lot,
+        buyers: &mut [Lot],
+        sellers: &mut [Lot],
+        all_meet: bool,
+        forbidden: &mut Forbidden,
         out: &mut Outbox,
-    ) -> u32 {
-        let quantity = buyer.left.min(seller.left);
-        let [buyer_fee, seller_fee] = [&mut *buyer, &mut *seller].map(|lot| {
-            let before = lot.left;
-            lot.left -= quantity;
-            self.auction_fee(auction, before, lot.left)
-        });
-        let accounts = [&*seller, &*buyer].map(|lot| self.owner[usize::from(lot.tag.instance())]);
-        let [seller_account, buyer_account] = accounts.map(u64::from);
-        self.trades += 1;
-        self.fold(self.trades ^ u64::from(seller.slot) << 32 ^ u64::from(quantity));
-        // The words of an `AuctionTrade`.
-        let words = [
-            self.trades,
-            seller.client_id,
-            buyer.client_id,
-            handle(seller.slot, seller.generation),
-            handle(buyer.slot, buyer.generation),
-            seller_fee,
-            buyer_fee,
-            u64::from(quantity) | u64::from(seller.left) << 32,
-            u64::from(buyer.left) | seller_account << 32 | buyer_account << 48,
-            seller.tag.0 & 0xffff_ffff | buyer.tag.0 << 32,
-            u64::from(auction.price)
-                | (auction.book as u64) << 16
-                | u64::from(seller.tag.price()) << 32
-                | u64::from(buyer.tag.price()) << 48,
-        ];
-        out.push_words::<AuctionTrade, 11>(ANY, words);
-        let tags = [seller.tag.at_price(auction.price), buyer.tag];
-        keep(&mut self.kept, self.trades, Kept::new([seller_fee, buyer_fee], tags, quantity));
-        quantity
-    }
-
-    /// The maker's fee when what is open of an order shrinks.
-    #[inline(always)]
-    fn auction_fee(&self, auction: &Auction, open: u32, left: u32) -> u64 {
-        let of = |quantity: u32| fee(auction.unit * u64::from(quantity), self.fees.maker_bps);
-        of(open) - of(left)
-    }
-
-    /// What an order's trades come to.
-    #[inline(always)]
-    fn auction_sale(&self, auction: &Auction, lot: &Lot) -> Sale {
-        let traded = u64::from(lot.open - lot.left);
-        Sale {
-            notional: auction.unit * traded,
-            fee: self.auction_fee(auction, lot.open, lot.left),
-            milli: traded * MILLI,
-        }
-    }
-
-    /// Posts the sellers' sides: credits that were held go, funds come.
-    fn settle_sellers(&mut self, auction: &Auction, sellers: &[Lot], out: &mut Outbox) {
-        let (mut gap, mut fees) = (Gap::default(), 0);
-        for lot in sellers.iter().filter(|lot| lot.left < lot.open) {
-            let sale = self.auction_sale(auction, lot);
-            let instance = lot.tag.instance();
-            let account = self.owner[usize::from(instance)];
-            let (spent, gained) =
-                self.ledger.pockets(Side::Sell, account, instance, auction.resource);
-            gap.maker(Side::Sell, &sale, &mut spent.balance, &mut gained.balance);
-            fees += sale.fee;
-            // What was held was not free: nothing follows from it but for limits.
-            if spent.flips() {
-                let traded = lot.open - lot.left;
-                self.follow_trade(instance, Side::Sell, traded, auction.resource, out);
+    ) -> u64 {
+        let mut tape = Tape { trades: self.trades, digest: self.digest, volume: 0 };
+        let (mut at, mut first) = (0, 0);
+        // Which of the two is done is a matter of chance: that decides an index, not a branch.
+        while at < buyers.len() && first < sellers.len() {
+            let (buyer, seller) = (&mut buyers[at], &mut sellers[first]);
+            if seller.left == 0 {
+                // One that was passed over has traded before its turn.
+                first += 1;
+            } else if buyer.account != seller.account
+                && (all_meet || may_meet(&self.accounts, buyer.account, seller.account))
+            {
+                trade(auction, &mut tape, [seller, buyer], out);
+                first += usize::from(seller.left == 0);
+                at += usize::from(buyer.left == 0);
+            } else {
+                while buyer.left > 0
+                    && let Some(met) = forbidden.first(&self.accounts, sellers, buyer.account)
+                {
+                    trade(auction, &mut tape, [&mut sellers[met], buyer], out);
+                }
+                at += 1;
             }
         }
-        self.ledger.close(gap, fees);
+        (self.trades, self.digest) = (tape.trades, tape.digest);
+        tape.volume
     }
 
-    /// Posts the buyers' sides: funds that were held go or are free again, credits come.
-    fn settle_buyers(&mut self, auction: &Auction, buyers: &[Lot], out: &mut Outbox) {
-        let (mut gap, mut fees) = (Gap::default(), 0);
-        for lot in buyers.iter().filter(|lot| lot.left < lot.open) {
-            let sale = self.auction_sale(auction, lot);
-            let held = |quantity| {
-                self.fees.cost(Side::Buy, auction.tick_micro, lot.tag.price(), quantity).held
-            };
-            // Never less than the sale: the limit is no lower than the price, and where it is the
-            // price, both are reckoned alike.
-            let freed = held(lot.open) - held(lot.left) - (sale.notional + sale.fee);
-            let instance = lot.tag.instance();
-            let account = self.owner[usize::from(instance)];
-            let (spent, gained) =
-                self.ledger.pockets(Side::Buy, account, instance, auction.resource);
-            spent.balance.release(freed);
-            gap.maker(Side::Buy, &sale, &mut spent.balance, &mut gained.balance);
-            fees += sale.fee;
-            // A limited account's pockets always do.
-            if gained.flips() {
-                let traded = lot.open - lot.left;
-                self.follow_trade(instance, Side::Buy, traded, auction.resource, out);
-            }
+    /// Remembers the newest of the trades that were just said.
+    fn keep_newest(&mut self, trades: u64, out: &Outbox) {
+        let newest = trades.min(self.kept.len() as u64) as usize;
+        for trade in out.newest::<AuctionTrade>(newest) {
+            let fees = [trade.seller_fee_micro.get(), trade.buyer_fee_micro.get()];
+            let price = trade.price_ticks.get();
+            let place = trade.seller_place.get();
+            let seller = Tag::new(trade.seller.get(), trade.seller_session.get(), price, place);
+            let place = trade.buyer_place.get();
+            let buyer = Tag::new(trade.buyer.get(), trade.buyer_session.get(), price, place);
+            let kept = Kept::new(fees, [seller, buyer], trade.quantity.get());
+            keep(&mut self.kept, trade.trade.get(), kept);
         }
-        self.ledger.close(gap, fees);
     }
 
-    /// Takes what has traded out of its queues.
-    fn leave(&mut self, auction: &Auction, side: Side, lots: &[Lot]) {
-        let mut later = lots.iter().skip(ABREAST);
-        for lots in lots.chunk_by(|a, b| a.tag.price() == b.tag.price()) {
-            let price = lots[0].tag.price();
+    /// Settles the orders of a side that have traded, and takes those that are done out of their
+    /// queues.
+    #[inline(always)]
+    fn finish(&mut self, auction: &Auction, side: Side, lots: &[Lot], out: &mut Outbox) {
+        let (mut gap, mut fees) = (Gap::default(), 0);
+        let mut at = 0;
+        while let Some(lot) = lots.get(at) {
+            let price = lot.tag.price();
             let book = &self.books[auction.book];
             let level = book.sides[side as usize].level_of(price);
             let sentinel = book.queues[side as usize] + level;
             // Whoever leaves is bridged once the next one that stays is known.
-            let (mut kept, mut gap, mut gone) = (sentinel, false, 0);
-            for lot in lots {
-                if let Some(later) = later.next() {
-                    foresee(&self.slab.nodes, later.slot);
+            let (mut stays, mut leaves, mut gone) = (sentinel, false, 0);
+            while let Some(lot) = lots.get(at)
+                && lot.tag.price() == price
+            {
+                at += 1;
+                if let Some(later) = lots.get(at + ABREAST) {
+                    foresee(&self.slab.nodes, later.slot());
+                }
+                if lot.left < lot.open {
+                    fees += self.settle_lot(auction, side, lot, &mut gap, out);
                 }
                 if lot.left == 0 {
-                    self.retire(lot.slot, lot.tag);
-                    (gap, gone) = (true, gone + 1);
+                    self.retire(lot.slot(), lot.tag);
+                    (leaves, gone) = (true, gone + 1);
                 } else {
-                    self.slab.nodes[lot.slot as usize].quantity = lot.left;
-                    if gap {
-                        queue::join(&mut self.slab.nodes, kept, lot.slot);
+                    self.slab.nodes[lot.slot() as usize].quantity = lot.left;
+                    if leaves {
+                        queue::join(&mut self.slab.nodes, stays, lot.slot());
                     }
-                    (kept, gap) = (lot.slot, false);
+                    (stays, leaves) = (lot.slot(), false);
                 }
             }
-            if gap {
-                queue::join(&mut self.slab.nodes, kept, sentinel);
+            if leaves {
+                queue::join(&mut self.slab.nodes, stays, sentinel);
             }
             let book = &mut self.books[auction.book];
             book.orders -= gone;
-            if kept == sentinel {
+            if stays == sentinel {
                 book.sides[side as usize].clear(level);
             }
         }
+        self.ledger.close(gap, fees);
     }
+
+    /// Posts what an order's trades come to; returns its fee, in micro-units. A seller's credits were held and go, its funds come; of
+    /// what a buyer held for a higher price the rest is free again.
+    #[inline(always)]
+    fn settle_lot(
+        &mut self,
+        auction: &Auction,
+        side: Side,
+        lot: &Lot,
+        gap: &mut Gap,
+        out: &mut Outbox,
+    ) -> u64 {
+        let traded = lot.open - lot.left;
+        let milli = u64::from(traded) * MILLI;
+        let sale = Sale {
+            notional: auction.unit * u64::from(traded),
+            fee: auction.fee(lot.open) - lot.fee,
+            milli,
+        };
+        let (instance, resource) = (lot.tag.instance(), auction.resource);
+        let account = lot.account as u16;
+        let (spent, gained) = self.ledger.pockets(side, account, instance, resource);
+        if side == Side::Buy {
+            let held =
+                |quantity| self.fees.cost(side, auction.tick_micro, lot.tag.price(), quantity).held;
+            let still = if lot.left > 0 { held(lot.left) } else { 0 };
+            // Never less than the sale: the limit is no lower than the price, and where it is the
+            // price, both are reckoned alike.
+            spent.balance.release(held(lot.open) - still - (sale.notional + sale.fee));
+        }
+        gap.maker(side, &sale, &mut spent.balance, &mut gained.balance);
+        // What was held was not free: of a seller nothing follows but for limits, whose pockets
+        // always say so.
+        let credits = if side == Side::Buy { gained } else { spent };
+        if credits.flips() {
+            self.follow_trade(instance, side, traded, resource, out);
+        }
+        sale.fee
+    }
+}
+
+/// What the trades of an auction come to so far.
+struct Tape {
+    trades: u64,
+    digest: u64,
+    /// Credits.
+    volume: u64,
+}
+
+/// One trade of an auction, between seller and buyer.
+#[inline(always)]
+fn trade(auction: &Auction, tape: &mut Tape, lots: [&mut Lot; 2], out: &mut Outbox) {
+    let quantity = lots[0].left.min(lots[1].left);
+    let [(seller, seller_fee), (buyer, buyer_fee)] = lots.map(|lot| {
+        lot.left -= quantity;
+        let before = std::mem::replace(&mut lot.fee, auction.fee(lot.left));
+        let fee = before - lot.fee;
+        (lot, fee)
+    });
+    tape.trades += 1;
+    tape.volume += u64::from(quantity);
+    fold(&mut tape.digest, tape.trades ^ seller.handle << 32 ^ u64::from(quantity));
+    // The words of an `AuctionTrade`.
+    let words = [
+        tape.trades,
+        seller.client_id,
+        buyer.client_id,
+        seller.handle,
+        buyer.handle,
+        seller_fee,
+        buyer_fee,
+        seller.tag.0,
+        buyer.tag.0,
+        u64::from(quantity) | u64::from(seller.left) << 32,
+        u64::from(buyer.left) | seller.account << 32 | buyer.account << 48,
+        u64::from(auction.price) | (auction.book as u64) << 16,
+    ];
+    out.push_words::<AuctionTrade, 12>(ANY, words);
 }

@@ -90,6 +90,9 @@ impl Genesis {
         range("burst_resume_ms", self.burst_resume_ms.get().into(), 1, 3_600_000)?;
         range("limit_window_s", self.limit_window_s.get().into(), 1, 31 * 86_400)?;
         range("reversible_trades", self.reversible_trades.get().into(), 0, 1 << 20)?;
+        range("leases_max", self.leases_max.get().into(), 1, 1 << 20)?;
+        range("swap_every_ms", self.swap_every_ms.get().into(), 0, 86_400_000)?;
+        range("lease_margin_percent", self.lease_margin_percent.get().into(), 0, 1000)?;
         range("maker_fee_bps", self.maker_fee_bps.get().into(), 0, 10_000)?;
         range("taker_fee_bps", self.taker_fee_bps.get().into(), 0, 10_000)
     }

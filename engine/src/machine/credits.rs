@@ -1,6 +1,7 @@
 //! Credits: accrual, payment for measured use, and the burst that lasts while they do.
 //!
-//! One VRU for one millisecond is one milli-credit, so accrual is `baseline x milliseconds`.
+//! One VRU for one millisecond is one milli-credit, so accrual is `baseline x milliseconds`, less what
+//! was in use of VRUs that are lent.
 //! While an instance has a whole free credit its cap is the burst ceiling; without one it is the
 //! baseline: only whole credits trade, so who has sold all of them is empty, whatever fraction is
 //! left. A burst starts again only with `burst_resume_ms` of baseline in hand, so that a balance
@@ -19,7 +20,7 @@ impl Machine {
     /// Time passes: every instance earns its baseline, dated orders fall due, books change
     /// phase.
     pub(super) fn tick(&mut self, env: &Envelope, out: &mut Outbox) {
-        let now_ms = self.time_ns / 1_000_000;
+        let now_ms = self.now_ms();
         let elapsed_ms = if self.accrued_ms == 0 { 0 } else { now_ms - self.accrued_ms };
         self.accrued_ms = now_ms;
         for instance in 0..self.instances.len() {
@@ -29,10 +30,16 @@ impl Machine {
         }
         self.accrue_pools(elapsed_ms);
         self.settle(out);
+        self.tick_tokens(now_ms, out);
+        self.tick_leases(now_ms, out);
+        self.tick_lenders(elapsed_ms, out);
         while let Some(slot) = self.expiry.due(now_ms) {
             self.cancel_order(env, slot, CancelReason::Expired, out);
         }
         self.tick_exchanges(now_ms, out);
+        self.tick_swarm(elapsed_ms, now_ms, out);
+        self.tick_policies(env, now_ms, out);
+        self.tick_migrations(now_ms, out);
         self.tick_phases(now_ms, out);
         self.fold(now_ms ^ self.trades);
     }
@@ -49,7 +56,9 @@ impl Machine {
             let balance = self.ledger.credit(instance, resource);
             let room = cap.saturating_sub(balance.free.saturating_add(balance.held));
             let room = room.min(self.ledger.credit_room(usize::from(book)));
-            let earned = baseline.saturating_mul(elapsed_ms).min(room);
+            // What is rented out earns rent instead.
+            let rented = self.rented_out(instance, resource, book);
+            let earned = baseline.saturating_mul(elapsed_ms).saturating_sub(rented).min(room);
             if earned > 0 {
                 self.ledger.issue(usize::from(book), instance, resource, earned);
             }
@@ -60,11 +69,15 @@ impl Machine {
 
     /// The daemon starts again: what happened while it was down was not measured.
     pub(super) fn restart(&mut self) {
-        self.accrued_ms = self.time_ns / 1_000_000;
+        self.accrued_ms = self.now_ms();
         for round in &mut self.rounds {
             round.ended_ms = [self.accrued_ms; 2];
         }
         self.restart_exchanges();
+        self.restart_leases();
+        self.restart_policies();
+        self.restart_rescue();
+        self.restart_swaps();
     }
 
     /// The host measured use: pay for it. What free credits do not cover ends the burst.
@@ -75,7 +88,9 @@ impl Machine {
             return;
         }
         let instance = m.instance.get() as u16;
-        let used = m.used_millicredits.get();
+        self.policy_used(instance, resource, m.used_millicredits.get());
+        self.swap_used(pocket(instance, resource), m.used_millicredits.get());
+        let used = self.beyond_leases(instance, resource, m.used_millicredits.get());
         let paid = self.ledger.burn(usize::from(book), instance, resource, used);
         self.fold(paid ^ u64::from(instance) << 48);
         self.note_use(instance, resource, book, used);
@@ -127,22 +142,24 @@ impl Machine {
 
     /// VRUs an instance may use of a resource now, and the size of one, if its tier has it.
     pub fn entitlement(&self, instance: u16, resource: Resource) -> Option<(u64, u64)> {
-        let row = self.instance(instance.into())?;
+        let row = self.present(instance.into())?;
         let at = usize::from(self.book_of.get(usize::from(row.tier))?[resource as usize]);
         let book = self.books.get(at)?;
-        let baseline = row.baseline_vru[resource as usize];
-        let ceiling = book.ceiling_vru(baseline);
-        if row.is_bursting(resource) {
-            return Some((ceiling, book.vru_size));
+        let holding = self.holding(instance, resource);
+        let own = row.baseline_vru[resource as usize] - holding.lent;
+        let mut vru = book.uncapped_vru(own);
+        if !row.is_bursting(resource) {
+            let spent = u64::from(self.rules[at].spent_percent.get());
+            vru = vru.min(u64::from(own) * spent / 100);
         }
-        let spent = u64::from(self.rules[at].spent_percent.get());
-        let vru = (u64::from(baseline) * spent / 100).min(ceiling);
+        let vru = (vru + holding.above()).min(book.capacity_vru);
         Some((vru, book.vru_size))
     }
 
     /// Tells the later stages an instance's cap.
     pub(super) fn announce(&mut self, instance: u16, resource: Resource, out: &mut Outbox) {
         let Some((vru, vru_size)) = self.entitlement(instance, resource) else { return };
+        let baseline = self.instances[usize::from(instance)].baseline_vru[resource as usize];
         // A resource the instance reserved nothing of is not limited through it.
         if vru == 0 {
             return;
@@ -151,9 +168,10 @@ impl Machine {
         let event = Entitled {
             vru: vru.into(),
             vru_size: vru_size.into(),
+            baseline_vru: baseline.into(),
             instance: u32::from(instance).into(),
             resource: resource as u8,
-            reserved: [0; 3],
+            reserved: [0; 7],
         };
         out.push(ANY, &event);
     }
@@ -169,11 +187,18 @@ impl Machine {
             }
         }
         for instance in 0..self.instances.len() as u16 {
-            if self.instances[usize::from(instance)].live == 1 {
+            if self.instances[usize::from(instance)].live != 0 {
                 self.announce_created(instance, out);
+                if self.instances[usize::from(instance)].is_frozen() {
+                    self.announce_frozen(instance, out);
+                }
                 for &resource in Resource::ALL {
                     self.announce(instance, resource, out);
                     self.announce_weight(instance, resource, out);
+                }
+                self.announce_stored(instance, out);
+                if self.watched(instance) != 0 {
+                    self.announce_watched(instance, out);
                 }
             }
         }

@@ -5,7 +5,11 @@
 
 use super::command::Genesis;
 use super::config::{EXCHANGES_MAX, RESOURCES};
+use super::policy::SAID_BYTES;
+use super::rescue::OBJECTIVES_MAX;
 use super::slab::BOOKS_MAX;
+use super::swap::PARTIES;
+use super::swarm::TASKS_MAX;
 use vendue_wire::code::Side;
 use vendue_wire::message::*;
 use vendue_wire::messages;
@@ -78,12 +82,27 @@ messages! {
         vru: U64,
         /// Size of a VRU in the resource's unit.
         vru_size: U64,
+        /// VRUs: what it reserved.
+        baseline_vru: U32,
         /// Instance.
         instance: U32,
         /// A [`vendue_wire::code::Resource`].
         resource: u8,
         /// Zero.
-        reserved: [u8; 3],
+        reserved: [u8; 7],
+    }
+    /// Where an instance's disks belong from now on, and what it may use there.
+    0xee Stored {
+        /// VRUs of that tier's block I/O; at home 0.
+        vru: U64,
+        /// Size of a VRU, bytes/s; at home 0.
+        vru_size: U64,
+        /// Instance.
+        instance: U32,
+        /// Tier: its own when it is at home.
+        tier: U16,
+        /// Zero.
+        reserved: [u8; 2],
     }
     /// An instance is under Vendue's care.
     0xc3 InstanceCreated {
@@ -148,6 +167,15 @@ messages! {
         /// Zero.
         reserved: [u8; 7],
     }
+    /// The KPIs of an instance that are to be measured from now on.
+    0xe4 Watched {
+        /// Instance.
+        instance: U32,
+        /// Bit k: the [`vendue_wire::code::Kpi`] of number k.
+        kpis: u8,
+        /// Zero.
+        reserved: [u8; 3],
+    }
     /// A book has a new phase.
     0xca PhaseChanged {
         /// Book.
@@ -186,6 +214,22 @@ messages! {
         seller_fee_micro: U64,
         /// Micro-units of funds the buyer pays as a fee.
         buyer_fee_micro: U64,
+        /// Seller's instance.
+        seller: U16,
+        /// Seller's session slot.
+        seller_session: U16,
+        /// Seller's limit in ticks.
+        seller_limit_ticks: U16,
+        /// Seller's place: see [`super::slab::Tag`].
+        seller_place: U16,
+        /// Buyer's instance.
+        buyer: U16,
+        /// Buyer's session slot.
+        buyer_session: U16,
+        /// Buyer's limit in ticks.
+        buyer_limit_ticks: U16,
+        /// Buyer's place.
+        buyer_place: U16,
         /// Credits.
         quantity: U32,
         /// Credits the seller's order still offers.
@@ -196,22 +240,12 @@ messages! {
         seller_account: U16,
         /// Buyer's account.
         buyer_account: U16,
-        /// Seller's instance.
-        seller: U16,
-        /// Seller's session slot.
-        seller_session: U16,
-        /// Buyer's instance.
-        buyer: U16,
-        /// Buyer's session slot.
-        buyer_session: U16,
         /// The auction's price in ticks.
         price_ticks: U16,
         /// Book.
         book: U16,
-        /// Seller's limit in ticks.
-        seller_limit_ticks: U16,
-        /// Buyer's limit in ticks.
-        buyer_limit_ticks: U16,
+        /// Zero.
+        reserved: U32,
     }
     /// An auction is over; its trades came before.
     0xcd Uncrossed {
@@ -256,11 +290,29 @@ messages! {
         book: U16,
     }
     /// What an account's instances may use of processors together from now on.
-    0xdb AccountCapped {
+    0xe2 AccountCapped {
         /// Account.
         account: U32,
         /// Thousandths of a processor, 0 for no cap.
         millicores: U32,
+    }
+    /// Whether anything of an instance may run from now on.
+    0xe5 InstanceFrozen {
+        /// Instance.
+        instance: U32,
+        /// 1: nothing; 0: it may.
+        frozen: U32,
+    }
+    /// A lender is paid what its VRUs earned.
+    0xef RentEarned {
+        /// Micro-units of funds.
+        micro: U64,
+        /// Instance that lends.
+        instance: U32,
+        /// Its account.
+        account: U16,
+        /// Book.
+        book: U16,
     }
     /// Capacity and pool credits were swapped from a tier to another.
     0xce TierSwap {
@@ -282,7 +334,7 @@ messages! {
         to_book: U16,
     }
     /// The capacity of a tier's resource from now on.
-    0xd8 Resized {
+    0xc9 Resized {
         /// VRUs.
         capacity_vru: U64,
         /// Size of a VRU in the resource's unit.
@@ -295,7 +347,7 @@ messages! {
         reserved: [u8; 5],
     }
     /// The rate of an exchange from now on.
-    0xd9 RateMoved {
+    0xf0 RateMoved {
         /// Numerator, denominator.
         rate: [U32; 2],
         /// Source tier.
@@ -307,17 +359,49 @@ messages! {
         /// Zero.
         reserved: [u8; 3],
     }
+    /// An instance takes part in an experiment, has left it, or had its policy given back.
+    0xf5 Exposed {
+        /// Experiment.
+        experiment: U32,
+        /// Instance.
+        instance: U32,
+        /// A [`vendue_wire::code::Resource`].
+        resource: u8,
+        /// 0: A; 1: B.
+        arm: u8,
+        /// 0: it takes part from now on; 1: it has left; 2: its policy is its own again.
+        state: u8,
+        /// Zero.
+        reserved: u8,
+        /// What the experiment is called.
+        name: [u8; NAME_BYTES],
+    }
+    /// An experiment begins, or ends.
+    0xf6 ExperimentMoved {
+        /// Mean of B less that of A, thousandths, signed.
+        effect_milli: U64,
+        /// Half of its 95% interval; all bits set: there is none.
+        half_milli: U64,
+        /// Experiment.
+        experiment: U32,
+        /// A [`vendue_wire::code::ExperimentEnd`].
+        end: u8,
+        /// Zero.
+        reserved: [u8; 3],
+        /// What it is called.
+        name: [u8; NAME_BYTES],
+    }
     /// A query that a later stage answers; its body follows this one.
     0xc7 Asked {
         /// Request's number.
         request: U64,
         /// Detail: a sequence number, a book, a first row.
         from: U64,
-        /// Detail: how many, or how wide.
+        /// Detail: how many, how wide, or of which instance.
         limit: U32,
         /// Connection that asked.
         connection: U32,
-        /// Detail: a book.
+        /// Detail: a book, seconds of a step, or a resource and, in the low byte, which width.
         book: U16,
         /// Kind of the query.
         kind: u8,
@@ -400,7 +484,14 @@ impl Outbox {
         let per_order = size_of::<Fill>() + size_of::<Cancelled>() + 2 * HEADER_BYTES;
         let per_instance = size_of::<InstanceCreated>()
             + HEADER_BYTES
+            + size_of::<InstanceFrozen>()
+            + HEADER_BYTES
             + size_of::<Weighted>()
+            + HEADER_BYTES
+            + size_of::<Watched>()
+            + HEADER_BYTES
+            + RESOURCES * (size_of::<RentEarned>() + HEADER_BYTES)
+            + size_of::<Stored>()
             + HEADER_BYTES
             + 2 * RESOURCES * (size_of::<Entitled>() + HEADER_BYTES);
         let per_book = size_of::<PhaseChanged>()
@@ -409,13 +500,46 @@ impl Outbox {
             + size_of::<Resized>()
             + 4 * HEADER_BYTES;
         let per_account = size_of::<AccountCapped>() + HEADER_BYTES;
+        // A tick changes each task and frees it.
+        let per_task = size_of::<TaskChanged>() + size_of::<TaskEnded>() + 2 * HEADER_BYTES;
+        // A tick ends its lease or has it bid, which then may wait.
+        let per_objective = 2 * (size_of::<ObjectiveMoved>() + size_of::<LeaseMoved>())
+            + size_of::<Entitled>()
+            + size_of::<Weighted>()
+            + 6 * HEADER_BYTES;
+        // A tick ends each.
+        let per_token = size_of::<TokenMoved>()
+            + size_of::<Entitled>()
+            + size_of::<Weighted>()
+            + 3 * HEADER_BYTES;
+        // A tick ends each, and a boost begins.
+        let per_swap = 2
+            * ((PARTIES + 2) * (size_of::<SwapMoved>() + HEADER_BYTES)
+                + 2 * (size_of::<TokenMoved>() + size_of::<Entitled>() + size_of::<Weighted>())
+                + 2 * size_of::<Watched>()
+                + 8 * HEADER_BYTES);
         let per_exchange = size_of::<TierSwap>() + size_of::<RateMoved>() + 2 * HEADER_BYTES;
         64 * 1024
+            + SAID_BYTES
             + per_book * BOOKS_MAX
             + per_exchange * EXCHANGES_MAX
+            + per_task * TASKS_MAX
+            + per_objective * OBJECTIVES_MAX
+            + per_token * TOKENS_MAX
+            + per_swap * SWAPS_MAX
             + per_order * of(genesis.orders_max)
             + per_instance * of(genesis.instances_max)
+            // Commands move leases once, tokens that end in a tick once before; policies once more, and
+            // a last one of them again.
+            + 4 * Outbox::lease_bytes(genesis)
             + per_account * of(genesis.accounts_max)
+    }
+
+    /// Bytes that one request can take to say of every lease that it ends and moves, with its instance's
+    /// limit and weight.
+    pub fn lease_bytes(genesis: &Genesis) -> usize {
+        let each = size_of::<LeaseMoved>() + size_of::<Entitled>() + size_of::<Weighted>();
+        (2 * each + 6 * HEADER_BYTES) * genesis.leases_max.get() as usize
     }
 
     /// Appends an event. Inlined, so that its fields are stored straight into the buffer instead of
@@ -451,6 +575,13 @@ impl Outbox {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         self.used = end as u32;
+    }
+
+    /// The last `count` events, if they are all `M`s; what else is among them is left out.
+    pub fn newest<'a, M: Body + 'a>(&'a self, count: usize) -> impl Iterator<Item = &'a M> {
+        let bytes = self.bytes();
+        let start = bytes.len().saturating_sub(count * (HEADER_BYTES + size_of::<M>()));
+        Events::new(&bytes[start..]).filter_map(|event| event.read::<M>())
     }
 
     /// The event that was appended last, if it is an `M`.

@@ -256,7 +256,7 @@ impl Machine {
         let books = self.check_pair(from, to, resource)?;
         let (source, destination) = (&self.books[books.0], &self.books[books.1]);
         // A tier is never swapped away whole.
-        if vru > source.capacity_vru - source.reserved_vru.max(1) {
+        if vru > source.capacity_vru - self.spoken_for(books.0).max(1) {
             return Err(Reject::InsufficientCapacity);
         }
         if vru * SWAP_S * MILLI > self.ledger.pools[books.0].free {
@@ -283,8 +283,8 @@ impl Machine {
         self.ledger.fill_pool(to, milli.1);
         self.books[from].capacity_vru -= vru.0;
         self.books[to].capacity_vru += vru.1;
-        let source = &self.books[from];
-        assert!(source.capacity_vru >= source.reserved_vru.max(1), "a swap took what is reserved");
+        let left = self.books[from].capacity_vru;
+        assert!(left >= self.spoken_for(from).max(1), "a swap took what is reserved");
         self.fold(vru.0 << 32 ^ vru.1 ^ milli.1.rotate_left(7) ^ (from as u64) << 48);
         let event = TierSwap {
             left_millicredits: milli.0.into(),
@@ -297,6 +297,9 @@ impl Machine {
             to_book: (to as u16).into(),
         };
         out.push(ANY, &event);
+        let mut books = [u16::MAX; RESOURCES];
+        (books[0], books[1]) = (from as u16, to as u16);
+        self.reclear_leases(&books, out);
     }
 
     fn tell_rate(&mut self, row: &Exchange, out: &mut Outbox) {
@@ -329,8 +332,10 @@ impl Machine {
                 let at = usize::from(books[resource as usize]);
                 let Some(book) = self.books.get(at) else { continue };
                 let least = self.told_vru[at].min(book.capacity_vru);
-                let baseline = row.baseline_vru[resource as usize];
-                if resized(self, at) && book.uncapped_vru(baseline) > least {
+                let holding = self.holding(instance as u16, resource);
+                let own = row.baseline_vru[resource as usize] - holding.lent;
+                let most = book.uncapped_vru(own) + holding.above();
+                if resized(self, at) && most > least {
                     self.announce(instance as u16, resource, out);
                 }
             }

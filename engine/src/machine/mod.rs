@@ -7,8 +7,8 @@
 //!
 //! In reading order: what can be asked ([`command`]), what is said ([`event`]), the arms
 //! ([`orders`], [`matching`], [`phase`], [`auction`], [`credits`], [`shares`], [`exchange`], [`tiers`],
-//! [`admin`], [`cap`], [`limits`], [`reversal`], [`sessions`], [`query`]) and what they stand on
-//! ([`tables`], [`weights`], [`ladder`], [`slab`], [`queue`],
+//! [`lease`], [`token`], [`swap`], [`swap_manager`], [`rescue`], [`forecast`], [`plan`], [`policy`], [`experiment`], [`admin`], [`cap`], [`limits`], [`reversal`], [`swarm`], [`group`], [`migrate`], [`sessions`], [`query`]) and what they stand on
+//! ([`tables`], [`rental`], [`task`], [`handover`], [`weights`], [`ladder`], [`slab`], [`queue`],
 //! [`ledger`], [`expiry`]), the state as bytes ([`state`]).
 
 pub mod admin;
@@ -19,22 +19,41 @@ pub mod config;
 pub mod credits;
 pub mod event;
 pub mod exchange;
+pub mod experiment;
 pub mod expiry;
+pub mod forecast;
+pub mod freeze;
+pub mod group;
+pub mod handover;
 pub mod ladder;
+pub mod lease;
 pub mod ledger;
+pub mod lending;
 pub mod limits;
 pub mod matching;
+pub mod migrate;
 pub mod orders;
 pub mod phase;
+pub mod plan;
+pub mod policy;
 pub mod query;
 pub mod queue;
+pub mod rental;
+pub mod rescue;
 pub mod reversal;
 pub mod sessions;
 pub mod shares;
 pub mod slab;
+pub mod slots;
 pub mod state;
+mod storage;
+pub mod swap;
+pub mod swap_manager;
+pub mod swarm;
 pub mod tables;
+pub mod task;
 pub mod tiers;
+pub mod token;
 pub mod weights;
 
 use auction::Indication;
@@ -42,17 +61,27 @@ use command::{Command, DefineBook, DefineCredits, DefineExchange, Envelope, Gene
 use config::{BoundsError, EXCHANGES_MAX, RESOURCES, TIERS_MAX};
 use event::Outbox;
 use exchange::Exchange;
+use experiment::Experiments;
+use forecast::Window;
+use handover::{HANDOVERS_MAX, Handovers, Proposal};
 use ladder::Ladder;
 use ledger::{CreditHouse, Ledger, Pool};
 use limits::Limits;
 use orders::Fees;
 use phase::Schedule;
+use plan::Plan;
+use policy::Policies;
+use rental::Rentals;
+use rescue::Objectives;
 use reversal::Kept;
 use shares::{Round, Stake};
 use slab::{Node, Slab, foresee};
 use std::hint::select_unpredictable;
+use swap::Swaps;
+use swarm::Swarm;
 use tables::{Account, Book, Instance, Session};
 use tiers::TierState;
+use token::Tokens;
 use vendue_wire::code::{Phase, Reject, Resource, Role, Side};
 use vendue_wire::message::{ANY, Body, Cancel, NewOrder, PEER_BYTES, Rejected};
 
@@ -94,6 +123,26 @@ pub struct Machine {
     told_vru: Vec<u64>,
     /// As the ledger's credits: `instance * RESOURCES + resource`.
     stakes: Box<[Stake]>,
+    /// Who leases what.
+    rentals: Rentals,
+    /// What instances will need: see [`forecast::place`].
+    forecasts: Box<[Window]>,
+    /// What is planned for them.
+    plan: Plan,
+    /// What the engine does for instances by itself.
+    policies: Policies,
+    /// Policies that are compared.
+    experiments: Experiments,
+    /// What instances declared, and the leases that it bids for.
+    objectives: Objectives,
+    /// Groups of instances, and the tasks that have VRUs of them.
+    swarm: Swarm,
+    /// Reservations that accounts hold.
+    tokens: Tokens,
+    /// Who lends whom VRUs of a reservation.
+    swaps: Swaps,
+    /// Instances that come and go.
+    handovers: Handovers,
     slab: Slab,
     expiry: expiry::Expiry,
     trades: u64,
@@ -175,7 +224,7 @@ impl Machine {
             limits: vec![Limits::none(0, 0); accounts as usize].into_boxed_slice(),
             instances: vec![Instance::FREE; instances as usize].into_boxed_slice(),
             owner: vec![0; instances as usize].into_boxed_slice(),
-            sessions: vec![Session::FREE; genesis.sessions_max.get() as usize].into_boxed_slice(),
+            sessions: Machine::places_for_sessions(genesis.sessions_max.get()),
             peers: vec![[0; PEER_BYTES]; genesis.sessions_max.get() as usize].into_boxed_slice(),
             ledger: Ledger::new(accounts, instances),
             rules: Vec::new(),
@@ -187,6 +236,20 @@ impl Machine {
             exchange_rules: Vec::new(),
             told_vru: Vec::new(),
             stakes: vec![Stake::default(); instances as usize * RESOURCES].into_boxed_slice(),
+            rentals: Rentals::new(
+                genesis.leases_max.get(),
+                instances,
+                genesis.lease_margin_percent.get(),
+            ),
+            forecasts: forecast::none(instances),
+            plan: Plan::new(),
+            policies: Policies::new(instances),
+            experiments: Experiments::new(instances),
+            objectives: Objectives::new(instances),
+            swarm: Swarm::new(instances),
+            tokens: Tokens::new(),
+            swaps: Swaps::new(accounts, instances as usize * RESOURCES),
+            handovers: Handovers::new(HANDOVERS_MAX),
             slab: Slab::new(orders, instances, genesis.orders_per_instance_max.get()),
             expiry: expiry::Expiry::new(orders),
             trades: 0,
@@ -237,6 +300,16 @@ impl Machine {
         self.time_ns
     }
 
+    /// The same in milliseconds.
+    fn now_ms(&self) -> u64 {
+        self.time_ns / 1_000_000
+    }
+
+    /// The last tick, or start, milliseconds since 1970 UTC; 0 before the first.
+    pub fn ticked_ms(&self) -> u64 {
+        self.accrued_ms
+    }
+
     /// Running digest of everything decided so far.
     pub fn digest(&self) -> u64 {
         self.digest
@@ -268,9 +341,24 @@ impl Machine {
         &self.ledger
     }
 
+    /// Who leases what, to read.
+    pub fn rentals(&self) -> &Rentals {
+        &self.rentals
+    }
+
+    /// Slots of the leases there are.
+    pub fn live_leases(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.rentals.used()).filter(|&slot| self.rentals.leases[slot as usize].live == 1)
+    }
+
     /// An instance, to read, if it is live.
     pub fn instance(&self, instance: u32) -> Option<&Instance> {
         self.instances.get(instance as usize).filter(|row| row.live == 1)
+    }
+
+    /// The same of one that may also be on its way here or away.
+    pub fn present(&self, instance: u32) -> Option<&Instance> {
+        self.instances.get(instance as usize).filter(|row| row.live != 0)
     }
 
     /// The number that the client of a session's slot chose, if the slot is in use.
@@ -290,16 +378,21 @@ impl Machine {
         (0_u32..).zip(self.sessions.iter()).filter(|(_, row)| row.connected == 1).map(|(at, _)| at)
     }
 
+    /// What is wrong with the whole ledger, if a unit of funds or credits was made or lost.
+    fn imbalance(&self) -> Option<&'static str> {
+        self.ledger.imbalance(|instance, resource| {
+            let row = &self.instances[instance];
+            let book = self.book_of.get(usize::from(row.tier))?[resource];
+            (row.live != 0 && book != u16::MAX).then_some(usize::from(book))
+        })
+    }
+
     /// Compares the whole ledger with the house's totals.
     ///
     /// # Panics
-    /// If a unit of funds or credits was made or lost.
+    /// If a unit of funds or credits was made or lost: going on would hand out wrong balances.
     pub fn check_conservation(&self) {
-        self.ledger.check(|instance, resource| {
-            let row = &self.instances[instance];
-            let book = self.book_of.get(usize::from(row.tier))?[resource];
-            (row.live == 1 && book != u16::MAX).then_some(usize::from(book))
-        });
+        assert_eq!(self.imbalance(), None, "the ledger");
     }
 
     /// Mixes a word into the running digest.
@@ -365,7 +458,9 @@ impl Machine {
     /// A session's request: carried out, or refused with a report.
     #[inline(always)]
     fn apply_request(&mut self, env: &Envelope, command: &Command<'_>, out: &mut Outbox) {
-        let Some(session) = self.sessions.get_mut(env.session as usize) else { return };
+        // Nobody asks in the broker's name.
+        let Some((_, sessions)) = self.sessions.split_last_mut() else { return };
+        let Some(session) = sessions.get_mut(env.session as usize) else { return };
         session.last_request = session.last_request.max(env.request);
         let result = match command {
             Command::NewOrder(terms) => self.new_order(env, terms, out),
@@ -393,6 +488,7 @@ impl Machine {
             Command::RemoveInstance(m) => self.remove_instance(env, m, out),
             Command::GrantCredits(m, resource) => self.grant(env, m, *resource, out),
             Command::SetBid(m, resource) => self.set_bid(env, m, *resource, out),
+            Command::FreezeInstance(m) => self.freeze_instance(env, m, out),
             Command::SetPhase(m, phase) => self.set_phase(env, m, *phase, out),
             Command::CancelAccount(m, side) => self.cancel_account(env, m, *side, out),
             Command::SetLimits(m) => self.set_limits(env, m, out),
@@ -401,6 +497,49 @@ impl Machine {
             Command::SwapTiers(m, resource) => self.swap_tiers(env, m, *resource, out),
             Command::SetRate(m, resource) => self.set_rate(env, m, *resource, out),
             Command::SetTier(m) => self.set_tier(env, m, out),
+            Command::SubmitTask(m, resource) => self.submit_task(env, m, *resource, out),
+            Command::CancelTask(m) => self.cancel_task(env, m, out),
+            Command::ReportTask(m) => self.report_task(env, m, out),
+            Command::SetGroup(m) => self.set_group(env, m, out),
+            Command::SetMember(m) => self.set_member(env, m, out),
+            Command::SetForecast(m, of) => self.set_forecast(env, m, *of, out),
+            Command::SetPolicy(m, of) => self.set_policy(env, m, *of, out),
+            Command::PlanEvent(m, resource) => self.plan_event(env, m, *resource, out),
+            Command::StartExperiment(m, resource) => self.start_experiment(env, m, *resource, out),
+            Command::StopExperiment(m) => self.stop_experiment(env, m, out),
+            other => self.apply_lease(env, other, out),
+        }
+    }
+
+    fn apply_lease(
+        &mut self,
+        env: &Envelope,
+        command: &Command<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Reject> {
+        match command {
+            Command::BidLease(m, terms) => self.bid_lease(env, m, *terms, out),
+            Command::ChangeLease(m) => self.change_lease(env, m, out),
+            Command::CancelLease(m) => self.cancel_lease(env, m, out),
+            Command::Lend(m, resource) => self.lend(env, m, *resource, out),
+            Command::SetReserveRent(m, class) => self.set_reserve_rent(env, m, *class, out),
+            Command::EntitleInstance(m, resource) => self.entitle_instance(env, m, *resource, out),
+            Command::SetObjective(m, resource) => self.set_objective(env, m, *resource, out),
+            Command::ReportKpi(m) => self.report_kpi(env, m, out),
+            Command::ExpectInstance(m) => self.expect_instance(env, m, out),
+            Command::Depart(m) => self.depart(env, m, out),
+            Command::Arrive(m) => self.arrive(env, m, out),
+            Command::SettleMigration(m) => self.settle_migration(env, m, out),
+            Command::IssueToken(m, resource) => self.issue_token(env, m, *resource, out),
+            Command::RedeemToken(m) => self.redeem_token(env, m, out),
+            Command::SplitToken(m) => self.split_token(env, m, out),
+            Command::MergeTokens(m) => self.merge_tokens(env, m, out),
+            Command::TransferToken(m) => self.transfer_token(env, m, out),
+            Command::RevokeToken(m) => self.revoke_token(env, m, out),
+            Command::SwapRequest(m) => self.request_swap(env, m, out),
+            Command::SwapApprove(m) => self.approve_swap(env, m, out),
+            Command::SwapReject(m) => self.reject_swap(env, m, out),
+            Command::SetSwapPolicy(m) => self.set_swap_policy(env, m, out),
             _ => Err(Reject::NotPermitted),
         }
     }
@@ -420,6 +559,11 @@ impl Machine {
                     (env.sequence, self.digest);
             }
             Command::Usage(usage, resource) => self.usage(usage, *resource, out),
+            Command::HostKpis(m) => self.host_kpis(m, out),
+            Command::Perished(m) => self.perished(env, m, out),
+            Command::SetForecast(m, of) => self.note_forecast(m, *of),
+            // Its place in the journal is all there is to it.
+            Command::Outcomes(_) => {}
             Command::OpenSession(m, role) => self.open_session(env, m, *role, out),
             Command::CloseSession(m) => self.close_session(env, m.slot.get(), out),
             Command::Restart => self.restart(),
@@ -427,7 +571,7 @@ impl Machine {
             Command::DefineCredits(m, resource) => self.define_credits(m, *resource)?,
             Command::DefineExchange(m, resource) => self.define_exchange(m, *resource)?,
             Command::SpareTiers(m) => self.spare_tiers(m)?,
-            Command::Genesis(_) if env.sequence == 1 => {}
+            Command::Genesis(_) if env.sequence == 1 => self.handovers.house = env.time_ns,
             _ => {
                 let why = Reject::UnknownKind;
                 return Err(Broken::Record { sequence: env.sequence, kind: 0, why });
@@ -489,6 +633,9 @@ impl Machine {
         self.ledger.pools.push(Pool::default());
         self.rules.push(DefineCredits::usual(m.tier.get(), m.resource));
         self.rounds.push(Round::default());
+        self.rentals.define(price_max, m.tick_micro.get());
+        self.handovers.proposals.push(Proposal::default());
+        self.tokens.define();
         Ok(())
     }
 
@@ -496,6 +643,15 @@ impl Machine {
     #[inline(always)]
     fn acting_row(&self, env: &Envelope, instance: u32) -> Result<&Instance, Reject> {
         self.sessions[env.session as usize].acting(&self.instances, instance)
+    }
+
+    /// The book of an instance's resource, if its tier has that.
+    fn instance_book(&self, instance: u16, resource: Resource) -> Result<usize, Reject> {
+        let tier = self.instances[usize::from(instance)].tier;
+        match self.book_of[usize::from(tier)][resource as usize] {
+            u16::MAX => Err(Reject::UnknownBook),
+            book => Ok(book.into()),
+        }
     }
 
     /// Checks that a request's id is greater than every earlier one of its session.

@@ -112,7 +112,7 @@ impl Machine {
         wanted: Option<Phase>,
         out: &mut Outbox,
     ) -> Phase {
-        let now_ms = self.time_ns / 1_000_000;
+        let now_ms = self.now_ms();
         let book = &mut self.books[at];
         let before = book.phase;
         let phase = match wanted {
@@ -146,8 +146,10 @@ impl Machine {
     /// Says what an auction would do if that has changed; nothing outside a call.
     fn say_indicative(&mut self, at: usize, out: &mut Outbox) {
         let book = &mut self.books[at];
-        let now =
-            if book.phase == Phase::Call { indicate(book, &self.slab) } else { Indication::NONE };
+        let now = match book.phase {
+            Phase::Call => indicate(book, &self.slab, &mut self.hall),
+            _ => Indication::NONE,
+        };
         if book.indicative != now {
             book.indicative = now;
             self.fold(u64::from(now.price) << 48 ^ now.volume);

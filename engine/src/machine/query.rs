@@ -2,24 +2,26 @@
 //!
 //! Who does not see the whole host is shown what is public and its own; another's is answered as
 //! what does not exist is. Questions whose answer a later stage keeps (tape, depth, limits,
-//! audit, replay) pass through as [`Asked`], so that every answer stands in the one order.
+//! audit, report, replay) pass through as [`Asked`], so that every answer stands in the one order.
 
 use super::Machine;
 use super::command::{Envelope, Query};
 use super::config::RESOURCES;
 use super::event::{Asked, Outbox};
+use super::handover::ARRIVED;
 use super::limits::Limits;
+use super::task::Task;
 use vendue_wire::code::{Resource, Role, Side};
 use vendue_wire::message::*;
 
 /// Rows of one answer, so that no question keeps the core for long.
-const PAGE: usize = 16;
+pub(super) const PAGE: usize = 16;
 /// "That was the last page."
-const LAST: u64 = u64::MAX;
+pub(super) const LAST: u64 = u64::MAX;
 
 /// What a session is shown of accounts and instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
+pub(super) enum Sight {
     All,
     /// This account and its instances.
     Account(u32),
@@ -30,7 +32,7 @@ enum Sight {
 impl Machine {
     /// What a query's session is shown. The gateway lets nobody ask without a session who may not
     /// see everything.
-    fn sight(&self, env: &Envelope) -> Sight {
+    pub(super) fn sight(&self, env: &Envelope) -> Sight {
         let Some(session) = self.sessions.get(env.session as usize) else { return Sight::All };
         match session.role() {
             Role::Operator => Sight::All,
@@ -40,7 +42,7 @@ impl Machine {
         }
     }
 
-    fn shows_account(&self, sight: Sight, account: u32) -> bool {
+    pub(super) fn shows_account(&self, sight: Sight, account: u32) -> bool {
         match sight {
             Sight::All => true,
             Sight::Account(own) => own == account,
@@ -50,8 +52,8 @@ impl Machine {
         }
     }
 
-    fn shows_instance(&self, sight: Sight, instance: u32) -> bool {
-        self.instance(instance).is_some_and(|row| match sight {
+    pub(super) fn shows_instance(&self, sight: Sight, instance: u32) -> bool {
+        self.present(instance).is_some_and(|row| match sight {
             Sight::All => true,
             Sight::Account(own) => u32::from(row.account) == own,
             Sight::Instance(own) => own == instance,
@@ -83,12 +85,99 @@ impl Machine {
                 let (from_ns, width_s) = (m.from_ns.get(), m.width_s.get());
                 self.ask(env, QueryBars::KIND, from_ns, width_s, m.book.get(), out);
             }
-            Query::Limits(m) => self.ask_limits(env, m.from.get(), out),
+            Query::Limits(m) => self.ask_host(env, QueryLimits::KIND, m.from.get(), out),
+            Query::Sensors(m) => self.ask_host(env, QuerySensors::KIND, m.from.get(), out),
             Query::Audit(m) => {
                 self.ask(env, QueryAudit::KIND, m.from.get(), m.limit.get(), ANY_BOOK, out);
             }
+            Query::Report(m) => {
+                let (from, limit) = (m.from.get(), m.limit.get());
+                self.ask(env, QueryReport::KIND, from, limit, m.step_s.get(), out);
+            }
+            Query::Moment(m) => {
+                self.ask(env, QueryMoment::KIND, m.time_ns.get(), 0, ANY_BOOK, out);
+            }
             Query::Exchanges(m) => self.exchange_rows(env, m.from.get(), out),
+            Query::Leases(m) => self.lease_rows(env, m.from.get(), out),
+            Query::Objectives(m) => self.objective_rows(env, m.from.get(), out),
+            Query::Rents(m) => self.rent_rows(env, m.from.get(), out),
+            Query::Tasks(m) => self.task_rows(env, m.from.get(), out),
+            Query::Groups(m) => self.group_rows(env, m.from.get(), out),
+            Query::Members(m) => self.member_rows(env, m.from.get(), out),
+            Query::Forecasts(m) => self.forecast_rows(env, m.from.get(), out),
+            Query::Policies(m) => self.policy_rows(env, m.from.get(), out),
+            Query::Events(m) => self.event_rows(env, m.from.get(), out),
+            Query::Experiments(m) => self.experiment_rows(env, m.from.get(), out),
+            Query::Exposures(m) => {
+                self.exposure_rows(env, m.experiment.get(), m.from.get(), out);
+            }
+            Query::History(m, _) if !self.shows_instance(self.sight(env), m.instance.get()) => {
+                end(env, LAST, out);
+            }
+            Query::History(m, resource) => {
+                let (from, instance) = (m.from_ns.get(), m.instance.get());
+                let width = BAR_WIDTHS_S.iter().position(|&s| s == u32::from(m.width_s.get()));
+                let of = (*resource as u16) << 8 | width.unwrap_or_default() as u16;
+                self.ask(env, QueryHistory::KIND, from, instance, of, out);
+            }
+            Query::Tokens(m) => self.token_rows(env, m.from.get(), out),
+            Query::Swaps(m) => self.swap_rows(env, m.from.get(), out),
+            Query::SwapPolicies(m) => self.swap_policy_rows(env, m.from.get(), out),
+            Query::Migrations(m) => self.migration_rows(env, m.from.get(), out),
         }
+    }
+
+    /// Tasks, to who pays for them.
+    fn task_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let sight = self.sight(env);
+        let shows = |task: &Task| match sight {
+            Sight::All => true,
+            Sight::Account(own) => own == u32::from(task.account),
+            Sight::Instance(own) => self.is_agents(own, task),
+        };
+        let rows = (0_u32..).zip(self.swarm().rows()).skip(from as usize);
+        let mut shown = rows.filter(|(_, task)| task.is_live() && shows(task)).take(PAGE + 1);
+        for (slot, task) in shown.by_ref().take(PAGE) {
+            out.push(env.connection, &self.task_row(slot, task));
+        }
+        end(env, shown.next().map_or(LAST, |(slot, _)| slot.into()), out);
+    }
+
+    /// Groups, to those whose account they are of.
+    fn group_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let sight = self.sight(env);
+        let groups = (0_u16..).zip(self.swarm().groups()).skip(from as usize);
+        let mut shown =
+            groups.filter(|(_, row)| self.shows_account(sight, row.account.into())).take(PAGE + 1);
+        for (at, _) in shown.by_ref().take(PAGE) {
+            out.push(env.connection, &self.group_row(at));
+        }
+        end(env, shown.next().map_or(LAST, |(at, _)| at.into()), out);
+    }
+
+    fn member_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let instances = self.shown_instances(self.sight(env), from);
+        let mut shown = instances.filter_map(|at| self.member_row(at as u16)).take(PAGE + 1);
+        for row in shown.by_ref().take(PAGE) {
+            out.push(env.connection, &row);
+        }
+        end(env, shown.next().map_or(LAST, |row| row.instance.get().into()), out);
+    }
+
+    /// Proposals, migrations and advice, to whose instances they are of.
+    fn migration_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let sight = self.sight(env);
+        let rows = (from as usize..self.migration_places()).filter_map(|at| {
+            let row = self.migration_row(at)?;
+            // Who arrived may be gone again, and its number another's.
+            let own = row.state != ARRIVED && self.shows_instance(sight, row.instance.get());
+            (own || sight == Sight::All).then_some((at, row))
+        });
+        let mut shown = rows.take(PAGE + 1);
+        for (_, row) in shown.by_ref().take(PAGE) {
+            out.push(env.connection, &row);
+        }
+        end(env, shown.next().map_or(LAST, |(at, _)| at as u64), out);
     }
 
     fn account_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
@@ -139,7 +228,11 @@ impl Machine {
     }
 
     /// The instances that a session is shown, from a number on.
-    fn shown_instances(&self, sight: Sight, from: u32) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn shown_instances(
+        &self,
+        sight: Sight,
+        from: u32,
+    ) -> impl Iterator<Item = u32> + '_ {
         (from..self.instances.len() as u32).filter(move |&at| self.shows_instance(sight, at))
     }
 
@@ -160,7 +253,7 @@ impl Machine {
             orders: self.slab.count(at as u16).into(),
             tier: row.tier.into(),
             bursting: row.bursting as u8,
-            reserved: 0,
+            frozen: row.is_frozen().into(),
             baseline_vru: row.baseline_vru.map(U32::new),
             entitled_vru: [U32::ZERO; RESOURCES],
             free_millicredits: [U64::ZERO; RESOURCES],
@@ -229,6 +322,67 @@ impl Machine {
         end(env, next_page(first, rows.len()), out);
     }
 
+    fn lease_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let sight = self.sight(env);
+        let leases = &self.rentals.leases;
+        let shown = |slot: &u32| {
+            let row = &leases[*slot as usize];
+            row.live == 1 && self.shows_instance(sight, row.instance.into())
+        };
+        let mut shown = (from..self.rentals.used()).filter(shown).take(PAGE + 1);
+        for slot in shown.by_ref().take(PAGE) {
+            let row = &leases[slot as usize];
+            let answer = LeaseRow {
+                handle: self.rentals.handle(slot).into(),
+                client_id: row.client_id.into(),
+                expires_at_ms: row.expires_ms.into(),
+                held_until_ms: if row.granted > 0 { row.firm_until_ms } else { 0 }.into(),
+                paid_micro: row.paid_micro.into(),
+                held_micro: row.held_micro.into(),
+                instance: u32::from(row.instance).into(),
+                wanted_vru: row.wanted.into(),
+                granted_vru: row.granted.into(),
+                rent_ticks: u32::from(row.rent).into(),
+                book: row.book.into(),
+                class: row.class,
+                all_or_none: row.whole,
+                reserved: [0; 4],
+            };
+            out.push(env.connection, &answer);
+        }
+        end(env, shown.next().map_or(LAST, u64::from), out);
+    }
+
+    fn objective_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let sight = self.sight(env);
+        let rows = (0_u32..).zip(self.objectives.used()).skip(from as usize);
+        let mut shown = rows
+            .filter(|(_, row)| row.live == 1 && self.shows_instance(sight, row.instance.into()))
+            .take(PAGE + 1);
+        for (slot, row) in shown.by_ref().take(PAGE) {
+            out.push(env.connection, &self.objective_row(slot, row));
+        }
+        end(env, shown.next().map_or(LAST, |(slot, _)| slot.into()), out);
+    }
+
+    fn rent_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+        let first = (from as usize).min(self.books.len());
+        for (at, rental) in self.rentals.books.iter().enumerate().skip(first).take(PAGE) {
+            let answer = RentRow {
+                supply_vru: self.lease_supply(at).into(),
+                granted_vru: rental.granted.into(),
+                lent_vru: rental.lent.into(),
+                rent_ticks: rental.meters.map(|meter| meter.rent.into()),
+                reserve_ticks: rental.meters.map(|meter| meter.reserve.into()),
+                leases: [0, 1, 2].map(|class| rental.leases(class).0.into()),
+                book: (at as u16).into(),
+                reserved: [0; 2],
+            };
+            out.push(env.connection, &answer);
+        }
+        end(env, next_page(first, self.books.len()), out);
+    }
+
     fn book_rows(&self, env: &Envelope, from: u32, out: &mut Outbox) {
         let first = (from as usize).min(self.books.len());
         for (at, book) in self.books.iter().enumerate().skip(first).take(PAGE) {
@@ -292,6 +446,7 @@ impl Machine {
         let lines = [
             ("issue", -i128::from(self.ledger.funds_issued)),
             ("fees", i128::from(self.ledger.fees)),
+            ("rents", i128::from(self.ledger.rents)),
             ("free", free as i128),
             ("held", held as i128),
         ];
@@ -302,7 +457,7 @@ impl Machine {
             let (house, pool) = (&self.ledger.house[at], &self.ledger.pools[at]);
             let (mut free, mut held) = (0_u128, 0_u128);
             for (instance, row) in self.instances.iter().enumerate() {
-                if row.live == 1 && row.tier == book.tier {
+                if row.live != 0 && row.tier == book.tier {
                     let balance = self.ledger.credit(instance as u16, book.resource);
                     free += u128::from(balance.free);
                     held += u128::from(balance.held);
@@ -340,18 +495,18 @@ impl Machine {
         out.push(env.session, &asked);
     }
 
-    /// Who keeps the limits does not know whose an instance is: a session that sees only its own
+    /// Who keeps limits and sensors does not know whose an instance is: a session that sees only its own
     /// is passed on instance by instance.
-    fn ask_limits(&self, env: &Envelope, from: u32, out: &mut Outbox) {
+    fn ask_host(&self, env: &Envelope, kind: u8, from: u32, out: &mut Outbox) {
         let sight = self.sight(env);
         if sight == Sight::All {
-            return self.ask(env, QueryLimits::KIND, from.into(), 0, ANY_BOOK, out);
+            return self.ask(env, kind, from.into(), 0, ANY_BOOK, out);
         }
         let mut shown = self.shown_instances(sight, from);
         match shown.next() {
             Some(first) => {
                 let next = shown.next().unwrap_or(ANY);
-                self.ask(env, QueryLimits::KIND, first.into(), next, ANY_BOOK, out);
+                self.ask(env, kind, first.into(), next, ANY_BOOK, out);
             }
             None => end(env, LAST, out),
         }
@@ -363,7 +518,7 @@ fn next_page(first: usize, all: usize) -> u64 {
 }
 
 /// Ends an answer.
-fn end(env: &Envelope, next: u64, out: &mut Outbox) {
+pub(super) fn end(env: &Envelope, next: u64, out: &mut Outbox) {
     out.push(env.connection, &QueryEnd { request: env.request.into(), next: next.into() });
 }
 

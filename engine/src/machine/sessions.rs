@@ -21,6 +21,7 @@ impl Machine {
             Ok((slot, fresh)) => {
                 if fresh && self.sessions[slot as usize].number != 0 {
                     self.forget_session(slot as u16);
+                    self.forget_tasks_of(slot as u16);
                 }
                 self.peers[slot as usize] = m.peer;
                 let row = &mut self.sessions[slot as usize];
@@ -76,7 +77,7 @@ impl Machine {
                 return Err(Reject::UnknownInstance);
             }
         }
-        let rows = || (0_u32..).zip(self.sessions.iter());
+        let rows = || (0..self.broker()).zip(self.sessions.iter());
         // A number is the client's own: who acts as another, or for another, has others.
         let same = |row: &Session| {
             row.number == m.session.get()
@@ -95,11 +96,19 @@ impl Machine {
             .ok_or(Reject::SessionsFull)
     }
 
+    /// Whom a report is for that a session asked for: its slot while that is its own, else [`ANY`].
+    pub(super) fn addressee(&self, slot: u16, number: u64) -> u32 {
+        let session = self.sessions.get(usize::from(slot));
+        let same = session.is_some_and(|session| session.number == number);
+        if same { slot.into() } else { ANY }
+    }
+
     /// A session's connection is gone: cancels its orders if it had asked for that. The end of a
     /// connection from which another has taken the session over means nothing; at start-up all
     /// are gone, whatever their number.
     pub(super) fn close_session(&mut self, env: &Envelope, slot: u32, out: &mut Outbox) {
-        let Some(row) = self.sessions.get_mut(slot as usize) else { return };
+        let places = self.broker() as usize;
+        let Some(row) = self.sessions[..places].get_mut(slot as usize) else { return };
         if env.connection != ANY && env.connection != row.connection {
             return;
         }

@@ -108,10 +108,8 @@ impl Machine {
         out: &mut Outbox,
     ) -> Result<(), Reject> {
         let client_id = self.fresh_client_id(env, m.client_id.get())?;
-        let tier = self.acting_row(env, m.instance.get())?.tier;
-        if self.book_of[usize::from(tier)][resource as usize] == u16::MAX {
-            return Err(Reject::UnknownBook);
-        }
+        self.acting_row(env, m.instance.get())?;
+        self.instance_book(m.instance.get() as u16, resource)?;
         let bid = m.bid_milli.get();
         if !(BID_MILLI_MIN..=BID_MILLI_MAX).contains(&bid) {
             return Err(Reject::BadPrice);
@@ -124,12 +122,19 @@ impl Machine {
         Ok(())
     }
 
+    /// A new instance's part in the sharing.
+    pub(super) fn launch_stakes(&mut self, instance: u16) {
+        for &resource in Resource::ALL {
+            let measured_ms = self.now_ms();
+            self.stakes[pocket(instance, resource)] = Stake { measured_ms, ..Stake::default() };
+        }
+    }
+
     /// A new instance: launch credits, and a part in the sharing.
     pub(super) fn launch(&mut self, instance: u16) {
         let row = self.instances[usize::from(instance)];
+        self.launch_stakes(instance);
         for &resource in Resource::ALL {
-            let measured_ms = self.time_ns / 1_000_000;
-            self.stakes[pocket(instance, resource)] = Stake { measured_ms, ..Stake::default() };
             let book = usize::from(self.book_of[usize::from(row.tier)][resource as usize]);
             let Some(rules) = self.rules.get(book) else { continue };
             let baseline = u64::from(row.baseline_vru[resource as usize]);
@@ -315,11 +320,15 @@ impl Machine {
         let balance = self.ledger.credit(instance, resource);
         // Balance and fair balance, both times what is reserved: nothing is lost by dividing.
         let fair = (house.issued - house.burned) * u128::from(baseline);
-        let balance = (u128::from(balance.free) + u128::from(balance.held)) * reserved;
+        let balance = u128::from(balance.free) + u128::from(balance.held);
         let stake = &mut self.stakes[pocket(instance, resource)];
+        let bid = weights::believed(stake.bid(), balance / u128::from(baseline));
+        let balance = balance * reserved;
         let gamma = self.rules[book].wealth_percent.get();
         stake.step = weights::step(balance, fair, gamma, stake.step);
-        let weight = weights::weight(baseline, stake.bid(), stake.step);
+        let holding = &self.rentals.holdings[pocket(instance, resource)];
+        let own = weights::weight(baseline - holding.lent, bid, stake.step);
+        let weight = own.saturating_add(u32::try_from(holding.above()).unwrap_or(u32::MAX));
         if weight != stake.weight_vru {
             stake.weight_vru = weight;
             self.announce_weight(instance, resource, out);

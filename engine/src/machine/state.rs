@@ -6,19 +6,30 @@
 
 use super::Machine;
 use super::command::{Command, DefineBook, DefineCredits, DefineExchange, Genesis};
-use super::config::{BoundsError, EXCHANGES_MAX};
+use super::config::{BoundsError, EXCHANGES_MAX, RESOURCES};
 use super::exchange::{Exchange, in_order};
+use super::experiment::{Experiment, Experiments, Exposure};
 use super::expiry::Dated;
+use super::forecast::Window;
+use super::group::{Group, Member};
+use super::handover::{Handover, Proposal, Standing};
 use super::ledger::{Balance, CreditHouse, Pool};
 use super::limits::Limits;
+use super::plan::{EVENTS_MAX, Planned};
+use super::policy::{POLICIES_MAX, Policy};
+use super::rental::{Holding, Lease};
 use super::reversal::Kept;
 use super::shares::{Round, Stake};
 use super::slab::{Node, Share};
+use super::swap::{Swap, Terms};
+use super::swap_manager::Use;
 use super::tables::{Account, Instance, Session};
+use super::task::Task;
 use super::tiers::{TierState, VRU_SIZE_MAX};
-use vendue_wire::code::Phase;
-use vendue_wire::message::{Body, NAME_BYTES, PEER_BYTES};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use super::token::Row;
+use vendue_wire::code::{Phase, Resource, SwapState};
+use vendue_wire::message::{Body, NAME_BYTES, PEER_BYTES, SWAPS_MAX, TOKENS_MAX};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Why bytes are not a state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +139,9 @@ impl Machine {
         w.slice(&self.accounts[..self.accounts_used as usize]);
         w.slice(&self.limits[..self.accounts_used as usize]);
         w.slice(used(&self.instances, &Instance::FREE));
-        w.slice(used(&self.sessions, &Session::FREE));
+        let (broker, sessions) = self.sessions.split_last().expect("a broker");
+        w.slice(used(sessions, &Session::FREE));
+        w.word(broker.last_client_id);
         w.slice(used(&self.peers, &[0; PEER_BYTES]));
         for pockets in [self.ledger.funds(), self.ledger.credits()] {
             let balances: Vec<Balance> = pockets.iter().map(|pocket| pocket.balance).collect();
@@ -149,7 +162,9 @@ impl Machine {
         let (entries, buckets, second) = self.expiry.parts();
         w.slice(entries);
         w.slice(buckets);
+        self.encode_leases(&mut w);
         let words = [
+            self.ledger.rents,
             second,
             self.ledger.funds_issued,
             self.ledger.fees,
@@ -164,6 +179,12 @@ impl Machine {
             w.word(sequence);
             w.word(digest);
         }
+        self.encode_swarm(&mut w);
+        self.encode_policies(&mut w);
+        self.encode_migrations(&mut w);
+        w.slice(self.tokens.rows());
+        w.word(self.tokens.last_id());
+        self.encode_swaps(&mut w);
         w.0
     }
 
@@ -195,7 +216,9 @@ impl Machine {
             *owner = row.account;
         }
         (0..machine.instances.len()).for_each(|at| machine.find_edges(at as u16));
-        r.fill(&mut machine.sessions, "sessions")?;
+        let broker = machine.broker() as usize;
+        r.fill(&mut machine.sessions[..broker], "sessions")?;
+        machine.sessions[broker].last_client_id = r.word("sessions")?;
         r.fill(&mut machine.peers, "peers")?;
         for (pockets, what) in machine.ledger.pockets_mut().iter_mut().zip(["funds", "credits"]) {
             let balances: Vec<Balance> = r.rows(pockets.len(), what)?;
@@ -205,14 +228,21 @@ impl Machine {
         }
         r.fill::<CreditHouse>(&mut machine.ledger.house, "house")?;
         r.fill::<Pool>(&mut machine.ledger.pools, "pools")?;
-        if !machine.ledger.pools.iter().all(Pool::is_sound) {
-            return Err(StateError::Contradiction("a tier's pool"));
-        }
         machine.decode_exchanges(&mut r)?;
         machine.decode_shares(&mut r)?;
         r.fill(&mut machine.kept, "trades")?;
         machine.decode_orders(&mut r)?;
+        machine.decode_swarm(&mut r)?;
+        machine.decode_forecasts(&mut r)?;
+        machine.decode_policies(&mut r)?;
+        machine.decode_migrations(&mut r)?;
+        machine.decode_tokens(&mut r)?;
+        machine.decode_swaps(&mut r)?;
+        machine.find_supplies()?;
         machine.check_references()?;
+        if let Some(what) = machine.imbalance() {
+            return Err(StateError::Contradiction(what));
+        }
         (0..machine.accounts_used as u16).for_each(|account| machine.watch(account));
         if r.0.is_empty() { Ok(machine) } else { Err(StateError::Length("end")) }
     }
@@ -327,6 +357,8 @@ impl Machine {
         let shares: Vec<Share> = r.rows(self.instances.len(), "shares")?;
         let entries: Vec<Dated> = r.rows(nodes.len(), "expiry")?;
         let buckets: Vec<u32> = r.rows(1 << 16, "buckets")?;
+        self.decode_leases(r)?;
+        self.ledger.rents = r.word("rents")?;
         let second = r.word("expiry")?;
         self.ledger.funds_issued = r.word("funds")?;
         self.ledger.fees = r.word("funds")?;
@@ -345,6 +377,215 @@ impl Machine {
             return Err(StateError::Contradiction("orders"));
         }
         self.rebuild_levels(&nodes)
+    }
+
+    fn encode_leases(&self, w: &mut Writer) {
+        let (leases, words) = self.rentals.parts();
+        w.slice(leases);
+        words.into_iter().for_each(|value| w.word(value));
+        let (own, storage) = self.rentals.holdings.split_at(self.rentals.storage_of(0));
+        w.slice(used(own, &Holding::default()));
+        w.slice(used(storage, &Holding::default()));
+        for rental in &self.rentals.books {
+            w.slice(&rental.meters);
+            w.slice(std::slice::from_ref(&rental.lending));
+        }
+    }
+
+    fn decode_leases(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let leases: Vec<Lease> = r.rows(self.genesis.leases_max.get() as usize, "leases")?;
+        let mut words = [0; 3];
+        for word in &mut words {
+            *word = r.word("leases")?;
+        }
+        let places = self.rentals.storage_of(0);
+        let (own, storage) = self.rentals.holdings.split_at_mut(places);
+        r.fill(own, "holdings")?;
+        r.fill(storage, "holdings of storage")?;
+        for rental in &mut self.rentals.books {
+            r.fill(&mut rental.meters, "rents")?;
+            r.fill(std::slice::from_mut(&mut rental.lending), "rents")?;
+        }
+        let (instances, books, book_of) = (&self.instances, &self.books, &self.book_of);
+        let (own, storage) = self.rentals.holdings.split_at(places);
+        if storage.iter().any(|row| row.count > 1 || row.lent > 0 || row.entitled > 0) {
+            return Err(StateError::Contradiction("leases of storage"));
+        }
+        for (at, holding) in own.iter().enumerate() {
+            let (row, resource) = (&instances[at / RESOURCES], at % RESOURCES);
+            if holding.lent == 0 && holding.earned_milli == 0 {
+                continue;
+            }
+            let books = book_of.get(usize::from(row.tier)).copied();
+            let book = books.map_or(usize::MAX, |books| usize::from(books[resource]));
+            let rental = self.rentals.books.get_mut(book).filter(|_| row.live == 1);
+            let wrong = || StateError::Contradiction("a loan");
+            let rental = rental.ok_or_else(wrong)?;
+            let ahead = holding.earned_from > rental.lending.earned
+                || holding.used_from > rental.lending.used;
+            if holding.lent >= row.baseline_vru[resource] || ahead {
+                return Err(wrong());
+            }
+            rental.lent += u64::from(holding.lent);
+        }
+        let resource = |lease: &Lease| {
+            let row = instances.get(usize::from(lease.instance)).filter(|row| row.live == 1)?;
+            let book = books.get(usize::from(lease.book))?;
+            let elsewhere = book.tier != row.tier && book.resource == Resource::BlockIo;
+            let known = if lease.storage == 1 { elsewhere } else { book.tier == row.tier };
+            known.then_some(book.resource as usize)
+        };
+        if self.rentals.restore(&leases, words, resource) {
+            Ok(())
+        } else {
+            Err(StateError::Contradiction("leases"))
+        }
+    }
+
+    /// What books have to lease, beside baselines and tokens.
+    fn find_supplies(&mut self) -> Result<(), StateError> {
+        for (at, (rental, book)) in self.rentals.books.iter_mut().zip(&self.books).enumerate() {
+            let free = book.capacity_vru.checked_sub(book.reserved_vru);
+            let free = free.and_then(|vru| vru.checked_sub(self.tokens.redeemed(at)));
+            rental.supply = free.and_then(|vru| vru.checked_add(rental.lent)).unwrap_or(0);
+            if rental.granted.max(rental.lent) > rental.supply {
+                return Err(StateError::Contradiction("more is leased than there is"));
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_swarm(&self, w: &mut Writer) {
+        w.slice(self.swarm.groups());
+        w.slice(used(&self.swarm.members, &Member::default()));
+        w.slice(used(&self.swarm.tasks, &Task::FREE));
+        w.word(self.swarm.submitted);
+    }
+
+    fn decode_swarm(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let groups: Vec<Group> = r.rows(self.swarm.groups.len(), "groups")?;
+        self.swarm.groups[..groups.len()].copy_from_slice(&groups);
+        self.swarm.groups_used = groups.len();
+        r.fill(&mut self.swarm.members, "members")?;
+        r.fill(&mut self.swarm.tasks, "tasks")?;
+        self.swarm.submitted = r.word("tasks")?;
+        if !self.swarm_is_whole() {
+            return Err(StateError::Contradiction("the swarm"));
+        }
+        self.swarm.find_roster();
+        self.swarm.find_rows();
+        if self.instances_hold_tasks() {
+            Ok(())
+        } else {
+            Err(StateError::Contradiction("more VRUs are granted than there are"))
+        }
+    }
+
+    /// Forecasts, who acts on them, and what instances are to reach.
+    fn encode_policies(&self, w: &mut Writer) {
+        w.slice(used(&self.forecasts, &Window::default()));
+        w.slice(self.plan.rows());
+        w.slice(&self.policies.rows[..self.policies.used as usize]);
+        w.word(self.policies.turn.into());
+        w.slice(&self.experiments.rows);
+        w.slice(used(&self.experiments.exposures, &Exposure::default()));
+        let Experiments { started, turn, acted, .. } = self.experiments;
+        [started, turn, acted].into_iter().for_each(|value| w.word(value.into()));
+        w.slice(self.objectives.used());
+    }
+
+    fn decode_forecasts(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        r.fill(&mut self.forecasts, "forecasts")?;
+        let events: Vec<Planned> = r.rows(EVENTS_MAX, "planned events")?;
+        let instances = &self.instances;
+        let live = |at: u16| instances.get(usize::from(at)).is_some_and(|row| row.live == 1);
+        if self.plan.restore(&events, live) && self.forecasts_are_whole() {
+            Ok(())
+        } else {
+            Err(StateError::Contradiction("a forecast"))
+        }
+    }
+
+    fn decode_policies(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let rows: Vec<Policy> = r.rows(POLICIES_MAX, "policies")?;
+        self.policies.rows[..rows.len()].copy_from_slice(&rows);
+        self.policies.used = rows.len() as u32;
+        self.policies.turn = r.word("policies")? as u32;
+        let instances = &self.instances;
+        let live = |at: u16| instances.get(usize::from(at)).is_some_and(|row| row.live == 1);
+        if !self.policies.restore(live) || !self.policies_are_whole() {
+            return Err(StateError::Contradiction("a policy"));
+        }
+        r.fill::<Experiment>(&mut self.experiments.rows, "experiments")?;
+        r.fill::<Exposure>(&mut self.experiments.exposures, "experiments")?;
+        let Experiments { started, turn, acted, .. } = &mut self.experiments;
+        for word in [started, turn, acted] {
+            *word = r.word("experiments")? as u32;
+        }
+        if !self.experiments.restore(live) {
+            return Err(StateError::Contradiction("an experiment"));
+        }
+        r.fill(&mut self.objectives.rows, "objectives")?;
+        if self.objectives.restore() && self.rescues_are_whole() {
+            Ok(())
+        } else {
+            Err(StateError::Contradiction("objectives"))
+        }
+    }
+
+    fn encode_migrations(&self, w: &mut Writer) {
+        let m = &self.handovers;
+        w.slice(used(&m.rows, &Handover::new_zeroed()));
+        w.slice(&m.proposals);
+        w.slice(used(&m.standing, &Standing::default()));
+        [m.house, m.number, m.looks_ms].into_iter().for_each(|value| w.word(value));
+    }
+
+    fn decode_migrations(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let m = &mut self.handovers;
+        r.fill::<Handover>(&mut m.rows, "migrations")?;
+        r.fill::<Proposal>(&mut m.proposals, "proposals")?;
+        r.fill::<Standing>(&mut m.standing, "standing policies")?;
+        for word in [&mut m.house, &mut m.number, &mut m.looks_ms] {
+            *word = r.word("migrations")?;
+        }
+        if self.migrations_are_whole() {
+            Ok(())
+        } else {
+            Err(StateError::Contradiction("a migration"))
+        }
+    }
+
+    fn decode_tokens(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let rows: Vec<Row> = r.rows(TOKENS_MAX, "tokens")?;
+        let last_id = r.word("tokens")?;
+        if self.tokens.restore(&rows, last_id) && self.tokens_are_whole() {
+            Ok(())
+        } else {
+            Err(StateError::Contradiction("a token"))
+        }
+    }
+
+    fn encode_swaps(&self, w: &mut Writer) {
+        w.slice(&self.swaps.rows);
+        w.slice(used(&self.swaps.terms, &Terms::USUAL));
+        w.slice(used(&self.swaps.uses, &Use::default()));
+        [self.swaps.last_id, self.swaps.cycled_ms].into_iter().for_each(|value| w.word(value));
+    }
+
+    fn decode_swaps(&mut self, r: &mut Reader<'_>) -> Result<(), StateError> {
+        let rows: Vec<Swap> = r.rows(SWAPS_MAX, "swaps")?;
+        let wrong = StateError::Contradiction("a swap");
+        if rows.iter().any(|row| SwapState::from_u8(row.state).is_none()) {
+            return Err(wrong);
+        }
+        self.swaps.rows.extend_from_slice(&rows);
+        r.fill(&mut self.swaps.terms, "swap policies")?;
+        r.fill(&mut self.swaps.uses, "measured use")?;
+        self.swaps.last_id = r.word("swaps")?;
+        self.swaps.cycled_ms = r.word("swaps")?;
+        self.swaps.reckon();
+        if self.swaps_are_whole() { Ok(()) } else { Err(wrong) }
     }
 
     /// Levels, their sentinels and counts from the orders and their links.
@@ -389,7 +630,7 @@ impl Machine {
             usize::from(node.tag.instance()) < self.instances.len()
                 && usize::from(node.tag.session()) < self.sessions.len()
         });
-        let instances_fit = self.instances.iter().filter(|row| row.live == 1).all(|row| {
+        let instances_fit = self.instances.iter().filter(|row| row.live != 0).all(|row| {
             usize::from(row.tier) < self.book_of.len()
                 && u32::from(row.account) < self.accounts_used
         });

@@ -54,9 +54,10 @@ impl Account {
 pub struct Instance {
     /// VRUs reserved per resource.
     pub baseline_vru: [u32; RESOURCES],
-    /// 1 while it exists.
+    /// 1 while it exists; [`Instance::DEPARTING`] or [`Instance::ARRIVING`] on its way.
     pub live: u16,
     /// Bit r: bursting in resource r. [`Instance::LIMITED`]: its account has limits.
+    /// [`Instance::FROZEN`]: an operator froze it.
     pub bursting: u16,
     /// Home tier.
     pub tier: u16,
@@ -71,6 +72,13 @@ pub struct Instance {
 impl Instance {
     /// Bit of `bursting`, beside those of the resources: an order reads that word anyway.
     pub const LIMITED: u16 = 1 << 15;
+    /// Bit of `bursting`, of which no order takes notice.
+    pub const FROZEN: u16 = 1 << 14;
+
+    /// Of `live`: what it owns is in escrow for another host. Nobody acts for it.
+    pub const DEPARTING: u16 = 2;
+    /// Of `live`: it has room here and owns nothing yet. Nobody acts for it.
+    pub const ARRIVING: u16 = 3;
 
     /// An unused row.
     pub const FREE: Instance = Instance {
@@ -87,6 +95,11 @@ impl Instance {
     #[inline(always)]
     pub fn is_limited(&self) -> bool {
         self.bursting & Instance::LIMITED != 0
+    }
+
+    /// True if an operator froze it.
+    pub fn is_frozen(&self) -> bool {
+        self.bursting & Instance::FROZEN != 0
     }
 
     /// True if its burst in `resource` is on.
@@ -243,12 +256,7 @@ impl Book {
         if ladder.best() == NONE { 0 } else { ladder.price_of(ladder.best()) }
     }
 
-    /// VRUs an instance of this baseline may use while it bursts.
-    pub fn ceiling_vru(&self, baseline_vru: u32) -> u64 {
-        self.uncapped_vru(baseline_vru).min(self.capacity_vru)
-    }
-
-    /// As [`Book::ceiling_vru`], were the tier's capacity without end.
+    /// VRUs an instance of this baseline may use while it bursts, were the tier's capacity without end.
     pub fn uncapped_vru(&self, baseline_vru: u32) -> u64 {
         u64::from(baseline_vru) * u64::from(self.burst_percent) / 100
     }

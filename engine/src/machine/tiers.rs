@@ -103,7 +103,12 @@ impl Machine {
             TIER_RESUME if live => return Err(Reject::WrongTierState),
             TIER_DRAIN | TIER_RESUME => {}
             _ if live => return Err(Reject::WrongTierState),
-            _ if self.instances.iter().any(|row| row.live == 1 && row.tier == tier) => {
+            _ if self.instances.iter().any(|row| row.live != 0 && row.tier == tier) => {
+                return Err(Reject::NotEmpty);
+            }
+            // Instances of other tiers may have its storage.
+            _ if self.rents_out(&books) => return Err(Reject::NotEmpty),
+            _ if books.iter().any(|&at| at != u16::MAX && self.tokens.pledged(at.into()) > 0) => {
                 return Err(Reject::NotEmpty);
             }
             _ => {}
@@ -123,6 +128,7 @@ impl Machine {
             }
             _ => self.delete_tier(tier, &books),
         }
+        self.reclear_leases(&books, out);
         self.tell_resized(out);
         self.report_done(env, SetTier::KIND, client_id, tier.into(), out);
         Ok(())
@@ -153,7 +159,7 @@ impl Machine {
         for (at, capacity) in given(books, capacities.map(|vru| vru.get().into())) {
             match self.books.get(at) {
                 None => return Err(Reject::UnknownBook),
-                Some(book) if book.reserved_vru > capacity => {
+                Some(_) if self.spoken_for(at) > capacity => {
                     return Err(Reject::InsufficientCapacity);
                 }
                 Some(_) => {}

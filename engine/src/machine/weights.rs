@@ -22,6 +22,12 @@ pub const MULTIPLE_MAX: u64 = 100;
 /// A bid that changes nothing: one credit a VRU-second, in milli-credits.
 pub const BID_MILLI: u64 = 1000;
 
+/// A bid up to ten credits a VRU-second is believed, of who has nothing too...
+const TRUSTED_MILLI: u32 = 10_000;
+/// ...and a higher one as far as the balance would pay it for so many seconds. Without this, whoever
+/// bids the most is served before all others long after it can pay nothing.
+const COVER_S: u128 = 60;
+
 const _: () = assert!(OCTAVE % STEPS == 0 && 2 * SLACK > STEP && SLACK < STEP);
 
 /// log2(1 + i/64) in parts of [`OCTAVE`].
@@ -62,6 +68,17 @@ pub fn step(balance: u128, fair: u128, gamma_percent: u32, last: i8) -> i8 {
         return last;
     }
     (wealth + STEP / 2).div_euclid(STEP) as i8
+}
+
+/// What of a bid counts, milli-credits a VRU-second, if the balance is so many milli-credits for each
+/// VRU of the baseline. In doublings, so that a balance that is spent does not move weights all the
+/// while.
+pub fn believed(bid_milli: u32, balance_milli: u128) -> u32 {
+    let mut most = TRUSTED_MILLI;
+    while most < bid_milli && u128::from(2 * most) * COVER_S <= balance_milli {
+        most *= 2;
+    }
+    bid_milli.min(most)
 }
 
 /// The weight, in VRUs, of an instance with this baseline (VRUs), bid (milli-credits a VRU-second)
@@ -112,6 +129,16 @@ mod tests {
         assert_eq!(weight(100, 100_000, STEP_MAX), 10_000, "bounded");
         assert_eq!(weight(1, 100, STEP_MIN), 1, "never nothing");
         assert_eq!(weight(u32::MAX, 100_000, STEP_MAX), u32::MAX);
+    }
+
+    #[test]
+    fn a_high_bid_counts_as_far_as_the_balance_pays_it_for_a_minute() {
+        assert_eq!(believed(700, 0), 700);
+        assert_eq!(believed(10_000, 0), 10_000, "ten are believed");
+        assert_eq!(believed(100_000, 20_000 * 60 - 1), 10_000);
+        assert_eq!(believed(100_000, 20_000 * 60), 20_000);
+        assert_eq!(believed(25_000, u128::MAX), 25_000);
+        assert_eq!(believed(100_000, u128::MAX), 100_000);
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //! what, hands valid requests to the sequencer, and carries answers back.
 
 use super::record::{
-    Arrival, Delivery, OPENED, REFUSED, Subscription, TO_CONNECTION, TO_SESSION, split, take,
+    Arrival, Delivery, FAULT, OPENED, REFUSED, Subscription, TO_CONNECTION, TO_SESSION, split, take,
 };
 use crate::clock::Clock;
 use crate::config::GatewayKeys;
 use crate::gateway::access::Access;
 use crate::gateway::connection::{Connection, Found, Named, Socket, Stage};
+use crate::gateway::seal::{self, Seals};
+use crate::gateway::side::{Arriving, SideDoor};
 use crate::gateway::throttle::Bucket;
 use crate::gateway::tls::TlsStream;
 use crate::health::Health;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vendue_wire::code::{Goodbye, Reject, Role};
 use vendue_wire::doorbell::Doorbell;
-use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame};
+use vendue_wire::frame::{self, FRAME_BYTES_MAX, Frame, HEADER_BYTES};
 use vendue_wire::message::*;
 use vendue_wire::ring::{Consumer, Memory, Producer, RECORD_BYTES_MAX};
 use zerocopy::IntoBytes;
@@ -35,6 +37,7 @@ const TCP: Token = Token(usize::MAX - 3);
 /// The journal's ring, where it shares this thread: woken when a flush has ended.
 const FLUSHED: Token = Token(usize::MAX - 4);
 const TLS: Token = Token(usize::MAX - 5);
+const SIDE: Token = Token(usize::MAX - 6);
 /// Connections whose TLS handshakes go on in one turn at most: the others' requests do not wait
 /// for a crowd at the door.
 const HANDSHAKES_PER_TURN: u32 = 1;
@@ -74,6 +77,8 @@ pub struct Reload {
     pub keys: GatewayKeys,
     /// The new TLS keys, for connections from then on.
     pub tls: Option<Arc<ServerConfig>>,
+    /// The new keys of tokens.
+    pub seals: Option<Seals>,
 }
 
 /// The stage.
@@ -90,6 +95,8 @@ pub struct Ingress {
     pub tcp: Option<TcpListener>,
     /// Peers from anywhere, and the keys that connections are made with.
     pub tls: Option<(TcpListener, Arc<ServerConfig>)>,
+    /// Connections that other threads of this process open.
+    pub side: Option<Arriving>,
     /// Requests, to the sequencer.
     pub requests: Producer,
     /// Subscriptions, to the herald.
@@ -98,6 +105,8 @@ pub struct Ingress {
     pub answers: [Consumer; 4],
     /// Who may log on as what.
     pub access: Access,
+    /// What tokens are sealed with.
+    pub seals: Seals,
     /// Bounds.
     pub keys: GatewayKeys,
     /// Descriptor of the board, for readers who ask.
@@ -166,6 +175,16 @@ impl Ingress {
         Ok(())
     }
 
+    /// Opens a door for other threads of this process.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn open_side(&mut self) -> io::Result<SideDoor> {
+        let (door, arriving) = SideDoor::new(mio::Waker::new(self.poll.registry(), SIDE)?);
+        self.side = Some(arriving);
+        Ok(door)
+    }
+
     /// Watches the journal's flushes too, which wake this thread when they end.
     ///
     /// # Errors
@@ -222,6 +241,7 @@ impl Ingress {
                     let _ = self.doorbell.drain();
                 }
                 token @ (UNIX | TCP | TLS) => self.accept(token),
+                SIDE => self.accept_side(),
                 // The journal's stage looks for itself.
                 FLUSHED => {}
                 Token(at) if at >= RUNG => {
@@ -236,7 +256,7 @@ impl Ingress {
                     if let Some(Some(connection)) = self.connections.get_mut(at) {
                         connection.readable |= event.is_readable();
                         connection.hung_up |= event.is_read_closed();
-                        self.dirty.push(at as u32);
+                        mark(&mut self.dirty, at as u32);
                     }
                 }
             }
@@ -300,6 +320,12 @@ impl Ingress {
                     return;
                 }
             }
+        }
+    }
+
+    fn accept_side(&mut self) {
+        while let Some((stream, peer)) = self.side.as_ref().and_then(Arriving::next) {
+            self.admit_connection(Socket::Side(stream, peer));
         }
     }
 
@@ -441,8 +467,11 @@ impl Ingress {
         self.retry_accepting();
         self.end_sessions_if_stopped();
         self.discard_ended();
-        if let Ok(Reload { access, keys, tls }) = self.reloads.try_recv() {
+        if let Ok(Reload { access, keys, tls, seals }) = self.reloads.try_recv() {
             self.access = access;
+            if let Some(new) = seals {
+                self.seals = new;
+            }
             if let (Some((_, keys)), Some(new)) = (&mut self.tls, tls) {
                 *keys = new;
             }
@@ -623,9 +652,11 @@ impl Ingress {
         if anonymous && (!is_query(kind) || kind == Replay::KIND) {
             return Err((Reject::NotPermitted, 0));
         }
-        if let Command::Query(Query::Audit(_) | Query::Ledger) = command
-            && !self.sees_all(at)
-        {
+        let whole = matches!(
+            command,
+            Command::Query(Query::Audit(_) | Query::Report(_) | Query::Moment(_) | Query::Ledger)
+        );
+        if whole && !self.sees_all(at) {
             return Err((Reject::NotPermitted, 0));
         }
         if self.health.stopping() {
@@ -639,7 +670,14 @@ impl Ingress {
         if asks && !self.may_ask(at) {
             return Err((Reject::Busy, 0));
         }
-        if !self.may_push(at) || !self.push(kind, slot, at, sequence, frame.body) {
+        let mut room;
+        let body = if seal::presents(kind) {
+            room = [0; FRAME_BYTES_MAX - HEADER_BYTES];
+            self.seals.open(kind, frame.body, &mut room).map_err(|code| (code, 0))?
+        } else {
+            frame.body
+        };
+        if !self.may_push(at) || !self.push(kind, slot, at, sequence, body) {
             return Err((Reject::Busy, 0));
         }
         if asks && let Some(Some(connection)) = self.connections.get_mut(at as usize) {
@@ -858,7 +896,7 @@ impl Ingress {
                 registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
             })
         } else {
-            connection.send_with(&encoded[..length], &[self.board.as_raw_fd()])
+            connection.send_with(&encoded[..length], &[self.board.as_fd()])
         };
         if attached.is_err() {
             self.refuse(at, sequence, Attach::KIND, Reject::Busy, 0);
@@ -893,6 +931,9 @@ impl Ingress {
                 let head = *head;
                 let length = frame.len();
                 bytes[..length].copy_from_slice(frame);
+                if tag == TO_CONNECTION {
+                    self.seals.seal_answer(&mut bytes[..length]);
+                }
                 moved = true;
                 self.deliver(tag, &head, &bytes[..length]);
             }
@@ -925,6 +966,7 @@ impl Ingress {
                 self.queue(connection, bytes);
             }
             OPENED => self.opened(head.connection.get(), slot, bytes),
+            FAULT => self.health.hear_fault(head.connection.get(), slot, bytes),
             REFUSED => {
                 self.queue(connection, bytes);
                 self.close(connection, Some(Goodbye::BadCredentials));
@@ -978,7 +1020,7 @@ impl Ingress {
             return self.close(at, Some(Goodbye::SlowReader));
         }
         connection.said = self.turned_at;
-        self.dirty.push(at);
+        mark(&mut self.dirty, at);
     }
 
     fn send<M: Body>(&mut self, at: u32, sequence: u64, body: &M) {
@@ -989,7 +1031,7 @@ impl Ingress {
             return self.close(at, Some(Goodbye::SlowReader));
         }
         connection.said = self.turned_at;
-        self.dirty.push(at);
+        mark(&mut self.dirty, at);
     }
 
     fn refuse(&mut self, at: u32, request: u64, kind: u8, code: Reject, detail: u64) {
@@ -1051,6 +1093,14 @@ impl Ingress {
         for at in 0..self.connections.len() as u32 {
             self.close(at, Some(Goodbye::ShuttingDown));
         }
+    }
+}
+
+/// Notes a connection that has something to send: once where many frames go to the same.
+#[inline]
+fn mark(dirty: &mut Vec<u32>, at: u32) {
+    if dirty.last() != Some(&at) {
+        dirty.push(at);
     }
 }
 

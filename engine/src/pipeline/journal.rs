@@ -7,12 +7,15 @@ use crate::health::Health;
 use crate::storage::{Append, Host, Log, LogError, Medium};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vendue_wire::frame::FRAME_BYTES_MAX;
 use vendue_wire::message::U64;
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::IntoBytes;
 
 /// Records taken in one turn at most.
 const BATCH: usize = 1024;
+/// Bytes of the longest record.
+pub const RECORD_BYTES_MAX: usize = FRAME_BYTES_MAX + size_of::<Ordered>();
 /// Where nobody waits for a record, it is on its way to the device after so long at the latest.
 const LAG: Duration = Duration::from_millis(1);
 /// And as soon as so much has come together.
@@ -26,8 +29,10 @@ pub struct Journal<M: Medium = Host> {
     pub durable: Producer,
     /// The log; `None` once it has stopped or was closed.
     pub log: Option<Log<M>>,
-    /// A record the log's buffer had no room for.
-    pub waiting: Option<(u8, Vec<u8>)>,
+    /// Kind of a record the log's buffer had no room for...
+    pub waiting: Option<u8>,
+    /// ...and the record, in room that is kept.
+    pub waiting_bytes: Vec<u8>,
     /// Shared counters.
     pub health: Arc<Health>,
     /// Sequence last told to publish.
@@ -48,13 +53,19 @@ impl<M: Medium> Journal<M> {
         }
         let appended = self.append();
         let before = self.told;
-        match appended.and_then(|moved| Ok(self.poll(moved)? | moved)) {
+        match appended.and_then(|moved| self.poll(moved).map(|()| moved)) {
+            // What could not be told for want of room has not moved.
             Ok(moved) => moved | (self.told != before),
             Err(error) => {
                 self.stop(&error);
                 true
             }
         }
+    }
+
+    /// True if publish has not been told of all that is durable, for want of room.
+    pub fn has_untold(&self) -> bool {
+        self.log.is_some() && self.health.durable.get() != self.told
     }
 
     /// True while a flush is under way: wait for the device, not for the doorbell.
@@ -96,18 +107,20 @@ impl<M: Medium> Journal<M> {
 
     fn append(&mut self) -> Result<bool, LogError> {
         let Some(log) = &mut self.log else { return Ok(false) };
-        if let Some((kind, bytes)) = self.waiting.take()
-            && !put(log, kind, &bytes)?
+        if let Some(kind) = self.waiting
+            && !put(log, kind, &self.waiting_bytes)?
         {
-            self.waiting = Some((kind, bytes));
             return Ok(false);
         }
+        self.waiting = None;
         let mut moved = false;
         for _ in 0..BATCH {
             let Some(record) = take(&mut self.input) else { break };
             moved = true;
             if !put(log, record.tag as u8, record.bytes)? {
-                self.waiting = Some((record.tag as u8, record.bytes.to_vec()));
+                self.waiting = Some(record.tag as u8);
+                self.waiting_bytes.clear();
+                self.waiting_bytes.extend_from_slice(record.bytes);
                 break;
             }
         }
@@ -115,8 +128,8 @@ impl<M: Medium> Journal<M> {
     }
 
     /// Moves the flushes on; `busy` if something was appended just now.
-    fn poll(&mut self, busy: bool) -> Result<bool, LogError> {
-        let Some(log) = &mut self.log else { return Ok(false) };
+    fn poll(&mut self, busy: bool) -> Result<(), LogError> {
+        let Some(log) = &mut self.log else { return Ok(()) };
         let durable = if self.lazy {
             let unsent = log.unsent_bytes();
             let due = unsent >= LAZY_BYTES
@@ -131,12 +144,11 @@ impl<M: Medium> Journal<M> {
         } else {
             log.poll()?
         };
-        let moved = durable != self.told;
         if let Some(warning) = log.warning() {
             self.health.report("journal", format!("{warning}; make room before it is needed"));
         }
         self.tell(durable);
-        Ok(moved)
+        Ok(())
     }
 
     /// Tells publish. If the ring is full a later, higher number will do.

@@ -24,6 +24,10 @@ pub mod journal;
 pub mod publish;
 
 pub mod actuate;
+mod cells;
+mod foresight;
+mod outcomes;
+mod stored;
 
 use crate::config::{ThreadKeys, ThreadsKey};
 use crossbeam::utils::Backoff;
@@ -31,13 +35,15 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use vendue_wire::doorbell::{self, Bell, Doorbell};
 use vendue_wire::idle::Wait;
 use vendue_wire::ring::{Consumer, Producer};
 
+/// A thread turns at least so often, whatever its stages wait for: so that it can be seen to live.
+const LOOK: Duration = Duration::from_secs(1);
 /// Pause of a thread whose stage waits for room in another's ring, which rings no bell: the other
 /// needs the processor more.
 const STUCK_PAUSE: Duration = Duration::from_micros(50);
@@ -51,6 +57,26 @@ pub enum Stage {
     Execute(Box<execute::Execute>),
     Publish(Box<publish::Publish>),
     Actuate(Box<actuate::Actuate>),
+}
+
+/// Which stages share a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// All but the actuator.
+    One,
+    /// Ingress and publish; sequence and execute.
+    Each,
+    /// Sequence and execute: gateway and actuator are processes of their own.
+    Apart,
+}
+
+impl From<ThreadsKey> for Threads {
+    fn from(key: ThreadsKey) -> Threads {
+        match key {
+            ThreadsKey::One => Threads::One,
+            ThreadsKey::Each => Threads::Each,
+        }
+    }
 }
 
 /// A ring's two ends.
@@ -85,8 +111,10 @@ pub struct Rings {
 /// Each thread's doorbell and the bell that rings it. Where stages share the gateway's thread,
 /// their bells are the gateway's.
 pub struct Doorbells {
-    /// Ingress and publish.
+    /// Ingress.
     pub gateway: (Bell, Doorbell),
+    /// Publish.
+    pub publish: (Bell, Doorbell),
     /// Sequence and execute.
     pub core: (Bell, Doorbell),
     /// Journal.
@@ -104,16 +132,16 @@ impl Doorbells {
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn new(threads: ThreadsKey) -> io::Result<Doorbells> {
+    pub fn new(threads: Threads) -> io::Result<Doorbells> {
         let gateway = doorbell::pair()?;
-        let own = || {
+        let own = |shared| {
             let (bell, doorbell) = doorbell::pair()?;
-            let shared = threads == ThreadsKey::One;
             io::Result::Ok((if shared { gateway.0.clone() } else { bell }, doorbell))
         };
         Ok(Doorbells {
-            core: own()?,
-            journal: own()?,
+            publish: own(threads != Threads::Apart)?,
+            core: own(threads == Threads::One)?,
+            journal: own(threads == Threads::One)?,
             gateway,
             actuate: doorbell::pair()?,
             clerk: doorbell::pair()?,
@@ -127,14 +155,14 @@ impl Rings {
     ///
     /// # Errors
     /// No memory or descriptors are left.
-    pub fn new(bytes: usize, threads: ThreadsKey, bells: &Doorbells) -> io::Result<Rings> {
+    pub fn new(bytes: usize, threads: Threads, bells: &Doorbells) -> io::Result<Rings> {
         let small = bytes.min(64 << 10);
         let between =
             |bytes, (bell, _): &(Bell, Doorbell)| vendue_wire::ring::pair(bytes, bell.clone());
         // Between two of gateway, core and journal.
         let ring = |bytes, bells: &(Bell, Doorbell)| match threads {
-            ThreadsKey::Each => between(bytes, bells),
-            ThreadsKey::One => vendue_wire::ring::pair_within(bytes),
+            Threads::Each | Threads::Apart => between(bytes, bells),
+            Threads::One => vendue_wire::ring::pair_within(bytes),
         };
         Ok(Rings {
             requests: ring(bytes, &bells.core)?,
@@ -142,8 +170,8 @@ impl Rings {
             digests: vendue_wire::ring::pair_within(small)?,
             to_journal: ring(bytes, &bells.journal)?,
             to_execute: vendue_wire::ring::pair_within(bytes)?,
-            events: ring(bytes, &bells.gateway)?,
-            durable: ring(small, &bells.gateway)?,
+            events: ring(bytes, &bells.publish)?,
+            durable: ring(small, &bells.publish)?,
             intents: between(bytes, &bells.actuate)?,
             questions: between(small, &bells.clerk)?,
             subscriptions: between(small, &bells.herald)?,
@@ -180,7 +208,8 @@ impl Stage {
             }
             // A flush under way wakes the thread when it ends; what waits for room, waits for that.
             Stage::Journal(stage) => {
-                (stage.waiting.is_none() || stage.in_flight()) && stage.input.prepare_park()
+                let waits = stage.waiting.is_some() && !stage.in_flight();
+                !waits && !stage.has_untold() && stage.input.prepare_park()
             }
             Stage::Execute(stage) => stage.outbox.is_empty() && stage.input.prepare_park(),
             Stage::Publish(stage) => {
@@ -227,16 +256,20 @@ impl Stage {
     }
 }
 
-/// Runs stages on one thread until `halted` and nothing is left to do; returns them.
+/// Runs stages on one thread until `halted` and nothing is left to do; returns them. Counts its
+/// `turns`.
 pub fn run(
     mut stages: Vec<Stage>,
     doorbell: &Doorbell,
     wait: Wait,
     halted: &AtomicBool,
+    turns: &AtomicU64,
 ) -> Vec<Stage> {
     let backoff = Backoff::new();
-    let mut stuck = false;
+    let (mut stuck, mut turn) = (false, 0);
     loop {
+        turn += 1;
+        turns.store(turn, Ordering::Relaxed);
         let moved = stages.iter_mut().fold(false, |moved, stage| stage.turn() | moved);
         if moved {
             backoff.reset();
@@ -267,7 +300,7 @@ pub fn run(
 
 /// Waits until something arrives or is due. False if a stage has something that it cannot move on.
 fn park(stages: &mut [Stage], doorbell: &Doorbell) -> bool {
-    let due_in = stages.iter().map(Stage::due_in).min().unwrap_or_default();
+    let due_in = stages.iter().map(Stage::due_in).fold(LOOK, Duration::min);
     if let [Stage::Journal(journal)] = stages {
         // What arrives during a flush is the next group: no need to be woken for it.
         if journal.in_flight() {
@@ -281,14 +314,12 @@ fn park(stages: &mut [Stage], doorbell: &Doorbell) -> bool {
             Stage::Ingress(ingress) => {
                 ingress.poll_only(due_in);
             }
-            // Bells are held by the stages of other threads; once those are gone we halt.
-            _ => {
-                let _ = doorbell.wait(Some(due_in));
-            }
+            _ => doorbell.rest(due_in),
         }
     }
     stages.iter_mut().for_each(Stage::cancel_park);
-    empty
+    // What is due and was not done waits for room as well.
+    empty && !due_in.is_zero()
 }
 
 /// Starts a named, optionally pinned thread that runs `stages`.
@@ -301,8 +332,9 @@ pub fn start(
     doorbell: Doorbell,
     keys: &ThreadKeys,
     halted: &Arc<AtomicBool>,
+    turns: &Arc<AtomicU64>,
 ) -> io::Result<JoinHandle<Vec<Stage>>> {
-    let (wait, cpu, halted) = (keys.wait, keys.cpu, halted.clone());
+    let (wait, cpu, halted, turns) = (keys.wait, keys.cpu, halted.clone(), turns.clone());
     let thread = name.to_owned();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         if let Some(cpu) = cpu
@@ -310,7 +342,7 @@ pub fn start(
         {
             tracing::warn!(thread, cpu, "cannot pin the thread: {errno}");
         }
-        run(stages, &doorbell, wait, &halted)
+        run(stages, &doorbell, wait, &halted, &turns)
     })
 }
 

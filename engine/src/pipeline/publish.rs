@@ -4,14 +4,17 @@
 use super::record::{Delivery, Outcome, split, take};
 use crate::desk::{Desk, Told};
 use crate::machine::event::{
-    AccountCapped, Asked, Entitled, Event, Events, InstanceCreated, InstanceRemoved, Outbox,
-    Resized, Weighted,
+    AccountCapped, Asked, Entitled, Event, Events, InstanceCreated, InstanceFrozen,
+    InstanceRemoved, Outbox, Resized, Stored, Watched, Weighted,
 };
 use hvctl::host::account_key;
 use std::collections::{BTreeMap, VecDeque};
 use vendue_wire::board::BoardWriter;
 use vendue_wire::code::RESOURCES;
-use vendue_wire::message::{Body, QueryAudit, QueryLimits, TIER_BIT, U64};
+use vendue_wire::message::{
+    Body, QueryAudit, QueryHistory, QueryLimits, QueryMoment, QueryReport, QuerySensors, TIER_BIT,
+    U64,
+};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -130,10 +133,13 @@ impl Publish {
     fn release(&mut self, outcome: &Outcome, event: &Event<'_>) {
         match event.kind {
             Entitled::KIND
+            | Stored::KIND
             | Weighted::KIND
             | InstanceCreated::KIND
             | InstanceRemoved::KIND
+            | InstanceFrozen::KIND
             | AccountCapped::KIND
+            | Watched::KIND
             | Resized::KIND => self.intend(event),
             Asked::KIND => self.pass_on(event),
             _ => {}
@@ -146,8 +152,8 @@ impl Publish {
     /// the client asks again.
     fn pass_on(&mut self, event: &Event<'_>) {
         let to = match event.read::<Asked>().map(|asked| asked.kind) {
-            Some(QueryLimits::KIND) => &mut self.intents,
-            Some(QueryAudit::KIND) => &mut self.clerk,
+            Some(QueryLimits::KIND | QuerySensors::KIND | QueryHistory::KIND) => &mut self.intents,
+            Some(QueryAudit::KIND | QueryReport::KIND | QueryMoment::KIND) => &mut self.clerk,
             _ => return,
         };
         let _ = to.try_push(event.kind.into(), &[event.body]);
@@ -160,7 +166,7 @@ impl Publish {
             return;
         }
         // The actuator is slow or stuck; trading is not. In key order: removed, created, caps,
-        // weights.
+        // weights, frozen, watched, stored.
         let (instance, rank) = if let Some(removed) = event.read::<InstanceRemoved>() {
             (removed.instance.get(), 0)
         } else if let Some(created) = event.read::<InstanceCreated>() {
@@ -169,6 +175,12 @@ impl Publish {
             (entitled.instance.get(), 2 + entitled.resource)
         } else if let Some(weighted) = event.read::<Weighted>() {
             (weighted.instance.get(), 2 + RESOURCES as u8 + weighted.resource)
+        } else if let Some(frozen) = event.read::<InstanceFrozen>() {
+            (frozen.instance.get(), 2 + 2 * RESOURCES as u8)
+        } else if let Some(watched) = event.read::<Watched>() {
+            (watched.instance.get(), 3 + 2 * RESOURCES as u8)
+        } else if let Some(stored) = event.read::<Stored>() {
+            (stored.instance.get(), 4 + 2 * RESOURCES as u8)
         } else if let Some(capped) = event.read::<AccountCapped>() {
             (account_key(capped.account.get(), 0), 1)
         } else if let Some(resized) = event.read::<Resized>() {

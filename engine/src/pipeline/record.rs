@@ -2,7 +2,7 @@
 //! tag is the message's kind.
 
 use crate::machine::command::Envelope;
-use vendue_wire::message::{U32, U64};
+use vendue_wire::message::{ANY, U32, U64};
 use vendue_wire::ring::{Consumer, Record};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -16,6 +16,12 @@ pub struct Arrival {
     pub session: U32,
     /// Connection it came over, or `ANY`.
     pub connection: U32,
+}
+
+impl Arrival {
+    /// The daemon's own: no request, no session, no connection.
+    pub const OWN: Arrival =
+        Arrival { request: U64::new(0), session: U32::new(ANY), connection: U32::new(ANY) };
 }
 
 /// Before a command that has its place in the order.
@@ -87,6 +93,9 @@ pub const TO_CONNECTION: u32 = 2;
 pub const OPENED: u32 = 3;
 /// The logon was refused: send the frame, then close.
 pub const REFUSED: u32 = 4;
+/// Not a frame: a fault of another process, whose number is in place of the connection's; the
+/// slot counts that process's faults from 0, where it begins to tell them anew.
+pub const FAULT: u32 = 5;
 
 /// The oldest record of a ring between our own stages, or `None` if there is none now.
 ///

@@ -7,7 +7,7 @@ use crate::health::Health;
 use crate::machine::command::{Tick, is_query};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vendue_wire::message::{ANY, Body, U64};
+use vendue_wire::message::{Body, U64};
 use vendue_wire::ring::{Consumer, Producer};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -16,7 +16,7 @@ const BATCH: usize = 256;
 /// The coarse clock is at most so far behind.
 const COARSE_NS: u64 = 10_000_000;
 /// Room one command may need in each ring, header included.
-const ROOM_BYTES: usize = vendue_wire::frame::FRAME_BYTES_MAX + size_of::<Ordered>();
+const ROOM_BYTES: usize = super::journal::RECORD_BYTES_MAX;
 
 /// Time passes at most so much faster or slower than it does, as one in so many parts, while it
 /// follows the host's clock.
@@ -187,9 +187,11 @@ impl Sequence {
             return;
         }
         self.sequence += 1;
-        let arrival = Arrival { request: 0.into(), session: ANY.into(), connection: ANY.into() };
-        let head =
-            Ordered { sequence: self.sequence.into(), time_ns: self.time_ns.into(), arrival };
+        let head = Ordered {
+            sequence: self.sequence.into(),
+            time_ns: self.time_ns.into(),
+            arrival: Arrival::OWN,
+        };
         let tick = Tick { digest_sequence: self.digest.0.into(), digest: self.digest.1.into() };
         let parts = [head.as_bytes(), tick.as_bytes()];
         must(self.journal.try_push(Tick::KIND.into(), &parts));

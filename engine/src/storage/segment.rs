@@ -25,7 +25,7 @@ pub const PREPARED_NAME: &str = "prepared";
 /// A file being copied from the other device.
 pub(crate) const COPY_NAME: &str = "copy";
 /// Version of segments and records written by this code.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"VENDUELG";
 const LOCK_NAME: &str = "lock";

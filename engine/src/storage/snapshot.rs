@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Snapshots kept: the newest, and one in case it is damaged.
 pub const KEPT: usize = 2;
 /// Version of the header written by this code.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"VENDUESN";
 const SUFFIX: &str = ".snap";

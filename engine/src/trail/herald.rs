@@ -107,7 +107,7 @@ impl<M: Medium> Herald<M> {
             }
             let pause = if self.runs.is_empty() { IDLE } else { LOOK };
             if self.subscriptions.prepare_park() {
-                let _ = self.doorbell.wait(Some(pause));
+                self.doorbell.rest(pause);
             }
             self.subscriptions.cancel_park();
         }

@@ -4,7 +4,7 @@
 
 use crate::desk::IN_AUCTION;
 use crate::machine::Machine;
-use crate::machine::command::Usage;
+use crate::machine::command::{Outcomes, Usage};
 use crate::machine::event::{AuctionTrade, Event, Fill, Outbox, TierSwap, TradeReversed};
 use crate::storage::Record;
 use vendue_wire::code::{RESOURCES, Resource, Side};
@@ -123,6 +123,8 @@ impl Shadow {
         out.extend(swaps.map(|swap| Notice::Tiers(tiers_swapped(machine, record, &swap))));
         let narrow = match record.kind {
             NewOrder::KIND | Cancel::KIND | Replace::KIND | MassCancel::KIND => true,
+            // Moves no balance.
+            Outcomes::KIND => true,
             Usage::KIND => {
                 parties.extend(used_by(record));
                 true

@@ -3,6 +3,7 @@
 use super::account_limits::{self, LimitsOf};
 use super::amount;
 use super::door::{Door, Reach, Trouble, Who};
+use super::json;
 use super::names::{accounts, find_account, groups, parse_groups, parse_new_name};
 use super::output::Output;
 use super::table::{left, right};
@@ -155,18 +156,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
         right("CAP"),
     ]);
     for row in accounts(door)? {
-        list.object(&json!({
-            "account": row.account.get(),
-            "name": text(&row.name),
-            "free_micro": row.free_micro.get(),
-            "held_micro": row.held_micro.get(),
-            "group": row.group,
-            "sells_to": format!("{:#x}", row.sells_to.get()),
-            "buys_from": format!("{:#x}", row.buys_from.get()),
-            "opted_in": row.opted_in == 1,
-            "instances": row.instances.get(),
-            "cap_millicores": row.cap_millicores.get(),
-        }))?;
+        list.object(&json::account(&row))?;
         list.cells(vec![
             row.account.to_string(),
             text(&row.name).to_owned(),

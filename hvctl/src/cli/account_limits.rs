@@ -2,11 +2,12 @@
 
 use super::amount;
 use super::door::{Door, Reach, Trouble, Who};
+use super::json;
 use super::names::{accounts, find_account, groups, parse_groups};
 use super::output::Output;
 use super::table::{left, right};
 use super::time::rfc3339;
-use serde_json::{Value, json};
+use serde_json::json;
 use vendue_wire::message::*;
 
 /// What to change; what is not named stays. Without any option: show what holds.
@@ -87,11 +88,7 @@ impl LimitsOf {
 
 /// An account and its limits, where those of one without any are unlimited.
 fn read(door: &mut Door, account: u32) -> Result<(AccountRow, AccountLimitsRow), Trouble> {
-    let (mut row, mut limits) = (AccountRow::zeroed(), AccountLimitsRow::zeroed());
-    limits.sell_max_credits = UNLIMITED.into();
-    limits.buy_max_credits = UNLIMITED.into();
-    limits.order_max_micro = UNLIMITED.into();
-    limits.position_max_credits = UNLIMITED.into();
+    let (mut row, mut limits) = (AccountRow::zeroed(), json::unlimited());
     door.each(&QueryAccounts { from: account.into() }, |received| {
         if let Some(found) = received.message::<AccountRow>().filter(|it| it.account == account) {
             row = *found;
@@ -134,25 +131,8 @@ fn most(value: U64) -> Option<u64> {
 fn show(row: &AccountRow, limits: &AccountLimitsRow, out: &mut Output) -> Result<(), Trouble> {
     let ends_ns = limits.window_ends_ns.get();
     let set = ends_ns != 0;
-    let counted = |value: U64| if set { json!(value.get()) } else { Value::Null };
     let mut list = out.list(&[left("WHAT"), right("NOW"), right("AT MOST")]);
-    list.object(&json!({
-        "account": row.account.get(),
-        "name": text(&row.name),
-        "group": row.group,
-        "sells_to": format!("{:#x}", row.sells_to.get()),
-        "buys_from": format!("{:#x}", row.buys_from.get()),
-        "opted_in": row.opted_in == 1,
-        "sell_max_credits": most(limits.sell_max_credits),
-        "buy_max_credits": most(limits.buy_max_credits),
-        "order_max_micro": most(limits.order_max_micro),
-        "position_max_credits": most(limits.position_max_credits),
-        "sold_credits": counted(limits.sold_credits),
-        "bought_credits": counted(limits.bought_credits),
-        "offered_credits": counted(limits.offered_credits),
-        "wanted_credits": counted(limits.wanted_credits),
-        "window_ends": set.then(|| rfc3339(ends_ns)),
-    }))?;
+    list.object(&json::account_limits(row, limits))?;
     let now = |value: U64| if set { value.to_string() } else { "-".to_owned() };
     let limit = |value: U64| most(value).map_or("none".to_owned(), |most| most.to_string());
     let worth = most(limits.order_max_micro).map_or("none".to_owned(), amount::funds);

@@ -5,15 +5,14 @@
 //! sees what is. Requests that were under way cannot arrive late either, because every connection
 //! of an instance's agent resumes the same session, and taking it over ends the older connection.
 
-mod alarm;
 mod desk;
 mod sampler;
 mod trader;
 
+use super::alarm::Alarm;
 use super::door::{Reach, Trouble};
 use super::names::{Directory, find_instance, instances, parse_resource, tiers};
 use super::output::Output;
-use alarm::Alarm;
 use desk::Desk;
 use hvctl::agent::backoff::Backoff;
 use hvctl::agent::predict::{WINDOW_MAX, falling_weights};

@@ -2,13 +2,12 @@
 
 use super::amount::{credits, funds};
 use super::door::{Door, Reach, Trouble};
+use super::json;
 use super::names::Directory;
 use super::output::{List, Output};
 use super::table::{left, right};
 use super::time::rfc3339;
-use serde_json::{Value, json};
 use std::time::Duration;
-use vendue_wire::code::{Reject, Role};
 use vendue_wire::message::*;
 
 /// Journal records read for one page.
@@ -97,86 +96,29 @@ fn durable(door: &mut Door) -> Result<u64, Trouble> {
     Ok(status.first().map_or(0, |status| status.durable.get()))
 }
 
-/// What `amount` counts; `None` if the transaction has none.
-fn amount_key(what: &str) -> Option<&'static str> {
-    match what {
-        "usage" | "grant" | "pool out" | "pool in" => Some("amount_millicredits"),
-        "tier out" | "tier in" | "tier rest" => Some("amount_vru"),
-        "trade" | "order buy" | "order sell" | "cancelled" | "replaced" | "auction" => {
-            Some("amount_credits")
-        }
-        "account" | "instance" | "remove" => Some("number"),
-        "tier define" | "tier change" | "tier drain" | "tier resume" | "tier delete" => {
-            Some("number")
-        }
-        "mass cancel" | "set limits" | "cancel account" => Some("count"),
-        what if what.starts_with("reversed ") => Some("amount_credits"),
-        "cap" => Some("millicores"),
-        _ => None,
-    }
-}
-
 /// The amount for people: credits, or a number as `what` says.
 fn amount(row: &AuditRow) -> String {
-    match amount_key(text(&row.what)) {
+    match json::amount_key(text(&row.what)) {
         None => "-".to_owned(),
         Some("amount_millicredits") => credits(row.amount.get()),
+        Some("held") if row.amount.get() == u64::MAX => "unbounded".to_owned(),
         Some(_) => row.amount.to_string(),
     }
 }
 
-/// The number of an account or an instance, if there is one.
-fn number(number: U32) -> Option<u32> {
-    Some(number.get()).filter(|&number| number != ANY)
-}
-
-/// The role of who asked, unless that is the daemon itself.
-fn role(row: &AuditRow) -> Option<&'static str> {
-    Role::from_u8(row.role).map(Role::text)
-}
-
 /// Who asked, for people.
 fn by(row: &AuditRow) -> String {
-    match role(row) {
+    match json::asked_as(row) {
         None => "-".to_owned(),
         Some(role) => format!("{role} {}", text(&row.peer)),
     }
 }
 
-fn refused(row: &AuditRow) -> &'static str {
-    Reject::from_u8(row.code).map_or("", Reject::text)
-}
-
-fn object(row: &AuditRow) -> Value {
-    let mut object = json!({
-        "sequence": row.sequence.get(),
-        "time": rfc3339(row.time_ns.get()),
-        "what": text(&row.what),
-        "session": row.session.get().to_string(),
-        "role": role(row),
-        "peer": Some(text(&row.peer)).filter(|peer| !peer.is_empty()),
-        "account": number(row.account),
-        "instance": number(row.instance),
-        "other_account": number(row.other_account),
-        "other_instance": number(row.other_instance),
-        "book": Some(row.book.get()).filter(|&book| book != ANY_BOOK),
-        "price_ticks": row.price_ticks.get(),
-        "funds_micro": row.funds_micro.get(),
-        "code": row.code,
-        "refused": refused(row),
-        "chain": format!("{:016x}", row.chain.get()),
-    });
-    if let Some(key) = amount_key(text(&row.what)) {
-        object[key] = row.amount.get().into();
-    }
-    object
-}
-
 fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Trouble> {
-    list.object(&object(row))?;
+    list.object(&json::audit(row))?;
     // Instances by number: a name of today may have been another instance's then.
     let dash = |value: u64, shown: String| if value == 0 { "-".to_owned() } else { shown };
-    let with = match (number(row.other_account), number(row.other_instance)) {
+    let with = match (json::number(row.other_account), json::number(row.other_instance)) {
         (None, None) => "-".to_owned(),
         (Some(account), None) => names.account(account),
         (None, Some(instance)) => instance.to_string(),
@@ -187,7 +129,7 @@ fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Tr
         rfc3339(row.time_ns.get()),
         text(&row.what).to_owned(),
         names.account(row.account.get()),
-        number(row.instance).map_or("-".to_owned(), |instance| instance.to_string()),
+        json::number(row.instance).map_or("-".to_owned(), |instance| instance.to_string()),
         with,
         names.book(row.book.get()),
         amount(row),
@@ -195,7 +137,7 @@ fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Tr
         dash(row.funds_micro.get(), funds(row.funds_micro.get())),
         dash(row.session.get(), row.session.to_string()),
         by(row),
-        refused(row).to_owned(),
+        json::why_refused(row).to_owned(),
     ]);
     Ok(())
 }
@@ -203,6 +145,8 @@ fn line(row: &AuditRow, names: &Directory, list: &mut List<'_>) -> Result<(), Tr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+    use vendue_wire::code::{Lag, Reject, Role};
 
     fn row(what: &str) -> AuditRow {
         AuditRow {
@@ -225,14 +169,22 @@ mod tests {
     fn amounts_are_told_in_their_own_unit() {
         assert_eq!((amount(&row("usage")), amount(&row("trade"))), ("2.500".into(), "2500".into()));
         assert_eq!(amount(&row("logon")), "-");
-        assert_eq!(object(&row("grant"))["amount_millicredits"], 2500);
-        assert_eq!(object(&row("trade"))["amount_credits"], 2500);
-        assert_eq!(object(&row("account"))["number"], 2500);
+        assert_eq!(json::audit(&row("grant"))["amount_millicredits"], 2500);
+        assert_eq!(json::audit(&row("trade"))["amount_credits"], 2500);
+        assert_eq!(json::audit(&row("account"))["number"], 2500);
+        assert_eq!(json::audit(&row("tier limit applied"))["held"], 2500);
+        let unbounded = AuditRow { amount: u64::MAX.into(), ..row("limit applied") };
+        assert_eq!(
+            (amount(&unbounded).as_str(), &json::audit(&unbounded)["held"]),
+            ("unbounded", &Value::Null)
+        );
+        let late = AuditRow { code: Lag::InUse as u8, ..row("limit partial") };
+        assert_eq!(json::audit(&late)["refused"], "in use");
     }
 
     #[test]
     fn parties_that_there_are_none_of_are_null_and_long_numbers_are_text() {
-        let object = object(&row("rejected"));
+        let object = json::audit(&row("rejected"));
         assert_eq!((&object["account"], &object["instance"]), (&json!(3), &Value::Null));
         assert_eq!(object["book"], Value::Null);
         assert_eq!(object["session"], u64::MAX.to_string());
@@ -245,10 +197,10 @@ mod tests {
         let row = row("set limits");
         assert_eq!(by(&row), "operator uid 7");
         assert_eq!(
-            (&object(&row)["role"], &object(&row)["peer"]),
+            (&json::audit(&row)["role"], &json::audit(&row)["peer"]),
             (&json!("operator"), &json!("uid 7"))
         );
         let own = AuditRow { role: u8::MAX, peer: [0; PEER_BYTES], ..row };
-        assert_eq!((by(&own), &object(&own)["peer"]), ("-".to_owned(), &Value::Null));
+        assert_eq!((by(&own), &json::audit(&own)["peer"]), ("-".to_owned(), &Value::Null));
     }
 }

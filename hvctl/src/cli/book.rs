@@ -2,12 +2,12 @@
 
 use super::amount::funds;
 use super::door::{Door, Reach, Trouble};
+use super::json;
 use super::names::resource;
 use super::output::Output;
-use super::phase::phase_name;
 use super::table::{Table, left, right};
 use super::time::rfc3339;
-use serde_json::{Value, json};
+use hvctl::json::phase_name;
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -111,26 +111,8 @@ impl Source {
         for row in books {
             let depth =
                 door.rows::<DepthRow>(&QueryDepth { book: row.book, reserved: 0.into() })?;
-            let side = |ticks: [U32; DEPTH_LEVELS], quantity: [U64; DEPTH_LEVELS]| {
-                std::array::from_fn(|at| Level {
-                    price_ticks: ticks[at].get(),
-                    quantity: quantity[at].get(),
-                })
-            };
             let depth = depth.first().copied().unwrap_or(DepthRow::zeroed());
-            let view = BookView {
-                last_ticks: row.last_ticks.get(),
-                trades: row.trades.get(),
-                volume: row.volume.get(),
-                phase: row.phase,
-                indicative_ticks: row.indicative_ticks.get(),
-                indicative_volume: row.indicative_volume.get(),
-                indicative_imbalance: row.indicative_imbalance.get() as i64,
-                bids: side(depth.bid_ticks, depth.bid_quantity),
-                asks: side(depth.ask_ticks, depth.ask_quantity),
-                ..BookView::default()
-            };
-            shown.push((*row, view));
+            shown.push((*row, json::view(row, &depth)));
         }
         Ok(shown)
     }
@@ -139,49 +121,11 @@ impl Source {
 fn print(shown: &[Shown], depth: bool, out: &mut Output) -> Result<(), Trouble> {
     if out.is_json() {
         for row in shown {
-            out.say(&object(row, depth), "")?;
+            out.say(&json::book(&row.0, &row.1, depth), "")?;
         }
         return Ok(());
     }
     Ok(out.print(screen(shown, depth).as_bytes())?)
-}
-
-fn object((row, view): &Shown, depth: bool) -> Value {
-    let levels = |levels: &[Level]| -> Vec<Value> {
-        used(levels)
-            .map(|level| {
-                json!({ "price_ticks": level.price_ticks, "quantity_credits": level.quantity })
-            })
-            .collect()
-    };
-    let mut object = json!({
-        "book": row.book.get(),
-        "tier": text(&row.tier_name),
-        "resource": resource(row.resource),
-        "tick_micro": row.tick_micro.get(),
-        "price_ticks_max": row.price_ticks_max.get(),
-        "bid_ticks": view.bids[0].price_ticks,
-        "ask_ticks": view.asks[0].price_ticks,
-        "last_ticks": view.last_ticks,
-        "trades": view.trades,
-        "volume_credits": view.volume,
-        "phase": phase_name(view.phase),
-        "indicative_ticks": view.indicative_ticks,
-        "indicative_volume_credits": view.indicative_volume,
-        "indicative_imbalance_credits": view.indicative_imbalance,
-        "auction_every_ms": row.auction_every_ms.get(),
-        "call_ms": row.call_ms.get(),
-    });
-    if depth {
-        object["bids"] = levels(&view.bids).into();
-        object["asks"] = levels(&view.asks).into();
-    }
-    object
-}
-
-/// The levels that hold something.
-fn used(levels: &[Level]) -> impl Iterator<Item = &Level> {
-    levels.iter().filter(|level| level.price_ticks != 0)
 }
 
 /// What one look shows.
@@ -294,6 +238,7 @@ pub fn redraw(screen: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn shown() -> Shown {
         let row = BookRow {
@@ -333,18 +278,24 @@ CREDITS  BID  ASK  CREDITS
         let screen = screen(&[(row, call)], true);
         let line = screen.lines().nth(1).unwrap();
         assert_eq!(line, "call: 12 credits at 41 now, 3 more are offered");
-        assert_eq!(object(&(row, call), false)["indicative_imbalance_credits"], -3);
+        assert_eq!(json::book(&row, &call, false)["indicative_imbalance_credits"], -3);
         let halted = BookView { phase: Phase::Halted as u8, ..view };
         assert_eq!(phase_line(&halted).unwrap(), "halted: orders can only be cancelled");
     }
 
     #[test]
     fn only_levels_in_use_are_told_as_json() {
-        let object = object(&shown(), true);
+        let object = {
+            let (row, view) = shown();
+            json::book(&row, &view, true)
+        };
         assert_eq!(object["bids"], json!([{ "price_ticks": 40, "quantity_credits": 5 }]));
         assert_eq!(object["asks"].as_array().unwrap().len(), 2);
         assert_eq!((&object["bid_ticks"], &object["ask_ticks"]), (&json!(40), &json!(42)));
-        let top = super::object(&shown(), false);
+        let top = {
+            let (row, view) = shown();
+            json::book(&row, &view, false)
+        };
         assert!(top.get("bids").is_none());
     }
 

@@ -1,6 +1,8 @@
 //! The way to the daemon, and everything that can go wrong on it.
 
+use nix::sys::socket::{getsockopt, sockopt};
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use vendue_wire::client::{Client, ClientError, Endpoint, Identity, Received, fresh_session};
 use vendue_wire::code::{Reject, Role};
@@ -69,11 +71,23 @@ pub fn refusal(kind: u8, code: u8) -> String {
         Reject::RateOutOfBounds => "; see `hvctl tier exchanges`",
         Reject::UnknownInstance => "; it does not exist, or is not yours",
         Reject::UnknownBook | Reject::BadPrice | Reject::WrongTier => "; see `hvctl book`",
+        Reject::TokenStale | Reject::TokenForged => "; `hvctl token show` has it as it is now",
         Reject::ReplayGone => "; the older ones are in `hvctl audit`",
         Reject::OrderValueLimit | Reject::WindowLimit | Reject::PositionLimit => {
             "; see `hvctl account limits ACCOUNT`"
         }
         Reject::UnknownTrade | Reject::AlreadyReversed => "; see `hvctl trades`",
+        Reject::UnknownLease | Reject::RentTooLow | Reject::LeasesFull => {
+            "; see `hvctl lease list` and `hvctl lease rents`"
+        }
+        Reject::LeaseOfRescue | Reject::UnknownObjective | Reject::ObjectivesFull => {
+            "; see `hvctl objective list`"
+        }
+        Reject::NotEntitled => "; an operator may allow it with `hvctl lease grant`",
+        Reject::TooOften => "; wait a second",
+        Reject::UnknownMigration | Reject::WrongHandover | Reject::MigrationsFull => {
+            "; see `hvctl migration list`"
+        }
         Reject::UnknownOrder => "; see `hvctl orders INSTANCE`",
         _ => "",
     };
@@ -130,6 +144,21 @@ impl Reach {
         Ok(Reach { endpoint, token })
     }
 
+    /// Where the daemon is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The daemon's process on this host, if it is spoken to by a socket of its own: where a service
+    /// manager opened that, it is the manager's.
+    pub fn process(&self) -> Option<i32> {
+        let (Endpoint::Unix(path) | Endpoint::Shm { path, .. }) = &self.endpoint else {
+            return None;
+        };
+        let socket = UnixStream::connect(path).ok()?;
+        getsockopt(&socket, sockopt::PeerCredentials).ok().map(|who| who.pid())
+    }
+
     /// A session to read by: an anonymous one for who may see everything, otherwise as the tenant
     /// or agent that the daemon takes this side for.
     pub fn reader(&self) -> Result<Door, Trouble> {
@@ -184,6 +213,14 @@ impl Door {
     pub fn pages<R: Body, Q: Body>(&mut self, query: impl Fn(u32) -> Q) -> Result<Vec<R>, Trouble> {
         // Pages of these queries start at numbers of 32 bits.
         Ok(self.client.ask_all(|from| query(u32::try_from(from).unwrap_or(u32::MAX)))?)
+    }
+
+    /// As [`Door::pages`], where pages start at numbers of 64 bits.
+    pub fn pages_by_id<R: Body, Q: Body>(
+        &mut self,
+        query: impl Fn(u64) -> Q,
+    ) -> Result<Vec<R>, Trouble> {
+        Ok(self.client.ask_all(query)?)
     }
 
     /// Every row of a query's answer; returns where the next page starts, if there is one.

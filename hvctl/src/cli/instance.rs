@@ -2,16 +2,29 @@
 
 use super::amount::{credits, natural, parse_credits};
 use super::door::{Door, Reach, Trouble, Who};
+use super::json;
 use super::launch::{self, Launch};
 use super::names::{
     Directory, accounts, find_account, find_instance, find_tier, instances, parse_new_name,
     parse_resource, resource, tiers,
 };
 use super::output::Output;
+use super::sensors;
 use super::table::{left, right};
-use serde_json::{Value, json};
+use hvctl::kvm::keeper::join_place;
+use serde_json::json;
+use std::time::Duration;
 use vendue_wire::code::Resource;
 use vendue_wire::message::*;
+
+/// The file that says whether an instance is frozen, as [`LimitRow`] names it.
+const FREEZE_FILE: &str = "cgroup.freeze";
+/// States of a [`LimitRow`].
+const IN_FORCE: u8 = 1;
+const DRY_RUN: u8 = 5;
+/// How often and how long apart the host is asked whether it has frozen an instance.
+const CONFIRM_LOOKS: u32 = 50;
+const CONFIRM_PAUSE: Duration = Duration::from_millis(100);
 
 /// What to do with instances.
 #[derive(Debug, clap::Subcommand)]
@@ -25,11 +38,29 @@ pub enum InstanceCommand {
         /// Its cgroup v2 directory as an absolute path; on a dry-run host also pid:N
         #[arg(long, value_name = "PATH", value_parser = parse_place)]
         cgroup: [u8; PLACE_BYTES],
+        /// Socket of its VMM's port (see `hvctl cell`), through which its memory follows
+        #[arg(long, value_name = "SOCKET", value_parser = parse_port)]
+        port: Option<String>,
     },
     /// Start a command in a cgroup of its own and put that under Vendue's care
     Launch(Launch),
     /// Release an instance: its orders are cancelled, its credits burned, its limits lifted
     Remove {
+        /// Instance, by name or number
+        instance: String,
+    },
+    /// Show how instances fare: what they use, and what they wait for
+    Sensors {
+        /// Only this instance, by name or number
+        instance: Option<String>,
+    },
+    /// Let nothing in an instance run; it keeps its reservation, credits and orders, which trade on
+    Freeze {
+        /// Instance, by name or number
+        instance: String,
+    },
+    /// Let a frozen instance go on
+    Thaw {
         /// Instance, by name or number
         instance: String,
     },
@@ -111,15 +142,29 @@ fn parse_place(text: &str) -> Result<[u8; PLACE_BYTES], String> {
     field(text).ok_or_else(|| format!("a place has at most {PLACE_BYTES} bytes"))
 }
 
+/// Reads the path of a port's socket, and makes it absolute.
+pub fn parse_port(path: &str) -> Result<String, String> {
+    let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
+    absolute.into_os_string().into_string().map_err(|_| "not UTF-8".to_owned())
+}
+
+/// An instance's place: where it runs, and its VMM's port if it has one.
+pub fn place(path: &str, port: Option<&str>) -> Result<[u8; PLACE_BYTES], Trouble> {
+    let place = port.map_or_else(|| path.to_owned(), |port| join_place(path, port));
+    let too_long = || Trouble::Usage(format!("{place} is longer than {PLACE_BYTES} bytes"));
+    field(&place).ok_or_else(too_long)
+}
+
 /// Runs the command.
 pub fn run(command: &InstanceCommand, reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     match command {
         InstanceCommand::List => list(&mut reach.reader()?, out),
-        InstanceCommand::Adopt { reservation, cgroup } => {
+        InstanceCommand::Adopt { reservation, cgroup, port } => {
+            let place = place(text(cgroup), port.as_deref())?;
             let mut door = reach.acting(Who::OPERATOR)?;
-            let message = CreateInstance { place: *cgroup, ..reservation.message(&mut door)? };
+            let message = CreateInstance { place, ..reservation.message(&mut door)? };
             let number = create(&mut door, message)?;
-            let (name, place) = (text(&message.name), text(cgroup));
+            let (name, place) = (text(&message.name), text(&place));
             let object = json!({ "instance": number, "name": name, "place": place });
             Ok(out.say(&object, &format!("instance {name} has number {number}, at {place}"))?)
         }
@@ -130,6 +175,15 @@ pub fn run(command: &InstanceCommand, reach: &Reach, out: &mut Output) -> Result
             remove(&mut door, number)?;
             let object = json!({ "instance": number, "removed": true });
             Ok(out.say(&object, &format!("instance {instance} is removed"))?)
+        }
+        InstanceCommand::Sensors { instance } => {
+            sensors::show(instance.as_deref(), &mut reach.reader()?, out)
+        }
+        InstanceCommand::Freeze { instance } => {
+            freeze(instance, true, &mut reach.acting(Who::OPERATOR)?, out)
+        }
+        InstanceCommand::Thaw { instance } => {
+            freeze(instance, false, &mut reach.acting(Who::OPERATOR)?, out)
         }
         InstanceCommand::Grant { instance, resource, credits } => {
             grant(instance, *resource, *credits, &mut reach.acting(Who::OPERATOR)?, out)
@@ -152,6 +206,41 @@ pub fn remove(door: &mut Door, instance: u32) -> Result<(), Trouble> {
     let client_id = door.next_client_id().into();
     let message = RemoveInstance { client_id, instance: instance.into(), reserved: 0.into() };
     door.call(&message).map(drop)
+}
+
+/// Freezes or thaws an instance, and waits until the host's kernel has confirmed it.
+fn freeze(instance: &str, frozen: bool, door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
+    let number = find_instance(instance, &instances(door)?)?;
+    let message = FreezeInstance {
+        client_id: door.next_client_id().into(),
+        instance: number.into(),
+        frozen: frozen.into(),
+        reserved: [0; 3],
+    };
+    door.call(&message)?;
+    let says = if frozen { "frozen" } else { "going on" };
+    for _ in 0..CONFIRM_LOOKS {
+        let rows = door.pages::<LimitRow, _>(|from| QueryLimits { from: from.into() })?;
+        let of_it = |row: &&LimitRow| {
+            row.instance.get() == number && row.of_account == 0 && text(&row.file) == FREEZE_FILE
+        };
+        let row = rows.iter().find(of_it);
+        let state = row.filter(|row| text(&row.wanted) == u8::from(frozen).to_string());
+        let host = match state.map(|row| row.state) {
+            Some(IN_FORCE) => "the kernel says so",
+            Some(DRY_RUN) => "in a dry run: its processes run as before",
+            _ => {
+                std::thread::sleep(CONFIRM_PAUSE);
+                continue;
+            }
+        };
+        let object = json!({ "instance": number, "frozen": frozen, "host": host });
+        return Ok(out.say(&object, &format!("instance {instance} is {says}; {host}"))?);
+    }
+    Err(Trouble::Refused(format!(
+        "instance {instance} should be {says}, but the kernel has not confirmed it; \
+         see `hvctl limits {instance}` and `hvctl status`"
+    )))
 }
 
 fn grant(
@@ -219,7 +308,7 @@ fn list(door: &mut Door, out: &mut Output) -> Result<(), Trouble> {
         left("PLACE"),
     ]);
     for row in &names.instances {
-        list.object(&object(row, &names))?;
+        list.object(&json::instance(row, &names.tiers))?;
         for r in lines(row, &names) {
             list.cells(cells(row, r, &names));
         }
@@ -243,28 +332,6 @@ fn lines(row: &InstanceRow, names: &Directory) -> Vec<usize> {
     };
     let lines: Vec<_> = resources(row, names).filter(has).collect();
     if lines.is_empty() { resources(row, names).take(1).collect() } else { lines }
-}
-
-fn object(row: &InstanceRow, names: &Directory) -> Value {
-    let one = |r: usize| {
-        json!({
-            "resource": resource(r as u8),
-            "baseline_vru": row.baseline_vru[r].get(),
-            "entitled_vru": row.entitled_vru[r].get(),
-            "bursting": row.bursting >> r & 1 == 1,
-            "free_millicredits": row.free_millicredits[r].get(),
-            "held_millicredits": row.held_millicredits[r].get(),
-        })
-    };
-    json!({
-        "instance": row.instance.get(),
-        "name": text(&row.name),
-        "account": row.account.get(),
-        "tier": row.tier.get(),
-        "orders": row.orders.get(),
-        "place": text(&row.place),
-        "resources": resources(row, names).map(one).collect::<Vec<_>>(),
-    })
 }
 
 /// The instance's line for resource `r`.
@@ -307,7 +374,7 @@ mod tests {
         row.baseline_vru[0] = 50.into();
         row.entitled_vru[1] = 4.into();
         row.free_millicredits[1] = 1500.into();
-        let object = object(&row, &directory());
+        let object = json::instance(&row, &directory().tiers);
         let resources = object["resources"].as_array().unwrap();
         assert_eq!(resources.len(), 2);
         assert_eq!(resources[0]["baseline_vru"], 50);

@@ -5,7 +5,7 @@
 
 use super::door::{Door, Reach, Trouble, Who};
 use super::group::Group;
-use super::instance::{Reservation, create, remove};
+use super::instance::{Reservation, create, parse_port, place, remove};
 use super::names::accounts;
 use super::output::Output;
 use hvctl::cgroup::ACCOUNT;
@@ -34,11 +34,14 @@ cgroup: the command runs unlimited and is only metered.")]
 pub struct Launch {
     #[command(flatten)]
     reservation: Reservation,
-    /// Directory to make the cgroup in [default: vendue/tier-N in the first cgroup2
-    /// mount, N being the tier's number, and there below the account's group if it has a cap; what
-    /// the tier's instances use together is limited there]
+    /// Directory to make the cgroup in [default: vendue/tier-N in the daemon's own group, the package's or
+    /// the first cgroup2 mount, N being the tier's number, and below the account's group if it has a cap;
+    /// what the tier's instances use together is limited there]
     #[arg(long, value_name = "CGROUP_DIR")]
     parent: Option<PathBuf>,
+    /// Socket of the port that the command makes (see `hvctl cell`), through which its memory follows
+    #[arg(long, value_name = "SOCKET", value_parser = parse_port)]
+    port: Option<String>,
     /// Return at once; the instance stays until `hvctl instance remove`, its cgroup longer
     #[arg(long)]
     detach: bool,
@@ -63,7 +66,8 @@ pub fn run(launch: &Launch, reach: &Reach, out: &mut Output) -> Result<(), Troub
         let mut capped = rows.iter().filter(|row| row.cap_millicores.get() > 0);
         let below = capped.any(|row| row.account.get() == account);
         let below = below.then(|| format!("{ACCOUNT}{account}"));
-        let (parent, tier) = (launch.parent.as_deref(), message.tier.get());
+        let tier = message.tier.get();
+        let parent = (launch.parent.as_deref(), reach.process());
         Some(Group::make(parent, tier, below.as_deref(), text(&message.name))?)
     };
     let started = start(launch, group.as_ref(), message, &mut door, out);
@@ -75,7 +79,10 @@ pub fn run(launch: &Launch, reach: &Reach, out: &mut Output) -> Result<(), Troub
             let status = wait(&mut child);
             let removed =
                 reach.acting(Who::OPERATOR).and_then(|mut door| remove(&mut door, instance));
-            if let Err(trouble) = removed {
+            // The daemon watches a port itself, and may have been the first to see the end.
+            if let Err(trouble) = removed
+                && !(launch.port.is_some() && matches!(trouble, Trouble::Refused(_)))
+            {
                 eprintln!(
                     "hvctl: instance {instance} could not be removed: {trouble}; \
                      try `hvctl instance remove {instance}`"
@@ -93,7 +100,7 @@ pub fn run(launch: &Launch, reach: &Reach, out: &mut Output) -> Result<(), Troub
 }
 
 /// The code that shells give for this end.
-fn exit_code(status: ExitStatus) -> u8 {
+pub fn exit_code(status: ExitStatus) -> u8 {
     match (status.code(), status.signal()) {
         (Some(code), _) => code as u8,
         (None, signal) => 128_u8.wrapping_add(signal.unwrap_or(0) as u8),
@@ -132,10 +139,13 @@ fn start(
         let mut pid = [0; 4];
         let adopted = match hear_pid.read_exact(&mut pid) {
             Ok(()) => {
-                adopt(u32::from_le_bytes(pid), group, message, door, out).and_then(|number| {
-                    tell_go.write_all(&[1]).map_err(host("let the command go"))?;
-                    Ok(Some(number))
-                })
+                let port = launch.port.as_deref();
+                adopt(u32::from_le_bytes(pid), (group, port), message, door, out).and_then(
+                    |number| {
+                        tell_go.write_all(&[1]).map_err(host("let the command go"))?;
+                        Ok(Some(number))
+                    },
+                )
             }
             // It ended before: `spawn` knows why.
             Err(_) => Ok(None),
@@ -158,14 +168,14 @@ fn start(
 
 fn adopt(
     pid: u32,
-    group: Option<&Group>,
+    (group, port): (Option<&Group>, Option<&str>),
     message: CreateInstance,
     door: &mut Door,
     out: &mut Output,
 ) -> Result<u32, Trouble> {
-    let place = group.map_or_else(|| format!("pid:{pid}"), |group| group.path().to_owned());
-    let too_long = || Trouble::Refused(format!("{place} is longer than {PLACE_BYTES} bytes"));
-    let message = CreateInstance { place: field(&place).ok_or_else(too_long)?, ..message };
+    let path = group.map_or_else(|| format!("pid:{pid}"), |group| group.path().to_owned());
+    let message = CreateInstance { place: place(&path, port)?, ..message };
+    let place = text(&message.place);
     let number = create(door, message)?;
     let name = text(&message.name);
     let object = json!({ "instance": number, "name": name, "pid": pid, "place": place });

@@ -2,10 +2,10 @@
 
 use super::amount::{CREDIT_DECIMALS, FUNDS_DECIMALS, decimal};
 use super::door::{Reach, Trouble};
+use super::json;
 use super::names::{Directory, resource};
 use super::output::Output;
 use super::table::{left, right};
-use serde_json::json;
 use std::collections::BTreeMap;
 use vendue_wire::message::*;
 
@@ -32,12 +32,7 @@ pub fn run(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     columns.push(right("SUM"));
     let mut list = out.list(&columns);
     for row in &rows {
-        let unit = if asset(row) == FUNDS { "balance_micro" } else { "balance_millicredits" };
-        list.object(&json!({
-            "asset": asset_name(asset(row)),
-            "line": text(&row.line),
-            unit: balance(row),
-        }))?;
+        list.object(&json::ledger(&asset_name(asset(row)), asset(row) == FUNDS, row))?;
     }
     let sums = sums(&rows);
     for (&one, &sum) in &sums {

@@ -3,11 +3,11 @@
 use super::amount::decimal;
 use super::book::{redraw, ticks};
 use super::door::{Door, Reach, Trouble};
+use super::json;
 use super::names::Directory;
 use super::output::Output;
 use super::table::{Table, left, right};
 use super::time::{parse_ms, rfc3339};
-use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::time::Duration;
 use vendue_wire::message::*;
@@ -75,30 +75,9 @@ fn show(rows: &[MarketRow], names: &Directory, out: &mut Output) -> Result<(), T
         return Ok(out.print(table(rows, names).as_bytes())?);
     }
     for row in rows {
-        out.say(&object(row), "")?;
+        out.say(&json::market(row), "")?;
     }
     Ok(())
-}
-
-fn object(row: &MarketRow) -> Value {
-    json!({
-        "book": row.book.get(),
-        "last_ticks": row.last_ticks.get(),
-        "last_quantity_credits": row.last_quantity.get(),
-        "last_time": rfc3339(row.last_time_ns.get()),
-        "bid_ticks": row.bid_ticks.get(),
-        "ask_ticks": row.ask_ticks.get(),
-        "bid_credits": row.bid_quantity.get(),
-        "ask_credits": row.ask_quantity.get(),
-        "average_bid_milliticks": row.average_bid_milliticks.get(),
-        "average_ask_milliticks": row.average_ask_milliticks.get(),
-        "trades": row.trades.get(),
-        "volume_credits": row.volume.get(),
-        "vwap_milliticks": row.vwap_milliticks.get(),
-        "day_trades": row.day_trades.get(),
-        "day_volume_credits": row.day_volume.get(),
-        "day_vwap_milliticks": row.day_vwap_milliticks.get(),
-    })
 }
 
 /// An average price, or `-` for none.
@@ -171,18 +150,7 @@ fn bars(
         right("TRADES"),
     ]);
     for row in door.client.ask_all::<BarRow, _>(query)? {
-        list.object(&json!({
-            "book": book,
-            "start": rfc3339(row.start_ns.get()),
-            "width_s": row.width_s.get(),
-            "open_ticks": row.open_ticks.get(),
-            "high_ticks": row.high_ticks.get(),
-            "low_ticks": row.low_ticks.get(),
-            "close_ticks": row.close_ticks.get(),
-            "vwap_milliticks": row.vwap_milliticks.get(),
-            "volume_credits": row.volume.get(),
-            "trades": row.trades.get(),
-        }))?;
+        list.object(&json::bar(book, &row))?;
         list.cells(vec![
             rfc3339(row.start_ns.get()),
             row.open_ticks.to_string(),
@@ -213,7 +181,7 @@ mod tests {
         let expected =
             ["0", "0", "-", "-", "-", "10.250", "-", "0", "0", "-", "0", "0.007", "0", "0"];
         assert_eq!(cells, expected);
-        assert_eq!(object(&row)["average_bid_milliticks"], 10_250);
+        assert_eq!(json::market(&row)["average_bid_milliticks"], 10_250);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 mod amount;
 mod names;
 mod table;
-mod time;
 
+mod alarm;
 mod door;
 mod output;
 
@@ -13,19 +13,39 @@ mod account_limits;
 mod agent;
 mod audit;
 mod book;
+mod cell;
+mod experiment;
+mod forecast;
 mod group;
 mod instance;
 mod launch;
+mod lease;
 mod ledger;
 mod limits;
 mod market;
+mod migration;
+mod migration_run;
+mod objective;
 mod order;
 mod phase;
 mod pki;
+mod plan;
+mod policy;
+mod qemu;
+mod report;
+mod sensors;
 mod status;
 mod subscribe;
+mod swap;
+mod swarm;
+mod task;
+mod task_run;
 mod tier;
+mod token;
+mod top;
 mod trades;
+
+use hvctl::{json, time};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use door::{Reach, Trouble};
@@ -49,8 +69,8 @@ const GLOBAL: &str = "Options of every command";
     propagate_version = true,
     after_help = "\
 Exit codes: 0 done; 1 refused, or what was printed says that something is wrong; 2 the command \
-line makes no sense; 3 the daemon cannot be reached, or is gone. `instance launch` ends with the \
-launched command's own exit code.
+line makes no sense; 3 the daemon cannot be reached, or is gone (for `qemu`: its monitor). \
+`instance launch` ends with the launched command's own exit code.
 
 Accounts, instances and tiers go by name or number; only digits are always a number. With --json \
 each result is one object on a line of its own; handles, sessions and chain values are strings \
@@ -91,6 +111,36 @@ enum Command {
     /// VMs and containers
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
+    /// VRUs rented above a baseline, and lent below it
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Reservations of VRUs over a window of time
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// VRUs of a token lent to another for a time
+    #[command(subcommand)]
+    Swap(swap::SwapCommand),
+    /// What instances are said to need
+    #[command(subcommand)]
+    Forecast(forecast::ForecastCommand),
+    /// What the engine does for instances by itself, within budgets
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Policies compared on the instances there are
+    #[command(subcommand)]
+    Experiment(experiment::ExperimentCommand),
+    /// What instances are to reach; while they do not, the engine bids for leases by itself
+    #[command(subcommand)]
+    Objective(objective::ObjectiveCommand),
+    /// Instances that move to other hosts
+    #[command(subcommand)]
+    Migration(migration::MigrationCommand),
+    /// Groups of instances whose VRUs tasks win
+    #[command(subcommand)]
+    Swarm(swarm::SwarmCommand),
+    /// Work that bids for the VRUs of a group of instances
+    #[command(subcommand)]
+    Task(task::TaskCommand),
     /// Enter an order and show what comes of it at once
     #[command(subcommand)]
     Order(order::OrderCommand),
@@ -112,15 +162,23 @@ enum Command {
     Ledger,
     /// Show every transaction, the chain verified; exit code 1 if it is broken
     Audit(audit::AuditCommand),
+    /// Write a report of a period: accounts, instances, tiers, swarms and tasks, with plots
+    Report(report::ReportCommand),
     /// Tell every trade and balance that changes, each once and in order, until Ctrl-C
     Subscribe(subscribe::SubscribeCommand),
     /// Show the limits on the host: wanted, written, read back
     Limits(limits::LimitsCommand),
+    /// Watch instances, prices, leases and tasks live: sort, filter, look into one
+    Top(top::TopCommand),
     /// Make the certificates of a small site, for TLS between hosts
     #[command(subcommand)]
     Pki(pki::PkiCommand),
+    /// Show and change a VM by QEMU's monitor: processors, memory, disks, migration
+    Qemu(qemu::QemuCommand),
     /// Trade for an instance: offer the credits it will not need, request those it will lack
     Agent(agent::AgentCommand),
+    /// Run a flat guest under KVM in a jail, its memory and vCPUs open to Vendue through a port
+    Cell(cell::Cell),
     /// Print the completions for a shell
     Completions {
         /// Shell to complete for
@@ -160,26 +218,46 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
     if let Command::Pki(command) = &cli.command {
         return pki::run(command, &mut out);
     }
+    if let Command::Qemu(command) = &cli.command {
+        return qemu::run(command, &mut out);
+    }
+    if let Command::Cell(cell) = &cli.command {
+        return cell::run(cell);
+    }
     let reach = Reach::new(&cli.connect, cli.token_file.as_deref())?;
     match &cli.command {
         Command::Status => status::run(&reach, &mut out),
         Command::Account(command) => account::run(command, &reach, &mut out),
         Command::Tier(command) => tier::run(command, &reach, &mut out),
         Command::Instance(command) => instance::run(command, &reach, &mut out),
+        Command::Migration(command) => migration::run(command, &reach, &mut out),
+        Command::Swarm(command) => swarm::run(command, &reach, &mut out),
+        Command::Task(command) => task::run(command, &reach, &mut out),
         Command::Order(command) => order::run(command, &reach, &mut out),
         Command::Cancel(command) => order::cancel(command, &reach, &mut out),
         Command::Orders(command) => order::orders(command, &reach, &mut out),
         Command::Book(command) => book::run(command, &reach, &mut out),
+        Command::Lease(command) => lease::run(command, &reach, &mut out),
+        Command::Experiment(command) => experiment::run(command, &reach, &mut out),
+        Command::Forecast(command) => forecast::run(command, &reach, &mut out),
+        Command::Token(command) => token::run(command, &reach, &mut out),
+        Command::Swap(command) => swap::run(command, &reach, &mut out),
+        Command::Policy(command) => policy::run(command, &reach, &mut out),
+        Command::Objective(command) => objective::run(command, &reach, &mut out),
         Command::Phase(command) => phase::run(command, &reach, &mut out),
         Command::Market(command) => market::run(command, &reach, &mut out),
         Command::Trades(command) => trades::run(command, &reach, &mut out),
         Command::Reverse(command) => trades::reverse(command, &reach, &mut out),
         Command::Ledger => ledger::run(&reach, &mut out),
         Command::Audit(command) => audit::run(command, &reach, &mut out),
+        Command::Report(command) => report::run(command, &reach, &mut out),
         Command::Subscribe(command) => subscribe::run(command, &reach, &mut out),
         Command::Limits(command) => limits::run(command, &reach, &mut out),
         Command::Agent(command) => agent::run(command, &reach, &mut out),
-        Command::Pki(_) | Command::Completions { .. } => Ok(()),
+        Command::Top(command) => top::run(command, reach, &out),
+        Command::Pki(_) | Command::Qemu(_) | Command::Cell(_) | Command::Completions { .. } => {
+            Ok(())
+        }
     }
 }
 

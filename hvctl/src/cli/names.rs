@@ -1,6 +1,7 @@
 //! Names and numbers: what a user writes becomes a number, what the daemon numbers gets its name.
 
 use super::door::{Door, Trouble};
+pub use hvctl::json::resource;
 use vendue_wire::code::Resource;
 use vendue_wire::message::*;
 
@@ -100,11 +101,6 @@ pub fn groups(mask: u64) -> String {
     parts.join(",")
 }
 
-/// The resource with this number by name, or the number where this version knows none.
-pub fn resource(number: u8) -> String {
-    Resource::from_u8(number).map_or_else(|| number.to_string(), |resource| resource.to_string())
-}
-
 /// What the daemon has, for looking up names.
 #[derive(Debug, Default)]
 pub struct Directory {
@@ -165,7 +161,8 @@ impl Directory {
     }
 }
 
-fn name_or_number(name: Option<&[u8; NAME_BYTES]>, number: u32) -> String {
+/// The name, or the number, or `-` for none.
+pub fn name_or_number(name: Option<&[u8; NAME_BYTES]>, number: u32) -> String {
     match name {
         Some(name) => text(name).to_owned(),
         None if number == ANY => "-".to_owned(),
@@ -201,6 +198,12 @@ pub fn find_instance(wanted: &str, rows: &[InstanceRow]) -> Result<u32, Trouble>
 /// A tier's number.
 pub fn find_tier(wanted: &str, rows: &[TierRow]) -> Result<u16, Trouble> {
     let number = find("tier", wanted, rows, |row| &row.name, |row| row.tier.get().into())?;
+    Ok(number as u16)
+}
+
+/// A group's number.
+pub fn find_group(wanted: &str, rows: &[GroupRow]) -> Result<u16, Trouble> {
+    let number = find("swarm", wanted, rows, |row| &row.name, |row| row.group.get().into())?;
     Ok(number as u16)
 }
 

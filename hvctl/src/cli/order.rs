@@ -1,12 +1,13 @@
 //! `hvctl order`, `cancel` and `orders`: the books' orders.
 
 use super::door::{Door, Reach, Trouble, Who, refusal};
+use super::json;
 use super::names::{
     Directory, accounts, find_account, find_instance, instances, parse_resource, tiers,
 };
 use super::output::Output;
 use super::table::{left, right};
-use super::time::{parse_ms, rfc3339};
+use super::time::parse_ms;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use vendue_wire::client::{ANSWER_TIMEOUT, ClientError, Received};
@@ -35,7 +36,7 @@ fn parse_role(text: &str) -> Result<Role, String> {
 
 impl Acting {
     /// The session that acts for `instance`.
-    fn door(&self, reach: &Reach, reader: &mut Door, instance: u32) -> Result<Door, Trouble> {
+    pub fn door(&self, reach: &Reach, reader: &mut Door, instance: u32) -> Result<Door, Trouble> {
         let account = match &self.account {
             None => ANY,
             Some(wanted) => find_account(wanted, &accounts(reader)?)?,
@@ -202,17 +203,8 @@ fn report(frame: &Received, names: &Directory, out: &mut Output) -> Result<Outco
     }
     if let Some(accepted) = frame.message::<Accepted>() {
         let (handle, book) = (accepted.handle.get(), accepted.book.get());
-        let side = side_text(accepted.side);
-        let object = json!({
-            "event": "accepted",
-            "handle": handle.to_string(),
-            "time": rfc3339(accepted.time_ns.get()),
-            "instance": accepted.instance.get(),
-            "book": book,
-            "side": side,
-            "price_ticks": accepted.price_ticks.get(),
-            "quantity_credits": accepted.quantity.get(),
-        });
+        let side = json::side(accepted.side);
+        let object = json::accepted(accepted);
         let (quantity, price) = (accepted.quantity, accepted.price_ticks);
         let book = names.book(book);
         out.say(
@@ -224,18 +216,7 @@ fn report(frame: &Received, names: &Directory, out: &mut Output) -> Result<Outco
         return Ok(Outcome::Open);
     }
     if let Some(filled) = frame.message::<Filled>() {
-        let object = json!({
-            "event": "filled",
-            "handle": filled.handle.get().to_string(),
-            "time": rfc3339(filled.time_ns.get()),
-            "trade": filled.trade.get(),
-            "price_ticks": filled.price_ticks.get(),
-            "quantity_credits": filled.quantity.get(),
-            "remaining_credits": filled.remaining.get(),
-            "counterparty_account": filled.counterparty.get(),
-            "fee_micro": filled.fee_micro.get(),
-            "maker": filled.maker != 0,
-        });
+        let object = json::filled(filled);
         let Filled { trade, quantity, price_ticks, remaining, fee_micro, .. } = filled;
         let fee = super::amount::funds(fee_micro.get());
         out.say(
@@ -257,18 +238,8 @@ fn say_cancelled(cancelled: &Cancelled, out: &mut Output) -> Result<(), Trouble>
     let reason =
         CancelReason::from_u8(cancelled.reason).map_or("unknown reason", CancelReason::text);
     let (handle, quantity) = (cancelled.handle.get(), cancelled.quantity.get());
-    let object = json!({
-        "event": "cancelled",
-        "handle": handle.to_string(),
-        "time": rfc3339(cancelled.time_ns.get()),
-        "quantity_credits": quantity,
-        "reason": reason,
-    });
+    let object = json::cancelled(cancelled);
     Ok(out.say(&object, &format!("cancelled: {quantity} credits of order {handle} ({reason})"))?)
-}
-
-fn side_text(side: u8) -> &'static str {
-    Side::from_u8(side).map_or("?", Side::text)
 }
 
 /// What to cancel.
@@ -332,19 +303,11 @@ pub fn orders(command: &OrdersCommand, reach: &Reach, out: &mut Output) -> Resul
     let mut list =
         out.list(&[right("HANDLE"), left("BOOK"), left("SIDE"), right("TICKS"), right("CREDITS")]);
     for row in door.pages::<OrderRow, _>(query)? {
-        list.object(&json!({
-            "handle": row.handle.get().to_string(),
-            "client_id": row.client_id.get(),
-            "instance": row.instance.get(),
-            "book": row.book.get(),
-            "side": side_text(row.side),
-            "price_ticks": row.price_ticks.get(),
-            "quantity_credits": row.quantity.get(),
-        }))?;
+        list.object(&json::order(&row))?;
         list.cells(vec![
             row.handle.to_string(),
             names.book(row.book.get()),
-            side_text(row.side).to_owned(),
+            json::side(row.side).to_owned(),
             row.price_ticks.to_string(),
             row.quantity.to_string(),
         ]);

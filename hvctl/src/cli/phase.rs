@@ -2,6 +2,7 @@
 
 use super::door::{Reach, Trouble, Who};
 use super::output::Output;
+use hvctl::json::phase_name;
 use serde_json::json;
 use vendue_wire::code::Phase;
 use vendue_wire::message::SetPhase;
@@ -45,9 +46,4 @@ pub fn run(command: &PhaseCommand, reach: &Reach, out: &mut Output) -> Result<()
     let now = phase_name(done.value.get() as u8);
     let object = json!({ "book": command.book, "phase": now, "scheduled": phase == SCHEDULED });
     Ok(out.say(&object, &format!("book {} is {now}", command.book))?)
-}
-
-/// A phase's name.
-pub fn phase_name(phase: u8) -> &'static str {
-    Phase::from_u8(phase).map_or("unknown", Phase::text)
 }

@@ -1,18 +1,26 @@
 //! `hvctl status`: the daemon on one screen, and whether it is well.
 
-use super::door::{Reach, Trouble};
+use super::door::{Door, Reach, Trouble};
+use super::json;
+use super::names::{instances, name_or_number};
 use super::output::Output;
 use super::table::printable;
 use super::time::rfc3339;
-use serde_json::{Value, json};
+use hvctl::json::is_breached;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use vendue_wire::message::*;
 
-/// Prints the daemon's state; [`Trouble::Unhealthy`] if it is not accepting or faults stand.
+/// Instances that the screen names at most.
+const NAMED_MAX: usize = 8;
+
+/// Prints the daemon's state; [`Trouble::Unhealthy`] if it is not accepting or faults stand. That an
+/// instance is in breach of its objective is told, and no fault of the daemon's.
 pub fn run(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     let mut status = None;
     let mut faults = Vec::new();
-    reach.reader()?.each(&QueryStatus {}, |received| {
+    let mut door = reach.reader()?;
+    door.each(&QueryStatus {}, |received| {
         if let Some(row) = received.message::<StatusRow>() {
             status = Some(*row);
         } else if let Some(row) = received.message::<FaultRow>() {
@@ -22,62 +30,41 @@ pub fn run(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     let Some(status) = status else {
         return Err(Trouble::Refused("the daemon did not say how it is".to_owned()));
     };
-    out.say(&object(&status, &faults), screen(&status, &faults).trim_end())?;
+    // One that does not accept requests may not answer this either.
+    let breached = if status.accepting == 1 { breached(&mut door)? } else { Vec::new() };
+    let object = json::status(&status, &faults, &breached);
+    out.say(&object, screen(&status, &faults, &breached).trim_end())?;
     let well = status.accepting == 1 && status.faults.get() == 0 && faults.is_empty();
     if well { Ok(()) } else { Err(Trouble::Unhealthy) }
 }
 
-/// The host's kind as one word.
-fn host_word(host: u8) -> &'static str {
-    match host {
-        0 => "cgroup-v2",
-        1 => "dry-run",
-        _ => "unknown",
+/// Names of the instances that are in breach of an objective.
+fn breached(door: &mut Door) -> Result<Vec<String>, Trouble> {
+    let rows = door.pages::<ObjectiveRow, _>(|from| QueryObjectives { from: from.into() })?;
+    let breached = rows.iter().filter(|row| is_breached(row)).map(|row| row.instance.get());
+    let breached: BTreeSet<u32> = breached.collect();
+    if breached.is_empty() {
+        return Ok(Vec::new());
     }
-}
-
-fn sync_word(sync: u8) -> &'static str {
-    match sync {
-        0 => "never",
-        1 => "always",
-        _ => "unknown",
-    }
-}
-
-fn object(row: &StatusRow, faults: &[FaultRow]) -> Value {
-    let fault = |row: &FaultRow| {
-        json!({
-            "since": rfc3339(row.since_ns.get()),
-            "count": row.count.get(),
-            "source": text(&row.source),
-            "text": text(&row.text),
-        })
+    let known = instances(door)?;
+    let name = |number: &u32| {
+        let found = known.iter().find(|row| row.instance.get() == *number);
+        name_or_number(found.map(|row| &row.name), *number)
     };
-    json!({
-        "accepting": row.accepting == 1,
-        "sequenced": row.sequenced.get(),
-        "durable": row.durable.get(),
-        "executed": row.executed.get(),
-        "snapshot": row.snapshot.get(),
-        "trades": row.trades.get(),
-        "limits_written": row.limits_written.get(),
-        "limits_spared": row.limits_spared.get(),
-        "limits_failed": row.limits_failed.get(),
-        "limits_drifted": row.limits_drifted.get(),
-        "uptime_ms": row.uptime_ms.get(),
-        "refused": row.refused.get(),
-        "accounts": row.accounts.get(),
-        "instances": row.instances.get(),
-        "orders": row.orders.get(),
-        "connections": row.connections.get(),
-        "host": host_word(row.host),
-        "journal_sync": sync_word(row.journal_sync),
-        "faults_standing": row.faults.get(),
-        "faults": faults.iter().map(fault).collect::<Vec<_>>(),
-    })
+    Ok(breached.iter().map(name).collect())
 }
 
-fn screen(row: &StatusRow, faults: &[FaultRow]) -> String {
+/// How many there are and the names of the first.
+fn named(names: &[String]) -> String {
+    let shown = names[..names.len().min(NAMED_MAX)].join(", ");
+    match names.len() {
+        0 => "none in breach".to_owned(),
+        count @ ..=NAMED_MAX => format!("{count} in breach: {shown}"),
+        count => format!("{count} in breach: {shown} and {} more", count - NAMED_MAX),
+    }
+}
+
+fn screen(row: &StatusRow, faults: &[FaultRow], breached: &[String]) -> String {
     let accepting = match row.accepting {
         1 => "accepting requests",
         _ => "NOT ACCEPTING: requests that change state are refused",
@@ -128,11 +115,13 @@ fn screen(row: &StatusRow, faults: &[FaultRow]) -> String {
                 row.limits_written, row.limits_spared, row.limits_failed, row.limits_drifted,
             ),
         ),
+        ("pieces", format!("{}% of what is left to place instances on", row.fragmentation_percent)),
+        ("objectives", named(breached)),
         ("faults", if row.faults.get() == 0 { "none".to_owned() } else { row.faults.to_string() }),
     ];
     let mut screen = String::new();
     for (heading, line) in lines {
-        let _ = writeln!(screen, "{heading:<10}{line}");
+        let _ = writeln!(screen, "{heading:<12}{line}");
     }
     for fault in faults {
         let since = rfc3339(fault.since_ns.get());
@@ -143,7 +132,7 @@ fn screen(row: &StatusRow, faults: &[FaultRow]) -> String {
 }
 
 /// Milliseconds as days, hours, minutes and seconds, the two largest that are not zero.
-fn duration(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
     let parts = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
     let first = parts.iter().position(|(size, _)| seconds >= *size).unwrap_or(parts.len() - 1);
@@ -159,6 +148,7 @@ fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn status() -> StatusRow {
         StatusRow {
@@ -184,8 +174,8 @@ mod tests {
 
     #[test]
     fn a_dry_run_and_its_faults_are_told_plainly() {
-        let screen = screen(&status(), &[fault()]);
-        assert!(screen.contains("host      DRY RUN"), "{screen}");
+        let screen = screen(&status(), &[fault()], &[]);
+        assert!(screen.contains("host        DRY RUN"), "{screen}");
         assert!(
             screen.contains("30 given, 20 durable, 25 executed, snapshot none yet"),
             "{screen}"
@@ -194,7 +184,7 @@ mod tests {
             screen.contains("  actuate: cpu.max? vanished (since 1970-01-01T00:00:01"),
             "{screen}"
         );
-        let object = object(&status(), &[fault()]);
+        let object = json::status(&status(), &[fault()], &[]);
         assert_eq!((&object["host"], &object["accepting"]), (&json!("dry-run"), &json!(true)));
         assert_eq!(object["faults"][0]["count"], 3);
     }
@@ -202,9 +192,20 @@ mod tests {
     #[test]
     fn a_daemon_that_refuses_says_so() {
         let row = StatusRow { accepting: 0, host: 0, journal_sync: 0, ..status() };
-        let screen = screen(&row, &[]);
+        let screen = screen(&row, &[], &[]);
         assert!(screen.contains("NOT ACCEPTING") && !screen.contains("DRY RUN"), "{screen}");
-        assert_eq!(object(&row, &[])["journal_sync"], "never");
+        assert_eq!(json::status(&row, &[], &[])["journal_sync"], "never");
+    }
+
+    #[test]
+    fn instances_in_breach_are_counted_and_the_first_of_them_named() {
+        let names = |count| (0..count).map(|at| format!("i{at}")).collect::<Vec<_>>();
+        let shown = |count| screen(&status(), &[], &names(count));
+        assert!(shown(0).contains("objectives  none in breach\n"), "{}", shown(0));
+        assert!(shown(2).contains("objectives  2 in breach: i0, i1\n"), "{}", shown(2));
+        assert!(shown(8).contains("8 in breach: i0, i1, i2, i3, i4, i5, i6, i7\n"));
+        assert!(shown(11).contains("11 in breach: i0, i1, i2, i3, i4, i5, i6, i7 and 3 more\n"));
+        assert_eq!(json::status(&status(), &[], &names(11))["in_breach"][10], "i10", "all of them");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::amount::{credits, natural};
 use super::door::{Reach, Trouble, Who};
+use super::json;
 use super::names::{Directory, find_tier, parse_new_name, parse_resource, resource, tiers};
 use super::output::Output;
 use super::table::{left, right};
@@ -116,17 +117,6 @@ fn parse_amount(text: &str) -> Result<(Resource, u64), String> {
     }
 }
 
-/// A rate as it is written, in its lowest terms.
-fn shown(rate: [U32; 2]) -> String {
-    let [num, den] = rate.map(U32::get);
-    let (mut a, mut b) = (num, den);
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    let divisor = a.max(1);
-    format!("{}/{}", num / divisor, den / divisor)
-}
-
 /// Runs the command.
 pub fn run(command: &TierCommand, reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     match command {
@@ -214,10 +204,6 @@ fn set_tier(
     Ok(out.say(&object, &format!("tier {tier} is {done}"))?)
 }
 
-fn state(state: u8) -> &'static str {
-    ["live", "draining", "spare"].get(usize::from(state)).copied().unwrap_or("unknown")
-}
-
 fn set_rate(
     pair: &Pair,
     (rate, [low, high], fixed): (Rate, [Rate; 2], bool),
@@ -243,11 +229,11 @@ fn set_rate(
         "from": message.from.get(),
         "to": message.to.get(),
         "resource": pair.resource.text(),
-        "rate": shown(message.rate),
+        "rate": json::rate(message.rate),
         "fixed": fixed,
     });
     let (from, to, resource) = (&pair.from, &pair.to, pair.resource);
-    let text = format!("{resource} swaps from {from} to {to} at {}", shown(message.rate));
+    let text = format!("{resource} swaps from {from} to {to} at {}", json::rate(message.rate));
     Ok(out.say(&object, &text)?)
 }
 
@@ -268,23 +254,7 @@ fn exchanges(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     ]);
     for row in rows {
         let managed = row.every_ms.get() > 0;
-        let object = json!({
-            "exchange": row.number.get(),
-            "from": row.from.get(),
-            "to": row.to.get(),
-            "resource": resource(row.resource),
-            "rate": shown(row.rate),
-            "low": shown(row.low),
-            "high": shown(row.high),
-            "fixed": row.fixed == 1,
-            "every_ms": row.every_ms.get(),
-            "idle_percent": row.idle_percent.get(),
-            "saturated_percent": row.saturated_percent.get(),
-            "looks": row.looks.get(),
-            "found": row.found.get(),
-            "step_vru": row.step_vru.get(),
-            "rate_step_percent": row.rate_step_percent.get(),
-        });
+        let object = json::exchange(&row);
         list.object(&object)?;
         let demand = match (managed, row.fixed) {
             (false, _) => "-".to_owned(),
@@ -307,9 +277,9 @@ fn exchanges(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
             names.tier(row.from.get()),
             names.tier(row.to.get()),
             resource(row.resource),
-            shown(row.rate),
-            shown(row.low),
-            shown(row.high),
+            json::rate(row.rate),
+            json::rate(row.low),
+            json::rate(row.high),
             demand,
             when,
             row.found.to_string(),
@@ -337,22 +307,11 @@ fn list(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
         let (capacity, reserved) = (row.capacity_vru.get(), row.reserved_vru.get());
         let size = row.vru_size.get();
         let kind = Resource::from_u8(row.resource);
-        list.object(&json!({
-            "tier": row.tier.get(),
-            "name": text(&row.name),
-            "state": state(row.state),
-            "resource": resource(row.resource),
-            "book": row.book.get(),
-            "vru_size": size,
-            "capacity_vru": capacity,
-            "reserved_vru": reserved,
-            "pool_millicredits": row.pool_millicredits.get(),
-            "burst_percent": row.burst_percent.get(),
-        }))?;
+        list.object(&json::tier(&row))?;
         list.cells(vec![
             row.tier.to_string(),
             text(&row.name).to_owned(),
-            state(row.state).to_owned(),
+            json::tier_state(row.state).to_owned(),
             resource(row.resource),
             row.book.to_string(),
             natural(kind, capacity, size),
@@ -379,7 +338,7 @@ mod tests {
             assert!(parse_rate(wrong).is_err(), "{wrong}");
         }
         let rate = |num: u32, den: u32| [num.into(), den.into()];
-        assert_eq!(shown(rate(500_000, 1_000_000)), "1/2");
-        assert_eq!((shown(rate(3, 1)), shown(rate(0, 0))), ("3/1".into(), "0/0".into()));
+        assert_eq!(json::rate(rate(500_000, 1_000_000)), "1/2");
+        assert_eq!((json::rate(rate(3, 1)), json::rate(rate(0, 0))), ("3/1".into(), "0/0".into()));
     }
 }

@@ -1,6 +1,7 @@
 //! `hvctl trades`: the newest trades, or the tape from one on. `hvctl reverse`: undoes one.
 
 use super::door::{Reach, Trouble, Who};
+use super::json;
 use super::names::Directory;
 use super::output::Output;
 use super::table::{left, right};
@@ -51,18 +52,7 @@ pub fn run(command: &TradesCommand, reach: &Reach, out: &mut Output) -> Result<(
     ]);
     for row in rows {
         let taker_side = Side::from_u8(row.taker_side).map_or("auction", Side::text);
-        list.object(&json!({
-            "trade": row.trade.get(),
-            "sequence": row.sequence.get(),
-            "time": rfc3339(row.time_ns.get()),
-            "book": row.book.get(),
-            "seller": shown(row.seller),
-            "buyer": shown(row.buyer),
-            "quantity_credits": row.quantity.get(),
-            "price_ticks": row.price_ticks.get(),
-            "taker_side": taker_side,
-            "reversed": row.reversed == 1,
-        }))?;
+        list.object(&json::trade(&row))?;
         list.cells(vec![
             rfc3339(row.time_ns.get()),
             row.trade.to_string(),
@@ -91,9 +81,4 @@ pub fn reverse(command: &ReverseCommand, reach: &Reach, out: &mut Output) -> Res
     let client_id = door.next_client_id().into();
     let trade = door.call(&ReverseTrade { client_id, trade: command.trade.into() })?.value.get();
     Ok(out.say(&json!({ "reversed": trade }), &format!("trade {trade} is reversed"))?)
-}
-
-/// An instance, unless who asks may not see whose trade it was.
-fn shown(instance: U32) -> Option<u32> {
-    Some(instance.get()).filter(|&instance| instance != ANY)
 }

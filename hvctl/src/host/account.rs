@@ -84,6 +84,9 @@ impl Host {
     /// does not bind them, in words; as many as [`super::Options::faults_max`] allows.
     pub fn outside(&self) -> Vec<String> {
         let Backend::Cgroup(host) = &self.backend else { return Vec::new() };
+        if self.caps.is_empty() {
+            return Vec::new();
+        }
         let instances = self.instances.range(..account_key(0, 0));
         let outside = instances
             .filter(|(_, held)| !held.below && self.caps.contains_key(&held.home.account.into()))
@@ -112,10 +115,11 @@ impl Host {
             }
             Backend::DryRun => (Place::DryRun(DryRunPlace::open("")?), String::new()),
         };
-        let knobs = match self.resources.contains(&Resource::Cpu) {
+        let mut knobs = match self.resources.contains(&Resource::Cpu) {
             true => vec![Knob::CpuMax, Knob::CpuWeight],
             false => Vec::new(),
         };
+        knobs.extend(self.low_knob(home.tier));
         self.hold(home.key(), (place, name), (home, false), knobs);
         if self.caps.contains_key(&home.account.into()) {
             self.pull_cap(home, 0);
@@ -165,7 +169,7 @@ impl Host {
         }
         // What somebody else still runs below it keeps the group; without a cap that hurts nobody.
         if let Some(held) = self.instances.remove(&home.key()) {
-            let _ = self.let_go(home.key(), held);
+            let _ = self.let_go(home.key(), *held);
         }
     }
 
@@ -189,7 +193,7 @@ impl Host {
     ) {
         let Some(held) = self.instances.get_mut(&home.key()) else { return };
         for lever in held.levers.iter_mut().filter(|lever| lever.knob() == knob) {
-            self.counters.spared += lever.want(setting, vrus);
+            self.counters.spared += lever.want(setting, vrus, now_ns);
         }
         self.reschedule(home.key(), now_ns);
     }

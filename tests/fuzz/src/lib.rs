@@ -9,6 +9,7 @@ pub mod config;
 pub mod frames;
 pub mod journal;
 pub mod machine;
+pub mod qmp;
 pub mod ring;
 pub mod session;
 pub mod snapshot;
@@ -17,11 +18,12 @@ pub mod snapshot;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("config", config::run),
     ("frames", frames::run),
     ("journal", journal::run),
     ("machine", machine::run),
+    ("qmp", qmp::run),
     ("ring", ring::run),
     ("session", session::run),
     ("snapshot", snapshot::run),

@@ -4,7 +4,8 @@
 use arbitrary::{Result, Unstructured};
 use std::cell::RefCell;
 use vendue_tests::duel::{
-    Bounds, EDGE, FEES, Id, Met, NARROW, Op, Size, Terms, WIDE, Which, World, play,
+    Bearer, Bounds, EDGE, FEES, Goal, Id, Lie, Met, NARROW, Op, Rent, Size, SwapAct, Swapper,
+    Terms, TokenAct, WIDE, Which, World, play,
 };
 
 /// Operations of one run at most: the model is slow, and long runs say no more than short ones.
@@ -51,6 +52,10 @@ fn op(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
         },
         9..=12 => admin(bytes, world)?,
         13 => limits(bytes, world)?,
+        20..=22 => lease(bytes, world)?,
+        23 => rescue(bytes, world)?,
+        24 if bytes.arbitrary()? => token_swap(bytes)?,
+        24 => token(bytes, world)?,
         14 | 15 => Op::Tick {
             milliseconds: match bytes.int_in_range(0..=15_u8)? {
                 0 => bytes.int_in_range(0..=5_000_000_000)?,
@@ -79,17 +84,10 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
     let (session, id) = (session(bytes)?, id(bytes)?);
     let account = bytes.int_in_range(0..=world.accounts_max as u8)?;
     let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
-    Ok(match bytes.int_in_range(0..=10_u8)? {
+    Ok(match bytes.int_in_range(0..=11_u8)? {
+        11 => Op::Freeze { session, instance, frozen: bytes.arbitrary()?, id },
         10 => Op::Cap { session, account, millicores: bytes.arbitrary()?, id },
-        9 => Op::Tier {
-            session,
-            tier: bytes.int_in_range(0..=3)?,
-            act: bytes.int_in_range(0..=4)?,
-            capacity: [bytes.int_in_range(0..=world.capacity_vru as u32)?, 0],
-            size: bytes.int_in_range(0..=20)?,
-            name: bytes.arbitrary()?,
-            id,
-        },
+        9 => tier(bytes, world, session, id)?,
         7 => Op::Swap {
             session,
             pair: pair(bytes)?,
@@ -145,6 +143,164 @@ fn admin(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
             amount: size(bytes)?,
             id,
         },
+    })
+}
+
+fn lease(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
+    let (session, id) = (session(bytes)?, id(bytes)?);
+    let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
+    let resource = bytes.int_in_range(0..=4)?;
+    let vru = amount(bytes, world.capacity_vru as u32, 8)?;
+    let rent = amount(bytes, world.price_max, world.asks.0)?;
+    Ok(match bytes.int_in_range(0..=10_u8)? {
+        10 => Op::Policy {
+            session,
+            instance,
+            resource,
+            of: (bytes.int_in_range(0..=2)?, bytes.int_in_range(0..=3)?),
+            funds: (bytes.int_in_range(0..=90_000)?, bytes.int_in_range(0..=9000)?),
+            pays: (rent, bytes.int_in_range(0..=world.asks.0)?),
+            pace: (
+                bytes.int_in_range(0..=9000)?,
+                bytes.int_in_range(0..=9000)?,
+                bytes.int_in_range(0..=9)?,
+            ),
+            id,
+        },
+        8 => Op::Forecast {
+            session: if bytes.ratio(1, 4)? { None } else { Some(session) },
+            instance,
+            resource,
+            of: (bytes.int_in_range(0..=2)?, bytes.int_in_range(0..=3)?),
+            ms: (bytes.int_in_range(0..=9000)?, bytes.int_in_range(0..=20_000)?),
+            vru: [amount(bytes, 60_000, 60)?; 3].map(|vru| vru as u16),
+            id,
+        },
+        9 => Op::Event {
+            session,
+            instance,
+            resource,
+            name: bytes.int_in_range(0..=20)?,
+            ms: (bytes.int_in_range(0..=9000)?, bytes.int_in_range(0..=20_000)?),
+            days: (
+                bytes.int_in_range(0..=8)?,
+                bytes.int_in_range(0..=8)?,
+                bytes.int_in_range(0..=3)?,
+            ),
+            shift: (bytes.int_in_range(0..=400)?, bytes.int_in_range(0..=60)?),
+            id,
+        },
+        0..=3 => Op::Lease(Rent {
+            session,
+            instance,
+            resource,
+            class: bytes.int_in_range(0..=2)?,
+            amount: vru,
+            percent: bytes.ratio(1, 8)?,
+            rent,
+            hold_ms: if bytes.arbitrary()? { 0 } else { bytes.int_in_range(900..=61_000)? },
+            expires_ms: if bytes.arbitrary()? { 0 } else { bytes.int_in_range(1..=9000)? },
+            whole: bytes.ratio(1, 4)?,
+            storage: if bytes.ratio(1, 8)? { Some(bytes.int_in_range(0..=3)?) } else { None },
+            id,
+        }),
+        4 | 5 => {
+            Op::Releases { session, which: which(bytes)?, vru, rent, end: bytes.arbitrary()?, id }
+        }
+        6 => Op::Loan { session, instance, resource, vru, entitles: bytes.arbitrary()?, id },
+        _ => Op::Reserve {
+            session,
+            book: bytes.int_in_range(0..=4)?,
+            class: bytes.int_in_range(0..=2)?,
+            rent: bytes.int_in_range(0..=3)?,
+            id,
+        },
+    })
+}
+
+fn token(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
+    let acts = [
+        TokenAct::Issue,
+        TokenAct::Redeem,
+        TokenAct::Split,
+        TokenAct::Merge,
+        TokenAct::Transfer,
+        TokenAct::Revoke,
+    ];
+    let lies = [Lie::None, Lie::Stale, Lie::MoreVru, Lie::Longer, Lie::Foreign, Lie::Invented];
+    let act = *bytes.choose(&acts)?;
+    let least = u32::from(matches!(act, TokenAct::Issue));
+    Ok(Op::Token(Bearer {
+        session: session(bytes)?,
+        act,
+        which: (bytes.arbitrary()?, bytes.arbitrary()?),
+        party: (bytes.int_in_range(0..=world.instances_max as u8)?, None),
+        of: (bytes.int_in_range(0..=2)?, bytes.int_in_range(0..=4)?),
+        vru: amount(bytes, world.capacity_vru as u32, 8)?.max(least),
+        window: (bytes.int_in_range(0..=3000)?, bytes.int_in_range(0..=9000)?),
+        marks: [0, bytes.int_in_range(0..=2)?, bytes.int_in_range(0..=3)?],
+        lie: if bytes.ratio(1, 4)? { *bytes.choose(&lies)? } else { Lie::None },
+        id: id(bytes)?,
+    }))
+}
+
+fn token_swap(bytes: &mut Unstructured<'_>) -> Result<Op> {
+    let acts = [SwapAct::Request, SwapAct::Approve, SwapAct::Reject, SwapAct::Policy];
+    Ok(Op::TokenSwap(Swapper {
+        session: session(bytes)?,
+        act: *bytes.choose(&acts)?,
+        which: (bytes.arbitrary()?, bytes.arbitrary()?),
+        any: bytes.ratio(1, 8)?,
+        vru: (bytes.int_in_range(0..=9)?, bytes.int_in_range(0..=3)?),
+        ms: (bytes.int_in_range(0..=2000)?, bytes.arbitrary()?, bytes.int_in_range(0..=9000)?),
+        funds: bytes.arbitrary()?,
+        policy: (
+            bytes.int_in_range(0..=5)?,
+            bytes.int_in_range(0..=2)?,
+            bytes.arbitrary()?,
+            bytes.arbitrary()?,
+        ),
+        lie: *bytes.choose(&[Lie::None, Lie::None, Lie::Stale, Lie::Invented])?,
+        id: id(bytes)?,
+    }))
+}
+
+fn rescue(bytes: &mut Unstructured<'_>, world: &World) -> Result<Op> {
+    let (session, kpi) = (session(bytes)?, bytes.int_in_range(0..=7)?);
+    let instance = bytes.int_in_range(0..=world.instances_max as u8)?;
+    if bytes.ratio(2, 3)? {
+        let session = if bytes.arbitrary()? { Some(session) } else { None };
+        return Ok(Op::Kpi { session, instance, kpi, value: bytes.int_in_range(0..=100)? });
+    }
+    let time = |bytes: &mut Unstructured<'_>| bytes.int_in_range(900..=9000);
+    let step = amount(bytes, world.capacity_vru as u32, 8)?;
+    Ok(Op::Goal(Goal {
+        session,
+        instance,
+        kpi,
+        below: bytes.arbitrary()?,
+        resource: bytes.int_in_range(0..=4)?,
+        class: bytes.int_in_range(0..=2)?,
+        at: (bytes.int_in_range(0..=100)?, bytes.int_in_range(0..=100)?),
+        times_ms: (time(bytes)?, time(bytes)?),
+        vru: (step, amount(bytes, world.capacity_vru as u32, 16)?),
+        rent: amount(bytes, world.price_max, world.asks.0)?,
+        budget: size(bytes)?.get(),
+        window_s: bytes.int_in_range(0..=100)?,
+        remove: bytes.ratio(1, 8)?,
+        id: id(bytes)?,
+    }))
+}
+
+fn tier(bytes: &mut Unstructured<'_>, world: &World, session: u8, id: Id) -> Result<Op> {
+    Ok(Op::Tier {
+        session,
+        tier: bytes.int_in_range(0..=3)?,
+        act: bytes.int_in_range(0..=4)?,
+        capacity: [bytes.int_in_range(0..=world.capacity_vru as u32)?, 0],
+        size: bytes.int_in_range(0..=20)?,
+        name: bytes.arbitrary()?,
+        id,
     })
 }
 

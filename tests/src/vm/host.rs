@@ -17,6 +17,8 @@ pub(super) struct Parts {
     pub mkfs: PathBuf,
     /// Tells the shared libraries of a program.
     pub ldd: PathBuf,
+    /// Takes the debugger's parts out of a program.
+    pub strip: PathBuf,
     /// Debian's cloud kernel.
     pub kernel: PathBuf,
     /// A static busybox: the guest's shell and commands.
@@ -31,6 +33,7 @@ impl Parts {
             setpriv: program("setpriv")?,
             mkfs: program("mkfs.ext4")?,
             ldd: program("ldd")?,
+            strip: program("strip")?,
             kernel: fetched("vmlinuz")?,
             busybox: fetched("busybox")?,
         })
@@ -38,7 +41,7 @@ impl Parts {
 }
 
 /// A program on the search path, or where only administrators look.
-fn program(name: &'static str) -> Result<PathBuf, VmError> {
+pub(super) fn program(name: &'static str) -> Result<PathBuf, VmError> {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(OsString::from(":/usr/sbin:/sbin"));
     std::env::split_paths(&path)
@@ -47,11 +50,16 @@ fn program(name: &'static str) -> Result<PathBuf, VmError> {
         .ok_or_else(|| VmError::Missing { what: name, looked_in: path.display().to_string() })
 }
 
-/// A file that `tests/vm/fetch` left in the cargo target directory the running test is in.
+/// A driver of Debian's cloud kernel.
+pub(super) fn module(name: &str) -> Result<PathBuf, VmError> {
+    Ok(fetched("modules")?.join(format!("{name}.ko")))
+}
+
+/// What `tests/vm/fetch` left in the cargo target directory the running test is in.
 fn fetched(name: &'static str) -> Result<PathBuf, VmError> {
     let test = running_test()?;
     let caches = || test.ancestors().skip(1).take(4).map(|directory| directory.join("vm"));
-    caches().map(|cache| cache.join(name)).find(|file| file.is_file()).ok_or_else(|| {
+    caches().map(|cache| cache.join(name)).find(|path| path.exists()).ok_or_else(|| {
         let looked_in: Vec<_> = caches().map(|cache| cache.display().to_string()).collect();
         VmError::Missing { what: name, looked_in: looked_in.join(", ") }
     })
@@ -67,7 +75,8 @@ fn fetched(name: &'static str) -> Result<PathBuf, VmError> {
 pub fn binaries(names: &[&str]) -> Result<Vec<(PathBuf, String)>, VmError> {
     let test = running_test()?;
     // Tests are in `deps`, binaries one directory up.
-    let directory = test.ancestors().nth(2).unwrap_or(Path::new("/"));
+    let is_place = |directory: &&Path| !directory.ends_with("deps");
+    let directory = test.ancestors().skip(1).find(is_place).unwrap_or(Path::new("/"));
     let binary = |name: &&str| {
         let path = directory.join(name);
         if path.is_file() {
@@ -77,6 +86,42 @@ pub fn binaries(names: &[&str]) -> Result<Vec<(PathBuf, String)>, VmError> {
         }
     };
     names.iter().map(binary).collect()
+}
+
+/// The tests in `tests/NAME.rs` of any package of this workspace, with their path `/bin/NAME` in a
+/// guest, for [`super::Vm`]: the newest that was built with this test's profile.
+///
+/// # Errors
+/// [`VmError::NotBuilt`] if there are none.
+pub fn tests_of(name: &str) -> Result<(PathBuf, String), VmError> {
+    let test = running_test()?;
+    let path = newest(test.parent().unwrap_or(Path::new("/")), name)?;
+    Ok((path, format!("/bin/{name}")))
+}
+
+/// The benchmarks, `/bin/bench` in a guest, for [`super::Vm`]: the newest that `cargo bench -p
+/// vendue-bench --no-run` built in this program's target directory.
+///
+/// # Errors
+/// [`VmError::NotBuilt`] if there are none.
+pub fn bench() -> Result<(PathBuf, String), VmError> {
+    let program = running_test()?;
+    let mut places = program.ancestors().map(|directory| directory.join("release/deps"));
+    let place = places.find(|place| place.is_dir()).unwrap_or_default();
+    Ok((newest(&place, "vendue")?, "/bin/bench".to_owned()))
+}
+
+/// The newest program in `directory` that cargo gave a hash to.
+fn newest(directory: &Path, name: &str) -> Result<PathBuf, VmError> {
+    let is_it = |path: &PathBuf| {
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        let hash = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        hash.is_some_and(|hash| !hash.contains(['.', '-']))
+    };
+    let entries = std::fs::read_dir(directory).map_err(|source| at(directory, source))?;
+    let tests = entries.flatten().map(|entry| entry.path()).filter(is_it);
+    let newest = tests.max_by_key(|path| path.metadata().and_then(|of| of.modified()).ok());
+    newest.ok_or_else(|| VmError::NotBuilt { path: directory.join(name) })
 }
 
 /// The file of the test that runs.

@@ -45,13 +45,25 @@ pub(super) fn write(path: &Path, parts: &host::Parts, vm: &Vm) -> Result<(), VmE
             Entry::Text(text) => archive.entry(name, REGULAR | 0o755, text.as_bytes())?,
             Entry::Host(file) => {
                 let mode = file.metadata().map_err(|source| at(file, source))?.permissions().mode();
-                let content = std::fs::read(file).map_err(|source| at(file, source))?;
+                let content = content(parts, file, &path.with_extension("stripped"))?;
                 archive.entry(name, REGULAR | (mode & 0o777), &content)?;
             }
         }
     }
     archive.entry("TRAILER!!!", 0, b"")?;
     archive.out.flush().map_err(|source| at(path, source))
+}
+
+/// A file's bytes. A program comes without what only debuggers read, which is most of it: an emulated
+/// processor unpacks the archive.
+fn content(parts: &host::Parts, file: &Path, scratch: &Path) -> Result<Vec<u8>, VmError> {
+    let bytes = std::fs::read(file).map_err(|source| at(file, source))?;
+    if !bytes.starts_with(b"\x7fELF") {
+        return Ok(bytes);
+    }
+    let strip = &mut Command::new(&parts.strip);
+    host::run("strip", strip.arg("--strip-debug").arg("-o").arg(scratch).arg(file))?;
+    std::fs::read(scratch).map_err(|source| at(scratch, source))
 }
 
 /// Adds an entry and the directories above it.

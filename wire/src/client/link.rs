@@ -2,16 +2,16 @@
 
 use super::tls::Tls;
 use super::{ClientError, Endpoint, Received};
+use crate::descriptors;
 use crate::doorbell::{Bell, Doorbell};
 use crate::frame::{FRAME_BYTES_MAX, Frame};
 use crate::ring::{Consumer, Memory, Producer, PushError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::sys::time::TimeSpec;
-use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -129,8 +129,17 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn connect(endpoint: &Endpoint) -> io::Result<Link> {
-        Ok(Link {
-            socket: Socket::connect(endpoint)?,
+        Socket::connect(endpoint).map(Link::on)
+    }
+
+    pub(super) fn over(stream: UnixStream) -> io::Result<Link> {
+        stream.set_nonblocking(true)?;
+        Ok(Link::on(Socket::Unix(stream)))
+    }
+
+    fn on(socket: Socket) -> Link {
+        Link {
+            socket,
             inbox: vec![0; BUFFER_BYTES].into(),
             start: 0,
             end: 0,
@@ -140,7 +149,7 @@ impl Link {
             ended: false,
             deaf: false,
             rings: None,
-        })
+        }
     }
 
     /// Moves the session to the rings whose descriptors came: request ring, report ring, the
@@ -207,11 +216,25 @@ impl Link {
             // An error means that every bell is gone, and with it the daemon.
             self.ended |= rings.doorbell.drain().is_err();
         }
-        let Some(record) = rings.reports.pop()? else { return Ok(None) };
+        let record = match rings.reports.pop() {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(None),
+            Err(corrupt) => return Err(self.ended_or(corrupt.into())),
+        };
         match Frame::parse(record.bytes)? {
             Some(frame) if frame.len() == record.bytes.len() => Ok(Some(Received::of(&frame))),
             _ => Err(ClientError::BadRecord { bytes: record.bytes.len() }),
         }
+    }
+
+    /// Why a ring makes no sense: the rings of a session that ended long ago are given back, and
+    /// read as zeros.
+    fn ended_or(&mut self, error: ClientError) -> ClientError {
+        let unread = self.start != self.end;
+        if !self.ended && !unread && self.read_socket().is_err() {
+            return error;
+        }
+        if self.ended { ClientError::Closed } else { error }
     }
 
     fn parse_inbox(&mut self) -> Result<Option<Received>, ClientError> {
@@ -236,7 +259,8 @@ impl Link {
         let result = match &self.socket {
             // Only a socket that can bring descriptors is asked for them.
             Socket::Unix(stream) if self.rings.is_none() => {
-                read_with_descriptors(stream, room, &mut self.control, &mut self.descriptors)
+                let kept = (&mut self.descriptors, DESCRIPTORS_MAX);
+                descriptors::receive(stream, room, &mut self.control, kept)
             }
             _ => self.socket.read(room),
         };
@@ -260,7 +284,7 @@ impl Link {
             return match rings.requests.try_push(0, &[frame]) {
                 Ok(()) => Ok(true),
                 Err(PushError::Full) => Ok(false),
-                Err(error) => Err(ClientError::Ring(error)),
+                Err(error) => Err(self.ended_or(ClientError::Ring(error))),
             };
         }
         if self.outbox.len() + frame.len() > BUFFER_BYTES {
@@ -352,31 +376,6 @@ impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.rings.as_ref().map_or(self.socket.as_fd(), |rings| rings.doorbell.as_fd())
     }
-}
-
-/// Reads bytes and keeps the descriptors that came with them, closing those beyond
-/// [`DESCRIPTORS_MAX`].
-fn read_with_descriptors(
-    stream: &UnixStream,
-    bytes: &mut [u8],
-    control: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
-) -> io::Result<usize> {
-    let mut parts = [IoSliceMut::new(bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(control), flags)?;
-    for part in message.cmsgs()? {
-        let ControlMessageOwned::ScmRights(numbers) = part else { continue };
-        for number in numbers {
-            // SAFETY: the kernel has just made this descriptor for this process, with this
-            // message; nothing else knows its number.
-            let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-            if descriptors.len() < DESCRIPTORS_MAX {
-                descriptors.push(descriptor);
-            }
-        }
-    }
-    Ok(message.bytes)
 }
 
 fn connection_is_over(error: &io::Error) -> bool {

@@ -1,7 +1,7 @@
 //! A journal as the format's documentation says it is written.
 
 use arbitrary::{Result, Unstructured};
-use vendue_engine::machine::command::{DefineBook, Genesis, SCHEMA as OWN};
+use vendue_engine::machine::command::{DefineBook, Genesis, Outcomes, SCHEMA as OWN};
 use vendue_wire::message::{ANY, Body, NewOrder, SCHEMA};
 
 /// Segments and records of one journal at most.
@@ -105,7 +105,7 @@ impl Journal {
             *blake3::hash(&before[..last.at + last.bytes.len()]).as_bytes()
         });
         let mut file = vec![0; BLOCK];
-        file[4..8].copy_from_slice(&1_u32.to_le_bytes());
+        file[4..8].copy_from_slice(&2_u32.to_le_bytes());
         file[8..16].copy_from_slice(b"VENDUELG");
         file[16..24].copy_from_slice(&first.to_le_bytes());
         file[24..32].copy_from_slice(&self.chains[first as usize - 1].to_le_bytes());
@@ -181,7 +181,7 @@ fn record(bytes: &mut Unstructured<'_>, sequence: u64, sensible: bool) -> Result
         2 => DefineBook::KIND,
         _ => {
             let rows = SCHEMA.iter().chain(OWN).filter(|row| row.0 < 0x80);
-            rows.map(|row| row.0).nth(bytes.int_in_range(0..=35)?).unwrap_or(NewOrder::KIND)
+            rows.map(|row| row.0).nth(bytes.int_in_range(0..=43)?).unwrap_or(NewOrder::KIND)
         }
     };
     let row = SCHEMA.iter().chain(OWN).find(|row| row.0 == kind).expect("a known kind");
@@ -192,7 +192,7 @@ fn record(bytes: &mut Unstructured<'_>, sequence: u64, sensible: bool) -> Result
         body[start + at..start + at + size.min(&8)]
             .copy_from_slice(&value.to_le_bytes()[..*size.min(&8)]);
     }
-    let session = if kind >= 0x40 { ANY } else { session };
+    let session = if (0x40..0x50).contains(&kind) { ANY } else { session };
     body[8..12].copy_from_slice(&session.to_le_bytes());
     Ok(Written { kind, time_ns, session, body })
 }
@@ -203,7 +203,8 @@ fn value(bytes: &mut Unstructured<'_>, kind: u8, field: &str) -> Result<u64> {
         return Ok(0);
     }
     match (kind, field) {
-        (Genesis::KIND, "maker_fee_bps" | "taker_fee_bps") => Ok(10),
+        (Outcomes::KIND, "rows") => Ok(0),
+        (Genesis::KIND, "maker_fee_bps" | "taker_fee_bps" | "lease_margin_percent") => Ok(10),
         (Genesis::KIND, _) => bytes.int_in_range(4..=16),
         (DefineBook::KIND, "tier" | "resource") => Ok(0),
         (DefineBook::KIND, "burst_percent") => Ok(400),

@@ -132,7 +132,9 @@ impl Peer {
     pub fn request(&mut self, bytes: &mut Unstructured<'_>) -> Result<()> {
         let requests = SCHEMA.iter().filter(|row| {
             // Who owns which instance stays as it is, so that it can be checked.
-            row.0 < 0x40 && ![CreateInstance::KIND, RemoveInstance::KIND].contains(&row.0)
+            row.0 < 0x80
+                && ![CreateInstance::KIND, RemoveInstance::KIND, ExpectInstance::KIND, Depart::KIND]
+                    .contains(&row.0)
         });
         let rows: Vec<_> = requests.collect();
         let row = bytes.choose(&rows)?;

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use vendue_engine::clock::Clock;
-use vendue_engine::config::{Config, DEFAULT, ThreadsKey};
+use vendue_engine::config::{Config, DEFAULT};
 use vendue_engine::desk::Desk;
 use vendue_engine::gateway::connection::INBOUND_BYTES;
-use vendue_engine::gateway::{access::Access, listen, throttle::Bucket};
+use vendue_engine::gateway::{access::Access, listen, seal::Seals, throttle::Bucket};
 use vendue_engine::health::Health;
 use vendue_engine::machine::Machine;
 use vendue_engine::pipeline::execute::Execute;
@@ -20,7 +20,7 @@ use vendue_engine::pipeline::ingress::{Ingress, Reload};
 use vendue_engine::pipeline::publish::Publish;
 use vendue_engine::pipeline::record::{Ordered, split, take};
 use vendue_engine::pipeline::sequence::{Following, Sequence};
-use vendue_engine::pipeline::{Doorbells, Rings};
+use vendue_engine::pipeline::{Doorbells, Rings, Threads};
 use vendue_tests::duel::NARROW;
 use vendue_tests::room::Room;
 use vendue_wire::board::BoardWriter;
@@ -68,8 +68,8 @@ impl House {
         let _ = std::fs::remove_file(&socket);
         let machine = machine();
         let health = Arc::new(Health::new(true, true, Clock::Host));
-        let bells = Doorbells::new(ThreadsKey::Each).expect("doorbells");
-        let rings = Rings::new(RING_BYTES, ThreadsKey::Each, &bells).expect("rings");
+        let bells = Doorbells::new(Threads::Each).expect("doorbells");
+        let rings = Rings::new(RING_BYTES, Threads::Each, &bells).expect("rings");
         let [from_publish, from_actuate, from_clerk, from_herald] = rings.replies;
         let last = machine.sequence();
         let mut desk = Desk::new(NARROW.sessions_max, REPLAY_BYTES);
@@ -219,10 +219,12 @@ fn ingress(
         unix: listen::unix(socket).expect("a socket"),
         tcp: None,
         tls: None,
+        side: None,
         requests,
         subscriptions,
         answers,
         access: access(),
+        seals: Seals::of(vec![(1, [7; 32])]),
         keys: config().gateway.clone(),
         board: board.as_fd().try_clone_to_owned().expect("a descriptor"),
         board_bytes: board.bytes() as u32,

@@ -1,6 +1,6 @@
 //! The wish to stop, as something that can be waited for beside a connection.
 
-use crate::cli::door::Trouble;
+use super::door::Trouble;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal};
