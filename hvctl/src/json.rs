@@ -1,6 +1,7 @@
 //! Rows as JSON objects: what `hvctl --json` prints and the daemon's HTTP API answers, in the same names
-//! and forms. Counts and sizes are numbers with their unit in the name; what uses all of 64 bits (order
-//! handles, sessions, chain values) is text; what there is none of is null.
+//! and forms. Counts and sizes are numbers with their unit in the name; what uses all of 64 bits (handles,
+//! sessions, chain values) is text, since many languages read numbers no further than 2^53; what there is none
+//! of is null.
 
 pub mod history;
 pub mod swarm;
@@ -481,7 +482,7 @@ pub fn narrow(field: U32) -> Option<u32> {
 /// A lease.
 pub fn lease(row: &LeaseRow) -> Value {
     json!({
-        "handle": row.handle.get(),
+        "handle": row.handle.get().to_string(),
         "instance": row.instance.get(),
         "book": row.book.get(),
         "class": LeaseClass::text_of(row.class),
@@ -558,6 +559,7 @@ pub fn standing(row: &ObjectiveRow) -> &'static str {
 
 /// A standing policy.
 pub fn policy(row: &PolicyRow) -> Value {
+    let lease = Some(row.handle.get()).filter(|&lease| lease != 0);
     json!({
         "instance": row.instance.get(),
         "resource": Resource::text_of(row.resource),
@@ -566,7 +568,7 @@ pub fn policy(row: &PolicyRow) -> Value {
         "need_vru": row.need_vru.get(),
         "wanted_vru": row.wanted_vru.get(),
         "granted_vru": row.granted_vru.get(),
-        "handle": row.handle.get(),
+        "handle": lease.map(|lease| lease.to_string()),
         "bought_credits": row.bought_credits.get(),
         "budget_micro": row.budget_micro.get(),
         "burst_micro": row.burst_micro.get(),

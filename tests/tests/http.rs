@@ -47,8 +47,12 @@ fn setup(address: SocketAddr, http: &str, grants: &str) -> Setup {
 
 impl House {
     fn open() -> House {
+        House::with(|setup| setup)
+    }
+
+    fn with(change: impl Fn(Setup) -> Setup) -> House {
         let address = free_address();
-        let mut daemon = Daemon::prepare(&setup(address, "", GRANTS));
+        let mut daemon = Daemon::prepare(&change(setup(address, "", GRANTS)));
         for (name, token) in [("root", ROOT), ("seller", SELLER), ("watcher", WATCHER)] {
             std::fs::write(daemon.path(name), token).expect("write a token");
         }
@@ -193,6 +197,66 @@ fn orders_trade_and_retries_do_nothing_twice() {
     let handle = json!({ "handle": mine[0]["handle"] });
     assert_eq!(house.post(SELLER, "/order_cancel", &handle).1["event"], "cancelled");
     assert_eq!(house.post(SELLER, "/order_cancel", &handle).0, 404);
+}
+
+/// Handles are text wherever JSON holds one, and lead back to what they are of.
+#[test]
+fn handles_are_text_and_lead_back() {
+    let house = House::with(|setup| setup.key("tick_ms", "20"));
+    let instance = house.market.buyer.instance;
+    let bid = json!({ "instance": instance, "resource": "cpu", "amount": 3, "rent_ticks": 2, "class": "bounded" });
+    let (status, lease) = house.post(ROOT, "/lease_bid", &bid);
+    assert_eq!(status, 200, "{lease}");
+    let handle = lease["handle"].as_str().expect("text").to_owned();
+    let [(_, shown), (_, described)] =
+        ["/leases", "/openapi.json"].map(|path| house.get(ROOT, path));
+    assert_eq!(shown[0]["handle"], handle.as_str());
+    assert_eq!(house.daemon.said_one(&["lease", "list"])["handle"], handle.as_str());
+    for said in [json!(handle), json!(handle.parse::<u64>().expect("digits"))] {
+        let terms = json!({ "handle": said, "vru": 4, "rent_ticks": 2 });
+        let (status, changed) = house.post(ROOT, "/lease_change", &terms);
+        assert_eq!((status, &changed["handle"]), (200, &json!(handle)), "{changed}");
+    }
+    let changed = house.daemon.said_one(&["lease", "change", &handle, "5", "2"]);
+    assert_eq!((&changed["handle"], &changed["wanted_vru"]), (&json!(handle), &json!(5)));
+    let (status, ended) = house.post(ROOT, "/lease_end", &json!({ "handle": handle }));
+    assert_eq!((status, &ended["handle"]), (200, &json!(handle)), "{ended}");
+    let name = instance.to_string();
+    let bid = house.daemon.said_one(&["lease", "bid", &name, "cpu", "3", "--rent", "2"]);
+    let handle = bid["handle"].as_str().expect("text");
+    let ended = house.daemon.said_one(&["lease", "cancel", handle]);
+    assert_eq!(ended["handle"], handle);
+
+    // Of a policy it is the lease that it bid for; there is none before.
+    house.daemon.said(&["policy", "set", &name, "memory", "--budget", "9", "--rent", "1"]);
+    house.daemon.said(&["policy", "set", &name, "cpu", "--budget", "900", "--rent", "12"]);
+    house.daemon.said(&["forecast", "set", &name, "cpu", "1100", "--lasts", "3600"]);
+    eventually("a lease of the policy's", || {
+        let leases = house.daemon.said(&["lease", "list"]);
+        let policies = house.daemon.said(&["policy", "list"]);
+        let of = |resource: &str| {
+            policies.iter().find(|row| row["resource"] == resource).expect("a policy")["handle"]
+                .clone()
+        };
+        assert_eq!(of("memory"), Value::Null);
+        (of("cpu").is_string() && leases.first()?["handle"] == of("cpu")).then_some(())
+    });
+    assert_eq!(not_text("", &described), Vec::<String>::new());
+}
+
+/// Where a published description has a handle or a lease that cannot be text.
+fn not_text(at: &str, described: &Value) -> Vec<String> {
+    let inner = |(name, of): (&String, &Value)| {
+        let text =
+            !["handle", "lease"].contains(&name.as_str()) || of.to_string().contains("string");
+        let here = (!text).then(|| format!("{at}/{name}"));
+        here.into_iter().chain(not_text(&format!("{at}/{name}"), of)).collect::<Vec<_>>()
+    };
+    match described {
+        Value::Object(object) => object.iter().flat_map(inner).collect(),
+        Value::Array(array) => array.iter().flat_map(|of| not_text(at, of)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// What makes no sense is the caller's fault, and says so.

@@ -392,7 +392,8 @@ fn storage_class(scene: &mut Scene, gold: &Path, hvctl: &impl Fn(&str) -> Vec<Va
     scene.guest.run(fill).unwrap();
     assert_eq!(scene.guest.run(SUM).unwrap().trim(), sum(&name), "its name leads elsewhere");
 
-    hvctl(&format!("lease cancel {}", bid[0]["handle"]));
+    let handle = bid[0]["handle"].as_str().expect("a handle is text");
+    hvctl(&format!("lease cancel {handle}"));
     eventually("the disk is at home", || {
         let at_home = !hvctl("limits web").iter().any(is_it);
         at_home.then_some(())

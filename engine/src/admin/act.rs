@@ -26,7 +26,7 @@ fn numbers(names: &[&str]) -> Value {
     one_of(&[Value::Object(object.collect())])
 }
 
-/// A handle, as a number or as its digits.
+/// A handle, as its digits, which is how answers hold it, or as a number.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Handle {

@@ -24,6 +24,7 @@ pub fn document(routes: &[Route]) -> Value {
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
             "description": "The auction room of one host. Callers are who the [[access]] table of vendued says, by the \
                 token of a file or by their certificate. Amounts have their unit in the name; the words are those of `hvctl --json`. \
+                Handles, sessions and chain values are text, since they use all of 64 bits; a handle is taken as either. \
                 A POST with an `Idempotency-Key` that was used before is not done again: its answer is given again, for ten minutes.",
         },
         "paths": paths,

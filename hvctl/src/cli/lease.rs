@@ -183,7 +183,9 @@ pub fn run(command: &LeaseCommand, reach: &Reach, out: &mut Output) -> Result<()
                 rent_ticks: (*rent).into(),
             };
             door.call(&message)?;
-            let object = json!({ "handle": handle, "wanted_vru": vru, "rent_ticks": rent });
+            let object = json!({
+                "handle": handle.to_string(), "wanted_vru": vru, "rent_ticks": rent,
+            });
             Ok(out.say(
                 &object,
                 &format!("lease {handle} wants {vru} VRUs for at most {rent} ticks"),
@@ -194,7 +196,7 @@ pub fn run(command: &LeaseCommand, reach: &Reach, out: &mut Output) -> Result<()
             let client_id = door.next_client_id().into();
             let done = door.call(&CancelLease { client_id, handle: (*handle).into() })?;
             let paid = done.value.get();
-            let object = json!({ "handle": handle, "paid_micro": paid });
+            let object = json!({ "handle": handle.to_string(), "paid_micro": paid });
             Ok(out.say(&object, &format!("lease {handle} ended; it paid {} in all", funds(paid)))?)
         }
         LeaseCommand::Lend { instance, resource, vru, acting } => {
@@ -237,7 +239,8 @@ fn enter(bid: &BidArgs, reach: &Reach, out: &mut Output) -> Result<(), Trouble> 
     let row = rows.iter().find(|row| row.handle.get() == handle);
     let (granted, wanted) = row.map_or((0, 0), |row| (row.granted_vru.get(), row.wanted_vru.get()));
     let object = json!({
-        "handle": handle, "instance": number, "granted_vru": granted, "wanted_vru": wanted,
+        "handle": handle.to_string(), "instance": number, "granted_vru": granted,
+        "wanted_vru": wanted,
     });
     Ok(out.say(&object, &format!("lease {handle} has {granted} of {wanted} VRUs"))?)
 }

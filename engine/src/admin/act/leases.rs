@@ -2,7 +2,7 @@
 
 use super::{Handle, numbers};
 use crate::admin::problem::Problem;
-use crate::admin::route::{Route, post};
+use crate::admin::route::{Route, one_of, post};
 use crate::admin::words::Word;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,16 +17,16 @@ pub fn routes() -> Vec<Route> {
         post(
             "/lease_bid",
             "Bid for VRUs above an instance's baseline",
-            numbers(&["handle", "instance", "granted_vru", "wanted_vru"]),
+            handle_and(&["instance", "granted_vru", "wanted_vru"]),
             lease_bid,
         ),
         post(
             "/lease_change",
             "Give a lease other terms",
-            numbers(&["handle", "wanted_vru", "rent_ticks"]),
+            handle_and(&["wanted_vru", "rent_ticks"]),
             lease_change,
         ),
-        post("/lease_end", "End a lease", numbers(&["handle", "paid_micro"]), lease_end),
+        post("/lease_end", "End a lease", handle_and(&["paid_micro"]), lease_end),
         post(
             "/lend",
             "Lend VRUs of a baseline, or take them back",
@@ -34,6 +34,13 @@ pub fn routes() -> Vec<Route> {
             lend,
         ),
     ]
+}
+
+/// Schema of an answer that holds a lease's handle, and numbers under these names.
+fn handle_and(names: &[&str]) -> Value {
+    let numbers = names.iter().map(|name| ((*name).to_owned(), json!(1)));
+    let handle = ("handle".to_owned(), json!(""));
+    one_of(&[Value::Object(numbers.chain([handle]).collect())])
 }
 
 /// A bid for a lease.
@@ -88,7 +95,8 @@ fn lease_bid(client: &mut Client, asked: LeaseBid) -> Result<Value, Problem> {
     let row = rows.iter().find(|row| row.handle == handle);
     let (granted, wanted) = row.map_or((0, 0), |row| (row.granted_vru.get(), row.wanted_vru.get()));
     Ok(json!({
-        "handle": handle, "instance": asked.instance, "granted_vru": granted, "wanted_vru": wanted,
+        "handle": handle.to_string(), "instance": asked.instance, "granted_vru": granted,
+        "wanted_vru": wanted,
     }))
 }
 
@@ -113,7 +121,8 @@ fn lease_change(client: &mut Client, asked: LeaseChange) -> Result<Value, Proble
         vru: asked.vru.into(),
         rent_ticks: asked.rent_ticks.into(),
     })?;
-    Ok(json!({ "handle": handle, "wanted_vru": asked.vru, "rent_ticks": asked.rent_ticks }))
+    let (handle, vru) = (handle.to_string(), asked.vru);
+    Ok(json!({ "handle": handle, "wanted_vru": vru, "rent_ticks": asked.rent_ticks }))
 }
 
 /// A lease.
@@ -128,7 +137,7 @@ fn lease_end(client: &mut Client, asked: LeaseEnd) -> Result<Value, Problem> {
     let handle = asked.handle.number()?;
     let client_id = client.next_client_id().into();
     let paid = client.call(&CancelLease { client_id, handle: handle.into() })?.value.get();
-    Ok(json!({ "handle": handle, "paid_micro": paid }))
+    Ok(json!({ "handle": handle.to_string(), "paid_micro": paid }))
 }
 
 /// VRUs that an instance lends.

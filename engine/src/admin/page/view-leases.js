@@ -21,7 +21,7 @@ function leasesTable(names) {
       { label: "Paid", number: true, value: (row) => row.paid_micro, text: (row) => funds(row.paid_micro) },
       { label: "Held", number: true, value: (row) => row.held_micro, text: (row) => funds(row.held_micro) },
       { label: "Expires", value: (row) => row.expires_at_ms, text: (row) => (row.expires_at_ms ? moment(row.expires_at_ms) : "–") },
-      { label: "Handle", number: true, value: (row) => row.handle, text: (row) => String(row.handle) },
+      { label: "Handle", number: true, text: (row) => row.handle },
     ],
   });
 }
@@ -48,7 +48,7 @@ function tasksTable(names) {
     caption: "Tasks",
     key: (row) => row.handle,
     columns: [
-      { label: "Task", text: (row) => row.name || String(row.handle) },
+      { label: "Task", text: (row) => row.name || row.handle },
       { label: "Instance", text: (row) => names.instance(row.instance) },
       { label: "Account", text: (row) => names.account(row.account) },
       { label: "VRUs", number: true, value: (row) => row.vru, text: (row) => `${count(row.vru)} of ${count(row.vru_max)}` },
