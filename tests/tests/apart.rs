@@ -2,7 +2,11 @@
 //! nothing is lost when one is killed is in `recovery.rs`.
 
 use nix::sys::signal::Signal;
-use vendue_tests::daemon::{Daemon, Setup, eventually};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+use vendue_tests::daemon::{Daemon, Setup, eventually, free_address};
 use vendue_tests::market::*;
 use vendue_wire::client::Identity;
 use vendue_wire::message::*;
@@ -26,6 +30,65 @@ fn three_processes_are_one_daemon() {
     });
     assert!(limits > 0);
     assert!(!daemon.path("stages").exists(), "nobody else may come in");
+}
+
+/// What an operator is answered over HTTP: the status, and the body if it is JSON.
+fn ask(address: SocketAddr, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let (digits, body) = ("2a".repeat(32), body.to_string());
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: v\r\nConnection: close\r\nAuthorization: Bearer {digits}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream.write_all(request.as_bytes()).expect("send a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let status = answer.get(9..12).and_then(|digits| digits.parse().ok()).expect("a status");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// HTTP is the gateway's: what is ordered there is the core's to match, and outlasts both.
+#[test]
+fn an_order_by_http_reaches_the_core() {
+    let keys = tempfile::tempdir().expect("a directory");
+    let token = keys.path().join("root");
+    std::fs::write(&token, [0x2a; 32]).expect("a token");
+    let address = free_address();
+    let grant = format!("[[access]]\ntoken_file = \"{}\"\nrole = \"operator\"", token.display());
+    let http = format!("[http]\naddress = \"{address}\"");
+    let mut daemon = Daemon::start_apart(&Setup::small().with(&grant).with(&http));
+    let Market { seller, buyer, .. } = Market::open(&daemon);
+    assert_eq!(ask(address, "GET", "/readyz", &Value::Null), (200, json!({ "ready": true })));
+    let place = |instance: u32, side: &str| {
+        let order = json!({ "instance": instance, "book": 0, "side": side, "price_ticks": 10, "quantity_credits": 3 });
+        let (status, events) = ask(address, "POST", "/order_place", &order);
+        assert_eq!(status, 200, "{events}");
+        events
+    };
+    let sold = place(seller.instance, "sell");
+    let open = daemon.said_one(&["orders", &seller.instance.to_string()]);
+    assert_eq!((&open["handle"], &sold[0]["event"]), (&sold[0]["handle"], &json!("accepted")));
+    let bought = place(buyer.instance, "buy");
+    assert_eq!(
+        (&bought[1]["event"], &bought[1]["quantity_credits"]),
+        (&json!("filled"), &json!(3))
+    );
+    assert_eq!(daemon.said_one(&["trades"])["price_ticks"], 10);
+    eventually("the core's numbers", || {
+        let (status, shown) = ask(address, "GET", "/status", &Value::Null);
+        assert_eq!(status, 200, "{shown}");
+        (shown["trades"] == 1 && shown["durable"] == daemon.status().0.durable.get()).then_some(())
+    });
+
+    daemon.kill_9();
+    assert!(TcpStream::connect(address).is_err(), "nobody listens without a core");
+    daemon.launch();
+    let trades = ask(address, "GET", "/trades", &Value::Null);
+    assert_eq!((trades.0, &trades.1[0]["price_ticks"]), (200, &json!(10)), "{}", trades.1);
+    assert!(daemon.terminate().success(), "{}", daemon.log());
 }
 
 /// A fault of another process is shown by the gateway.
