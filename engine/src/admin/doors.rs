@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex as Turn;
 use vendue_wire::client::{Client, ClientError, Identity};
-use vendue_wire::code::Role;
+use vendue_wire::code::{Reject, Role};
 use vendue_wire::message::ANY;
 
 /// Sessions kept at once.
@@ -110,7 +110,8 @@ impl Shown {
             }
         }
         let why = "[[access]] knows no such token or certificate, or it names no account";
-        Err(Problem::new(StatusCode::UNAUTHORIZED, why))
+        let (code, name) = (Reject::BadCredentials as u8, Reject::BadCredentials.text());
+        Err(Problem { code, name, ..Problem::new(StatusCode::UNAUTHORIZED, why) })
     }
 }
 

@@ -3,11 +3,11 @@
 const TOKEN = "vendue.token";
 const PATIENCE_MS = 15_000;
 
-/** An answer that is not what was asked for: `status` 0 where there was none at all. */
+/** An answer that is not what was asked for: `status` 0 where there was none at all, `code` the daemon's number for why. */
 export class Refused extends Error {
-  constructor(status, text) {
+  constructor(status, text, code = 0) {
     super(text);
-    this.status = status;
+    [this.status, this.code] = [status, code];
   }
 }
 
@@ -38,16 +38,19 @@ async function ask(method, path, body) {
   } catch (error) {
     throw new Refused(0, error.name === "TimeoutError" ? "no answer in time" : "no answer");
   }
-  if (!answer.ok) throw new Refused(answer.status, reason(text) || `${answer.status} ${answer.statusText}`);
+  if (!answer.ok) {
+    const { message, code } = problem(text);
+    throw new Refused(answer.status, message || `${answer.status} ${answer.statusText}`, code);
+  }
   return text ? parse(text) : null;
 }
 
-/** The daemon's own words for why not. */
-function reason(text) {
+/** Why not: the daemon's own words, and its number for that. */
+function problem(text) {
   try {
-    return parse(text).message;
+    return parse(text);
   } catch {
-    return text.slice(0, 500);
+    return { message: text.slice(0, 500) };
   }
 }
 

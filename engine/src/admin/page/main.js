@@ -71,7 +71,7 @@ async function look() {
     if (mine !== turn) return;
     if (!(error instanceof Refused)) throw error;
     if (error.status === 401) {
-      ask(error.message);
+      stranger(error);
       return;
     }
     failures += 1;
@@ -137,8 +137,13 @@ function ask(why) {
   shown = null;
   state("", "not signed in");
   document.getElementById("sign-out").hidden = true;
-  main.replaceChildren(signIn(token.get() ? why : "", begin));
+  main.replaceChildren(signIn(why, begin));
   main.querySelector("input").focus();
+}
+
+/** Who showed nothing is asked to; whose token or certificate is not known reads that. */
+function stranger(refused) {
+  ask(refused.code ? refused.message : "");
 }
 
 async function begin() {
@@ -152,7 +157,7 @@ async function begin() {
     await get("status");
   } catch (error) {
     if (error.status === 401) {
-      ask(error.message);
+      stranger(error);
       return;
     }
   }
