@@ -3,6 +3,7 @@
 //! sessions, chain values) is text, since many languages read numbers no further than 2^53; what there is none
 //! of is null.
 
+pub mod experiment;
 pub mod history;
 pub mod swarm;
 
@@ -603,6 +604,22 @@ pub fn forecast(row: &ForecastRow) -> Value {
         "short_permille": row.short_permille.get(),
         "impact_milli": row.impact_milli.get(),
         "risk": row.risk.get(),
+    })
+}
+
+/// A planned event.
+pub fn event(row: &EventRow) -> Value {
+    json!({
+        "instance": row.instance.get(),
+        "resource": Resource::text_of(row.resource),
+        "name": text(&row.name),
+        "starts_at_ms": row.starts_at_ms.get(),
+        "until_ms": row.until_ms.get(),
+        "next_at_ms": row.next_at_ms.get(),
+        "lasts_ms": row.lasts_ms.get(),
+        "percent": row.percent.get(),
+        "add_vru": row.add_vru.get(),
+        "every_days": row.every_days.get(),
     })
 }
 

@@ -1,6 +1,9 @@
 """What a person sees and does on the dashboard, in a real browser against a real daemon.
 
-dashboard.rs sets the stage and starts this once. Figures on the page are compared with what
+    dashboard.py house         signed in by a token: everything but what an experiment found
+    dashboard.py laboratory    over HTTPS, signed in by a certificate: experiments
+
+dashboard.rs sets the stages and starts this once for each. Figures on the page are compared with what
 `hvctl --json` says of the same daemon; screenshots go to VENDUE_SHOTS for who wants to look.
 """
 
@@ -197,7 +200,7 @@ def the_market_is_drawn(it):
 
 def names_are_text(it):
     """An instance called as markup is shown as called, wherever it is shown."""
-    for view, caption in (("Holdings", "Instances"), ("Limits", "Limits")):
+    for view, caption in (("Holdings", "Instances"), ("Limits", "Limits"), ("Forecasts", "Planned events"), ("Experiments", "Experiments")):
         it.view(view)
         it.page.get_by_label(f"Filter {caption}", exact=True).fill(HOSTILE)
         cell = it.table(caption).get_by_role("rowheader").first
@@ -224,6 +227,38 @@ def a_thousand_are_paged(it):
     expect(it.table("Instances").locator("tbody tr")).to_have_count(1)
 
 
+def marked(chart):
+    """If the chart has the edges of something that is planned, in the colour they alone have there."""
+    return chart.locator("canvas").evaluate("""(canvas) => {
+        const probe = document.createElement("span");
+        document.body.append(probe);
+        probe.style.color = "var(--warn)";
+        const [r, g, b] = getComputedStyle(probe).color.match(/\\d+/g).map(Number);
+        probe.remove();
+        // A copy may be read as often as one likes.
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        const all = copy.getImageData(0, 0, canvas.width, canvas.height).data;
+        let found = 0;
+        for (let at = 0; at < all.length; at += 4) if (all[at] === r && all[at + 1] === g && all[at + 2] === b && all[at + 3] === 255) found += 1;
+        return found > 100;
+    }""")
+
+
+def what_is_planned_is_shown(it):
+    """Each event that hvctl tells of, and whom it shifts."""
+    events = hvctl("forecast", "events")
+    assert len(events) == 2, events
+    for row in events:
+        shift = [f"{row['percent']}%" if row["percent"] != 100 else "", f"+{row['add_vru'] * 10}m" if row["add_vru"] else ""]
+        it.shows("Planned events", lambda row=row, shift=shift: {
+            "Event": row["name"], "Instance": "seller", "Resource": "cpu", "Lasts": f"{row['lasts_ms'] // 60_000} min",
+            "Shifts": " ".join(filter(None, shift)), "Again after": f"{row['every_days']} d" if row["every_days"] else "once",
+        })
+    shown = {row["Event"]: row["Next"] for row in it.rows("Planned events")}
+    assert shown[HOSTILE].startswith("goes on until ") and not shown["backup"].startswith("goes on"), shown
+
+
 def a_forecast_has_its_bands(it):
     """The riskiest first; its chart says what it shows also to who does not see it, what was measured too."""
     it.view("Forecasts")
@@ -235,13 +270,21 @@ def a_forecast_has_its_bands(it):
     chart = it.page.get_by_role("img")
     expect(chart).to_have_attribute("aria-label", f"buyer: cpu, hour (user). With 90% at most {grouped(forecast['p90_vru'] * 10)}m, risk {forecast['risk']}")
     expect(chart.locator("canvas")).to_be_visible()
+    assert not marked(chart), "nothing is planned for the buyer"
+    what_is_planned_is_shown(it)
     it.page.get_by_role("button", name="seller").click()
+    expect(it.page.get_by_text(f"shaded is what is planned: {HOSTILE}, backup.")).to_be_visible()
+    eventually("events on the chart", lambda: marked(chart))
+    it.shot("forecasts-planned-light")
     it.page.get_by_role("button", name="seconds").click()
+    # By seconds it does not reach so far ahead.
+    expect(it.page.get_by_text(f"shaded is what is planned: {HOSTILE}.")).to_be_visible()
 
     def compared():
         used = [row["used_milli_vru"] for row in hvctl("forecast", "history", "seller", "cpu", "--step", "second")]
         label = chart.get_attribute("aria-label")
-        return any(label.endswith(f"measured last {grouped(round(milli / 100))}m") for milli in used if milli)
+        ends = [f", planned {HOSTILE}, measured last {grouped(round(milli / 100))}m" for milli in used if milli]
+        return any(label.endswith(end) for end in ends)
     eventually("what was measured beside the forecast", compared)
     it.shot("forecasts-light")
 
@@ -407,14 +450,19 @@ def dark_and_light(it):
     it.page.get_by_label("Colours").select_option("auto")
 
 
+def no_wider_than_the_screen(it, name):
+    """The page has nothing to be scrolled to on the right."""
+    wide = it.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1], f"{name} is {wide[0]} wide where there are {wide[1]}"
+
+
 def it_fits_a_telephone(it):
     """Tables scroll by themselves; the page does not."""
     it.page.set_viewport_size({"width": 360, "height": 740})
-    for name in ("Overview", "Market", "Holdings", "Limits", "Leases and margins", "Forecasts", "Swaps", "Audit"):
+    for name in ("Overview", "Market", "Holdings", "Limits", "Leases and margins", "Forecasts", "Experiments", "Swaps", "Audit"):
         it.view(name)
         expect(it.page.locator("#link")).to_have_text("live")
-        wide = it.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        assert wide[0] <= wide[1], f"{name} is {wide[0]} wide where there are {wide[1]}"
+        no_wider_than_the_screen(it, name)
     it.view("Market")
     it.page.wait_for_timeout(500)
     it.shot("market-narrow-dark")
@@ -451,29 +499,207 @@ def it_says_when_the_daemon_is_away(it):
     eventually("another look", lambda: it.page.wait_for_timeout(50) or len(it.asked) > before)
 
 
+def an_experiment_that_knows_nothing_yet(it):
+    """It says so, and who only watches cannot end it."""
+    it.view("Experiments")
+    row = hvctl("experiment", "list")[0]
+    it.shows("Experiments", lambda: {
+        "Experiment": HOSTILE, "State": "running", "B − A": "–", "With 95%": "–", "Measure": "latency, less is better", "Of": "nobody",
+    })
+    expect(it.page.get_by_text("of each arm four instances have to be measured")).to_be_visible()
+    expect(it.page.locator(".effect")).to_be_hidden()
+    other = Browser(it.context.browser, viewport={"width": 1280, "height": 800})
+    other.sign_in(os.environ["VENDUE_OBSERVER"])
+    other.view("Experiments")
+    stop(other, row["experiment"])
+    expect(other.page.get_by_text("not permitted")).to_be_visible()
+    assert hvctl("experiment", "list")[0]["end"] == "running"
+    refused(other, 403)
+    other.close()
+
+
+def stop(it, number):
+    """Ends an experiment, and is sure of it."""
+    it.page.get_by_role("button", name=f"Stop experiment {number}", exact=True).click()
+    it.page.get_by_role("dialog").get_by_role("button", name=f"Stop experiment {number}").click()
+
+
+PKI = os.environ.get("VENDUE_PKI")
+
+
+def over_https(browser, name=None, **kind):
+    """A browser that has somebody's certificate, or none."""
+    shown = {"origin": ORIGIN, "certPath": f"{PKI}/{name}/cert.pem", "keyPath": f"{PKI}/{name}/key.pem"}
+    return Browser(browser, ignore_https_errors=True, client_certificates=[shown] if name else [], **kind)
+
+
+def who_has_no_certificate_signs_in(browser):
+    """Nothing is shown to who shows nothing; whose certificate is not in the table reads why that does not do."""
+    for name, told in ((None, False), ("mallory", True)):
+        it = over_https(browser, name)
+        it.page.goto(ORIGIN)
+        expect(it.page.get_by_role("heading", name="Sign in")).to_be_visible()
+        expect(it.page.get_by_role("alert")).to_have_count(int(told))
+        if told:
+            expect(it.page.get_by_role("alert")).to_contain_text("knows no such token or certificate")
+        assert it.page.locator("main table").count() == 0
+        assert it.complaints and all("401" in said for said in it.complaints), it.complaints
+        it.context.close()
+
+
+def a_certificate_is_enough(it):
+    """Its operator is in without a word, and there is nothing to sign out of."""
+    it.page.goto(ORIGIN)
+    expect(it.page.locator("#link")).to_have_text("live")
+    expect(it.page.get_by_role("button", name="Sign out")).to_be_hidden()
+    assert it.page.evaluate("sessionStorage.length + localStorage.length") == 0
+    status = hvctl("status")[0]
+    expect(it.page.locator("#facts")).to_contain_text(f"{status['instances']} instances of {status['accounts']} accounts")
+
+
+def experiment(number):
+    """An experiment with who takes part, as hvctl knows it."""
+    return hvctl("experiment", "show", str(number))[0]
+
+
+def milli(value):
+    """Thousandths as the page writes them."""
+    sign = "-" if value < 0 else ""
+    return f"{sign}{grouped(abs(value), 3)}"
+
+
+def an_effect_is_drawn(it):
+    """The numbers are hvctl's, and the drawing is of them."""
+    it.view("Experiments")
+    eventually("harm has ended it", lambda: experiment(1)["end"] == "harm")
+    harmed, lead = experiment(1), experiment(2)
+    for row in (harmed, lead):
+        low, high = row["interval_95_milli"]
+        it.shows("Experiments", lambda row=row, low=low, high=high: {
+            "Experiment": row["name"], "Number": str(row["experiment"]), "State": row["end"], "B − A": milli(row["effect_milli"]),
+            "With 95%": f"{milli(low)} to {milli(high)}", "Mean of A": milli(row["arms"][0]["mean_milli"]),
+            "Mean of B": milli(row["arms"][1]["mean_milli"]), "Resource": row["resource"], "Of": "lab",
+        })
+    assert [row["Experiment"] for row in it.rows("Experiments")] == ["lead", "worse"], "the newest first"
+    # The newest is chosen.
+    for arm, (name, given) in zip(lead["arms"], (("A", "nothing: they stay as they are"), ("B", "budget 3.000000"))):
+        it.shows("Arms", lambda arm=arm, name=name, given=given: {
+            "Arm": name, "Its instances are given": given, "Follow it now": str(arm["exposed"]), "Measured": str(arm["sample"]),
+            "Values": str(arm["values"]), "Mean": milli(arm["mean_milli"]),
+        })
+    assert [row["exposed"] for row in lead["arms"]] == [5, 4], lead
+    names = {row["instance"]: row["name"] for row in hvctl("instance", "list")}
+    told = {(names[row["instance"]], row["arm"].upper(), milli(row["mean_milli"]) if row["mean_milli"] is not None else "–", row["left"])
+            for row in lead["instances"]}
+    eventually("who takes part", lambda: told == {
+        (row["Instance"], row["Arm"], row["Mean"], row["State"].startswith("has left")) for row in it.rows("Who takes part")})
+    assert len(told) == 10 and sum(left for *_, left in told) == 1, told
+
+    drawn = it.page.get_by_role("img", name="B − A is")
+    expect(drawn).to_have_attribute("aria-label", f"B − A is {milli(lead['effect_milli'])}, with 95% from {milli(lead['interval_95_milli'][0])} to "
+                                    f"{milli(lead['interval_95_milli'][1])}: B is worse than A.")
+    # Where things are is to scale: no effect, the interval, the effect in it, then what counts as harm.
+    places = drawn.evaluate("""(drawing) => {
+        const of = (name) => drawing.querySelector(name).getBoundingClientRect();
+        const [zero, harm, interval, dot] = [".zero", ".harm", ".interval", ".dot"].map(of);
+        return [zero.left, interval.left, (dot.left + dot.right) / 2, interval.right, harm.left];
+    }""")
+    values = [0, lead["interval_95_milli"][0], lead["effect_milli"], lead["interval_95_milli"][1], lead["harm_milli"]]
+    scale = (places[-1] - places[0]) / (values[-1] - values[0])
+    for place, value in zip(places, values):
+        assert abs(place - places[0] - scale * value) < 2, (places, values)
+    expect(it.page.get_by_text("until ").first).to_be_visible()
+    it.shot("experiments-light")
+
+    it.page.get_by_role("button", name="worse").click()
+    expect(it.page.get_by_text(f"worse: harm, B was worse than A by more than {milli(harmed['harm_milli'])}, beyond doubt.")).to_be_visible()
+    eventually("nobody takes part", lambda: not experiment(1)["instances"] and not it.rows("Who takes part"))
+    expect(it.page.get_by_text("nobody any more")).to_be_visible()
+    assert it.page.get_by_role("button", name="Stop experiment 1").count() == 0
+    it.page.get_by_role("button", name="lead").click()
+    expect(it.page.get_by_text("lead: running")).to_be_visible()
+
+
+def it_looks_well_anywhere(it):
+    """In the dark, and on a telephone, nothing is lost."""
+    it.page.emulate_media(color_scheme="dark")
+    it_is_legible(it, "dark")
+    it.shot("experiments-dark")
+    it.page.set_viewport_size({"width": 360, "height": 740})
+    no_wider_than_the_screen(it, "Experiments")
+    it.shot("experiments-narrow-dark")
+    it.page.emulate_media(color_scheme="light")
+    it.shot("experiments-narrow-light")
+    it.page.set_viewport_size({"width": 1280, "height": 800})
+
+
+def a_click_ends_an_experiment(it):
+    """By the keyboard, and not before somebody is sure; then every instance has its own policy back."""
+    number = 2
+    budgets = lambda: sorted(row["budget_micro"] for row in hvctl("policy", "list"))
+    assert budgets() == [3_000_000] * 4 + [9_000_000], budgets()
+    button = it.page.get_by_role("button", name=f"Stop experiment {number}", exact=True)
+    button.focus()
+    it.page.keyboard.press("Enter")
+    dialog = it.page.get_by_role("dialog", name=f"Stop experiment {number}?")
+    expect(dialog).to_contain_text("“lead” ends for good. 9 instances take part")
+    it.shot("experiments-dialog")
+    it.page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert experiment(number)["end"] == "running", "nobody was sure"
+    stop(it, number)
+    expect(it.page.get_by_text("Experiment 2 has ended")).to_be_visible()
+    assert experiment(number)["end"] == "stopped"
+    it.shows("Experiments", lambda: {"Experiment": "lead", "State": "stopped", "Why": "an operator ended it"})
+    eventually("policies are as before", lambda: budgets() == [9_000_000])
+    ended = lambda: [(row["role"], row["peer"]) for row in hvctl("audit") if row["what"] == f"experiment {number} stopped"]
+    eventually("an entry in the audit trail", lambda: ended() == [("operator", "certificate root")])
+    it.shot("experiments-stopped")
+
+
+def perform(it, steps):
+    """Each step, and how long it took; where one fails, a picture of it."""
+    for step in steps:
+        began = time.monotonic()
+        try:
+            step(it)
+        except BaseException:
+            it.shot("failed")
+            print(f"in {step.__name__}, complaints: {it.complaints}", file=sys.stderr)
+            raise
+        print(f"{step.__name__}: {time.monotonic() - began:.1f} s", flush=True)
+    it.close()
+
+
+WIDE = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light", "reduced_motion": "reduce"}
+
+
+def house(browser):
+    """Signed in by a token."""
+    a_stranger_is_told(browser)
+    it = Browser(browser, **WIDE)
+    it.sign_in(os.environ["VENDUE_OPERATOR"])
+    kept = it.page.evaluate("[JSON.stringify(localStorage), document.cookie]")
+    assert os.environ["VENDUE_OPERATOR"] not in "".join(kept), "the token outlives its tab"
+    perform(it, [
+        the_figures_are_the_daemons, the_market_is_drawn, names_are_text, a_thousand_are_paged, a_forecast_has_its_bands,
+        an_experiment_that_knows_nothing_yet, swaps_are_decided, the_trail_is_searched, the_keyboard_is_enough, dark_and_light,
+        it_fits_a_telephone, it_says_when_the_daemon_is_away,
+    ])
+
+
+def laboratory(browser):
+    """Signed in by a certificate."""
+    who_has_no_certificate_signs_in(browser)
+    it = over_https(browser, "root", **WIDE)
+    perform(it, [a_certificate_is_enough, an_effect_is_drawn, it_looks_well_anywhere, a_click_ends_an_experiment])
+
+
 def main():
     """All checks, with one browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=os.environ["VENDUE_CHROMIUM"], args=FLAGS)
-        a_stranger_is_told(browser)
-        it = Browser(browser, viewport={"width": 1280, "height": 800}, color_scheme="light", reduced_motion="reduce")
-        it.sign_in(os.environ["VENDUE_OPERATOR"])
-        kept = it.page.evaluate("[JSON.stringify(localStorage), document.cookie]")
-        assert os.environ["VENDUE_OPERATOR"] not in "".join(kept), "the token outlives its tab"
-        steps = [
-            the_figures_are_the_daemons, the_market_is_drawn, names_are_text, a_thousand_are_paged, a_forecast_has_its_bands,
-            swaps_are_decided, the_trail_is_searched, the_keyboard_is_enough, dark_and_light, it_fits_a_telephone, it_says_when_the_daemon_is_away,
-        ]
-        for step in steps:
-            began = time.monotonic()
-            try:
-                step(it)
-            except BaseException:
-                it.shot("failed")
-                print(f"in {step.__name__}, complaints: {it.complaints}", file=sys.stderr)
-                raise
-            print(f"{step.__name__}: {time.monotonic() - began:.1f} s", flush=True)
-        it.close()
+        {"house": house, "laboratory": laboratory}[sys.argv[1]](browser)
         browser.close()
 
 

@@ -1,8 +1,10 @@
 //! The dashboard in a real browser: a market with something of everything, and dashboard.py, which looks at
 //! it and works it as a person does.
 
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use vendue_tests::daemon::{Daemon, Setup, eventually, free_address, hvctl};
 use vendue_tests::market::*;
@@ -17,6 +19,8 @@ const TOKENS: [(&str, [u8; 32]); 2] = [("operator", [0xa7; 32]), ("observer", [0
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
 /// Instances besides those that trade.
 const CROWD: u32 = 1000;
+/// Instances of experiments.
+const SUBJECTS: usize = 10;
 /// Requests of them under way.
 const AT_ONCE: u32 = 50;
 /// What drives the browser, and what it stands on.
@@ -84,6 +88,32 @@ impl Drop for Busy {
     }
 }
 
+/// Plans for an instance what goes on now and every day, and what comes soon.
+fn plan(daemon: &Daemon) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+    let time = |s: u64| hvctl::time::rfc3339(s * 1_000_000_000).replace(".000000000", "");
+    let (begun, comes) = (time(now - 120), time(now + 1200));
+    let of = "instance = 'seller'\nresource = 'cpu'\nlasts_s = 1800";
+    let text = format!(
+        "[[event]]\nname = '{HOSTILE}'\n{of}\nfrom = {begun}\npercent = 150\nadd = 4\nevery_days = 1\n\
+         [[event]]\nname = 'backup'\n{of}\nfrom = {comes}\nadd = 2\n"
+    );
+    let file = daemon.path("plan.toml");
+    std::fs::write(&file, text).expect("a file");
+    operate(daemon, &format!("forecast plan {}", file.display()));
+}
+
+/// Starts an experiment on an account's instances, of which those of arm B get a policy.
+fn start_experiment(daemon: &Daemon, name: &str, account: &str, resource: &str, harm: f64) {
+    let text = format!(
+        "name = '{name}'\naccount = '{account}'\nresource = '{resource}'\nmeasure = 'latency'\n\
+         better = 'less'\nharm = {harm:?}\nlasts_s = 3600\n[a]\n[b]\nbudget = 3.0\nrent = 12\n"
+    );
+    let file = daemon.path("experiment.toml");
+    std::fs::write(&file, text).expect("a file");
+    operate(daemon, &format!("experiment start {}", file.display()));
+}
+
 /// Something of everything that the page shows.
 fn set_the_stage(daemon: &Daemon, busy: &Busy) {
     let mut operator = daemon.client(&Identity::operator());
@@ -128,9 +158,74 @@ fn set_the_stage(daemon: &Daemon, busy: &Busy) {
         "swarm define works --account seller --base cpu=0.001",
         "swarm join works seller",
         "task submit works --bid 2 --duration 60 --vru 15 --name render",
+        "account create nobody",
     ] {
         operate(daemon, line);
     }
+    plan(daemon);
+    start_experiment(daemon, HOSTILE, "nobody", "cpu", 1.0);
+}
+
+/// Two experiments on ten instances: one that has done harm, one that goes on. Each instance says that
+/// its latency is by so much higher as its number is, and by more in arm B.
+fn set_the_laboratory(daemon: &Daemon) {
+    operate(daemon, "account create lab");
+    operate(daemon, "account deposit lab 1000");
+    for at in 0..SUBJECTS {
+        operate(
+            daemon,
+            &format!(
+                "instance adopt lab-{at} --account lab --tier bronze --cpu 1 --cgroup /lab-{at}"
+            ),
+        );
+        operate(
+            daemon,
+            &format!(
+                "objective set lab-{at} latency --above 1000000 --recover 1 --for 3600 --calm 3600 --step 1 --most 1 --rent 1 --budget 1"
+            ),
+        );
+    }
+    start_experiment(daemon, "worse", "lab", "memory", 50.0);
+    start_experiment(daemon, "lead", "lab", "cpu", 400.0);
+    let taking_part = eventually("every instance takes part in both", || {
+        let [one, other] = ["1", "2"].map(|number| {
+            let shown = daemon.said_one(&["experiment", "show", number]);
+            shown["instances"].as_array().expect("instances").clone()
+        });
+        (one.len() == SUBJECTS && other.len() == SUBJECTS).then_some(other)
+    });
+    let is_treated = |row: &Value| row["arm"] == "b";
+    assert_eq!(taking_part.iter().filter(|row| is_treated(row)).count(), SUBJECTS / 2);
+    for row in &taking_part {
+        let number = row["instance"].as_u64().expect("a number");
+        let latency = 1000 + 20 * number + if is_treated(row) { 250 } else { 0 };
+        operate(daemon, &format!("objective report {number} latency {latency}"));
+    }
+    // One leaves: somebody sets its policy.
+    let leaves = &taking_part.iter().find(|row| is_treated(row)).expect("one of arm B")["instance"];
+    operate(daemon, &format!("policy set {leaves} cpu --budget 9 --rent 1"));
+}
+
+/// Has the browser do what dashboard.py does for this stage.
+fn look(daemon: &Daemon, what: &str, origin: &str, more: &[(&str, &str)]) {
+    let shots = TempDir::new().expect("a directory");
+    // For who wants to look at the pictures.
+    let kept = std::env::var_os("VENDUE_SHOTS").map(PathBuf::from);
+    let said = succeeds(
+        Command::new("python3")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dashboard.py"))
+            .arg(what)
+            .env("PYTHONPATH", installed(&PLAYWRIGHT))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("VENDUE_HTTP", origin)
+            .env("VENDUE_CONNECT", daemon.unix().to_string())
+            .env("VENDUE_HVCTL", hvctl())
+            .env("VENDUE_HOSTILE", HOSTILE)
+            .env("VENDUE_CHROMIUM", "/usr/bin/chromium")
+            .env("VENDUE_SHOTS", kept.as_deref().unwrap_or(shots.path()))
+            .envs(more.iter().copied()),
+    );
+    println!("{said}");
 }
 
 #[test]
@@ -145,23 +240,34 @@ fn a_person_reads_and_works_the_dashboard() {
             .expect("hvctl runs");
         String::from_utf8_lossy(&shown.stdout).contains("dry run").then_some(())
     });
-    let shots = TempDir::new().expect("a directory");
-    // For who wants to look at the pictures.
-    let kept = std::env::var_os("VENDUE_SHOTS").map(PathBuf::from);
     let digits = |at: usize| TOKENS[at].1.map(|byte| format!("{byte:02x}")).concat();
-    let said = succeeds(
-        Command::new("python3")
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dashboard.py"))
-            .env("PYTHONPATH", installed(&PLAYWRIGHT))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("VENDUE_HTTP", origin)
-            .env("VENDUE_CONNECT", daemon.unix().to_string())
-            .env("VENDUE_HVCTL", hvctl())
-            .env("VENDUE_HOSTILE", HOSTILE)
-            .env("VENDUE_OPERATOR", digits(0))
-            .env("VENDUE_OBSERVER", digits(1))
-            .env("VENDUE_CHROMIUM", "/usr/bin/chromium")
-            .env("VENDUE_SHOTS", kept.as_deref().unwrap_or(shots.path())),
-    );
-    println!("{said}");
+    let (operator, observer) = (digits(0), digits(1));
+    let tokens = [("VENDUE_OPERATOR", operator.as_str()), ("VENDUE_OBSERVER", observer.as_str())];
+    look(&daemon, "house", &origin, &tokens);
+}
+
+/// The browser's certificate is who somebody is: no token, and as many rights.
+#[test]
+fn a_person_with_a_certificate_works_experiments() {
+    let address = free_address();
+    let setup = Setup::small()
+        .key("tick_ms", "20")
+        .with(&format!("[http]\naddress = \"{address}\"\ntls = \"{{dir}}/pki/localhost\""))
+        .with("[[access]]\ncertificate = \"root\"\nrole = \"operator\"");
+    let mut daemon = Daemon::prepare(&setup);
+    let pki = daemon.path("pki");
+    let made: [&[&str]; 4] = [
+        &["ca"],
+        &["server", "localhost", "127.0.0.1"],
+        &["client", "root"],
+        &["client", "mallory"],
+    ];
+    for what in made {
+        succeeds(Command::new(hvctl()).arg("pki").args(what).arg("--dir").arg(&pki));
+    }
+    daemon.launch();
+    set_the_laboratory(&daemon);
+    let origin = format!("https://localhost:{}", address.port());
+    let pki = pki.to_str().expect("temporary directories have plain names");
+    look(&daemon, "laboratory", &origin, &[("VENDUE_PKI", pki)]);
 }

@@ -278,6 +278,8 @@ fn nonsense_is_refused_with_a_reason() {
         ("POST", "/lease_end", json_type, Some("{\"handle\": 5"), 400),
         ("POST", "/lease_end", "", Some("{\"handle\": 5}"), 415),
         ("POST", "/lease_end", json_type, Some("{\"handle\": 5}"), 404),
+        ("POST", "/experiment_stop", json_type, Some("{\"experiment\": 5}"), 404),
+        ("GET", "/exposures", "", None, 400),
         ("POST", "/swap_reject", json_type, Some(huge.as_str()), 413),
     ] {
         let (status, answer) = house.ask(ROOT, method, path, more, body);

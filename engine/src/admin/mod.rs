@@ -7,6 +7,7 @@
 
 pub mod act;
 pub mod doors;
+pub mod experiments;
 pub mod history;
 pub mod metrics;
 pub mod openapi;

@@ -24,6 +24,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/table.js", SCRIPT, include_str!("page/table.js")),
     ("/theme.js", SCRIPT, include_str!("page/theme.js")),
     ("/view-audit.js", SCRIPT, include_str!("page/view-audit.js")),
+    ("/view-experiments.js", SCRIPT, include_str!("page/view-experiments.js")),
     ("/view-forecasts.js", SCRIPT, include_str!("page/view-forecasts.js")),
     ("/view-holdings.js", SCRIPT, include_str!("page/view-holdings.js")),
     ("/view-leases.js", SCRIPT, include_str!("page/view-leases.js")),

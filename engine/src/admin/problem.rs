@@ -100,6 +100,7 @@ fn status(reject: Reject) -> StatusCode {
         | Reject::UnknownGroup
         | Reject::UnknownTask
         | Reject::UnknownMigration
+        | Reject::UnknownExperiment
         | Reject::UnknownToken
         | Reject::UnknownSwap => StatusCode::NOT_FOUND,
         Reject::Throttled | Reject::AccountThrottled | Reject::Busy | Reject::TooOften => {

@@ -120,6 +120,12 @@ fn planning() -> Vec<Route> {
             forecasts,
         ),
         get(
+            "/events",
+            "What is planned for instances: jobs, campaigns",
+            list_of(show::event),
+            events,
+        ),
+        get(
             "/tokens",
             "Reservations of VRUs; one alone comes sealed, to be handed on",
             list_of(show::token),
@@ -370,6 +376,7 @@ of_instances!(leases, LeaseRow, QueryLeases, show::lease);
 of_instances!(objectives, ObjectiveRow, QueryObjectives, show::objective);
 of_instances!(policies, PolicyRow, QueryPolicies, show::policy);
 of_instances!(forecasts, ForecastRow, QueryForecasts, show::forecast);
+of_instances!(events, EventRow, QueryEvents, show::event);
 
 fn rents(client: &mut Client, asked: OfBook) -> Result<Value, Problem> {
     let mut rows: Vec<RentRow> = pages(client, |from| QueryRents { from })?;

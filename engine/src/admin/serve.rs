@@ -4,7 +4,7 @@ use super::doors::{Doors, Shown};
 use super::problem::Problem;
 use super::repeat::Repeats;
 use super::route::{Input, Route};
-use super::{act, history, metrics, openapi, page, read, swarms};
+use super::{act, experiments, history, metrics, openapi, page, read, swarms};
 use crate::gateway::tls;
 use crate::health::Health;
 use axum::Router;
@@ -65,10 +65,9 @@ struct Names(Arc<Vec<String>>);
 
 /// Every path there is.
 pub fn router(app: Arc<App>) -> Router {
-    let routes: Vec<Route> = [read::routes(), swarms::routes(), history::routes(), act::routes()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let groups =
+        [read::routes(), swarms::routes(), experiments::routes(), history::routes(), act::routes()];
+    let routes: Vec<Route> = groups.into_iter().flatten().collect();
     let document: Arc<str> = openapi::document(&routes).to_string().into();
     let mut router = Router::new()
         .route(

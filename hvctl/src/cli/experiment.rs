@@ -1,6 +1,7 @@
 //! `hvctl experiment`: two standing policies compared on the instances there are.
 
 use super::door::{Reach, Trouble, Who};
+use super::json::experiment::{experiment as object, exposure, mean, measure};
 use super::lease::parse_class;
 use super::names::{Directory, accounts, find_account, find_tier, parse_resource, tiers};
 use super::objective::parse_kpi;
@@ -9,9 +10,9 @@ use super::policy::parse_cover;
 use super::table::{left, right};
 use super::time::rfc3339;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
-use vendue_wire::code::{Cover, ExperimentEnd, Kpi, LeaseClass, Resource};
+use vendue_wire::code::{Cover, ExperimentEnd, LeaseClass};
 use vendue_wire::message::*;
 
 /// What to do with experiments.
@@ -170,51 +171,11 @@ fn message(read: &File) -> Result<StartExperiment, String> {
     Ok(message)
 }
 
-/// What is measured, as it is written.
-pub fn measure(number: u8) -> &'static str {
-    if number == MEASURE_COST { "cost" } else { Kpi::text_of(number) }
-}
-
 /// Thousandths as a number.
 fn number(milli: i64) -> String {
     let sign = if milli < 0 { "-" } else { "" };
     let milli = milli.unsigned_abs();
     format!("{sign}{}.{:03}", milli / 1000, milli % 1000)
-}
-
-/// An experiment as an object.
-pub fn object(row: &ExperimentRow) -> Value {
-    let signed = |field: U64| field.get() as i64;
-    let interval =
-        (row.has_interval == 1).then(|| json!([signed(row.low_milli), signed(row.high_milli)]));
-    let effect = (row.has_interval == 1).then(|| signed(row.effect_milli));
-    let arms = [0, 1].map(|arm| {
-        json!({
-            "exposed": row.exposed[arm].get(),
-            "sample": row.sample[arm].get(),
-            "values": row.values[arm].get(),
-            "mean_milli": row.mean_milli[arm].get(),
-            "budget_micro": row.budget_micro[arm].get(),
-        })
-    });
-    json!({
-        "experiment": row.experiment.get(),
-        "name": text(&row.name),
-        "end": ExperimentEnd::text_of(row.end),
-        "started_at_ms": row.started_at_ms.get(),
-        "ends_at_ms": row.ends_at_ms.get(),
-        "account": Some(row.account.get()).filter(|account| *account != ANY),
-        "tier": Some(row.tier.get()).filter(|tier| *tier != u16::MAX),
-        "resource": Resource::text_of(row.resource),
-        "measure": measure(row.measure),
-        "better": if row.more_is_better == 1 { "more" } else { "less" },
-        "salt": row.salt.get(),
-        "harm_milli": row.harm_milli.get(),
-        "looks": row.looks,
-        "effect_milli": effect,
-        "interval_95_milli": interval,
-        "arms": arms,
-    })
 }
 
 /// The effect of an experiment and its interval, in words.
@@ -266,19 +227,8 @@ fn show(experiment: u32, reach: &Reach, out: &mut Output) -> Result<(), Trouble>
     let names = Directory::read(&mut door)?;
     let exposures: Vec<ExposureRow> =
         door.pages(|from| QueryExposures { from: from.into(), experiment: experiment.into() })?;
-    let mean = |row: &ExposureRow| Some(row.mean_milli.get()).filter(|mean| *mean != u64::MAX);
-    let of = |row: &ExposureRow| {
-        json!({
-            "instance": row.instance.get(),
-            "arm": if row.arm == 0 { "a" } else { "b" },
-            "since_ms": row.since_ms.get(),
-            "values": row.values.get(),
-            "mean_milli": mean(row),
-            "left": row.left == 1,
-        })
-    };
     let mut shown = object(&row);
-    shown["instances"] = exposures.iter().map(of).collect();
+    shown["instances"] = exposures.iter().map(exposure).collect();
     let when = |ms: U64| rfc3339(ms.get().saturating_mul(1_000_000));
     let mut said = format!(
         "experiment {experiment}, {}: {}\nfrom {} to {}, looked {} times for harm beyond {}\n",

@@ -244,18 +244,7 @@ fn events(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     ]);
     for row in door.pages::<EventRow, _>(|from| QueryEvents { from: from.into() })? {
         let resource = Resource::text_of(row.resource);
-        list.object(&json!({
-            "instance": row.instance.get(),
-            "resource": resource,
-            "name": text(&row.name),
-            "starts_at_ms": row.starts_at_ms.get(),
-            "until_ms": row.until_ms.get(),
-            "next_at_ms": row.next_at_ms.get(),
-            "lasts_ms": row.lasts_ms.get(),
-            "percent": row.percent.get(),
-            "add_vru": row.add_vru.get(),
-            "every_days": row.every_days.get(),
-        }))?;
+        list.object(&json::event(&row))?;
         let when = |ms: u64| rfc3339(ms.saturating_mul(1_000_000));
         list.cells(vec![
             names.instance(row.instance.get()),

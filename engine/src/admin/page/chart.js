@@ -28,11 +28,13 @@ function colour(name) {
  * `series`: { label, colour, width, dash, points, scale, bars } of each line after time; `bands`: [upper, lower, colour];
  * `scales`: the names of value scales and how they are shown, the first left, the second right. `now` marks this moment,
  * `ranges` joins the values of two lines, from the one up to the other, `span()` is from when to when it reaches.
+ * `marks` are shaded: [from, to, name] in seconds.
  */
 export class Chart {
   constructor({ label, series, bands = [], scales, height = 260, now = false, ranges = null, span = null }) {
     this.options = { series, bands, scales, height, now, ranges, span };
     this.data = [[], ...series.map(() => [])];
+    this.marks = [];
     this.box = el("div", { class: "chart", role: "img", "aria-label": label });
     this.box.style.height = `${height + 64}px`;
     this.note = el("p", { class: "empty" }, "nothing yet");
@@ -99,9 +101,38 @@ export class Chart {
       series: [{ label: "time", value: "{HH}:{mm}:{ss}" }, ...lines],
       bands: bands.map(([upper, lower, name]) => ({ series: [upper, lower], fill: colour(name) })),
       cursor: { drag: { x: false, y: false } },
-      hooks: { draw: [...(now ? [drawNow] : []), ...(ranges ? [(plot) => drawRanges(plot, ranges)] : [])] },
+      hooks: { drawAxes: [(plot) => drawMarks(plot, this.marks)], draw: [...(now ? [drawNow] : []), ...(ranges ? [(plot) => drawRanges(plot, ranges)] : [])] },
     }, this.data, this.box);
   }
+}
+
+/** What goes on for a while, behind the lines; each name below the one before, so that none hides another. */
+function drawMarks(plot, marks) {
+  const { left, top, width, height } = plot.bbox;
+  const [ink, shade, line] = [colour("warn"), colour("planned"), 14 * devicePixelRatio];
+  const place = (time) => Math.round(plot.valToPos(time, "x", true));
+  const inside = (x) => Math.min(left + width, Math.max(left, x));
+  plot.ctx.save();
+  plot.ctx.beginPath();
+  plot.ctx.rect(left, top, width, height);
+  plot.ctx.clip();
+  plot.ctx.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
+  plot.ctx.textBaseline = "top";
+  plot.ctx.textAlign = "left";
+  let named = 0;
+  for (const [from, to, name] of marks) {
+    const edges = [place(from), place(to)];
+    const [begin, end] = edges.map(inside);
+    if (begin === end) continue;
+    plot.ctx.fillStyle = shade;
+    plot.ctx.fillRect(begin, top, end - begin, height);
+    plot.ctx.fillStyle = ink;
+    for (const edge of edges) plot.ctx.fillRect(edge, top, devicePixelRatio, height);
+    const at = Math.max(left, Math.min(begin, left + width - plot.ctx.measureText(name).width - line));
+    plot.ctx.fillText(name, at + line / 3, top + line * (named % 4) + 2);
+    named += 1;
+  }
+  plot.ctx.restore();
 }
 
 /** Upright lines between two series. */

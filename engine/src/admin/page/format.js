@@ -21,6 +21,7 @@ export function decimal(value, digits) {
 
 export const credits = (milli) => decimal(milli, 3);
 export const funds = (micro) => decimal(micro, 6);
+export const thousandths = (milli) => decimal(milli, 3);
 export const ticks = (price) => (price ? count(price) : NONE);
 export const milliticks = (price) => (price ? decimal(price, 3) : NONE);
 export const permille = (value) => (missing(value) ? NONE : `${decimal(value, 1)}%`);

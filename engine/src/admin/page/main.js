@@ -6,6 +6,7 @@ import { count, duration } from "./format.js";
 import { Names } from "./names.js";
 import { signIn } from "./sign-in.js";
 import * as audit from "./view-audit.js";
+import * as experiments from "./view-experiments.js";
 import * as forecasts from "./view-forecasts.js";
 import * as holdings from "./view-holdings.js";
 import * as leases from "./view-leases.js";
@@ -14,7 +15,7 @@ import * as market from "./view-market.js";
 import * as overview from "./view-overview.js";
 import * as swaps from "./view-swaps.js";
 
-const VIEWS = [overview, market, holdings, limits, leases, forecasts, swaps, audit];
+const VIEWS = [overview, market, holdings, limits, leases, forecasts, experiments, swaps, audit];
 /** Between two looks: at least this, and four times what the last one took. */
 const EVERY_MS = 1500;
 const AWAY_MS_MAX = 15_000;

@@ -1,8 +1,8 @@
-// What instances are said to need, the risk that they lack it, and how that compares with what happened.
+// What instances are said to need, the risk that they lack it, how that compares with what happened, and what is planned.
 
 import { Chart } from "./chart.js";
 import { choice, el, part, say } from "./dom.js";
-import { amount, count, moment, permille } from "./format.js";
+import { amount, count, duration, moment, permille } from "./format.js";
 import { Table } from "./table.js";
 
 export const id = "forecasts";
@@ -37,6 +37,43 @@ function forecastsTable(names, state, chose) {
       vrus("Has", "has_vru"),
       { label: "Lacks with", number: true, value: (row) => row.short_permille, text: (row) => permille(row.short_permille), title: "the chance that it needs more than it has",
         tone: (row) => (row.short_permille >= 500 ? "bad" : row.short_permille >= 100 ? "warn" : "good") },
+    ],
+  });
+}
+
+/** When planned events go on between two moments: [from, to, name], all times in seconds. */
+function spans(events, from, to) {
+  return events.flatMap((row) => {
+    const [starts, lasts, every] = [Number(row.starts_at_ms) / 1000, row.lasts_ms / 1000, row.every_days * 86_400];
+    const until = Math.min(to, every && Number(row.until_ms) ? Number(row.until_ms) / 1000 : Infinity);
+    const skipped = every ? Math.max(0, Math.floor((from - starts) / every)) : 0;
+    const found = [];
+    for (let at = starts + skipped * every; at < until; at += every || Infinity) {
+      if (at + lasts > from) found.push([at, at + lasts, row.name]);
+    }
+    return found;
+  });
+}
+
+function eventsTable(names) {
+  const ends = (row) => Number(row.next_at_ms) + row.lasts_ms;
+  const goesOn = (row) => row.next_at_ms <= Date.now() && Date.now() < ends(row);
+  const shift = (row) => [row.percent === 100 ? "" : `${count(row.percent)}%`, row.add_vru ? `+${names.ofInstance(row.instance, row.resource, row.add_vru)}` : ""];
+  return new Table({
+    caption: "Planned events",
+    key: (row) => `${row.instance} ${row.resource} ${row.name}`,
+    page: 15,
+    sort: 3,
+    empty: "nothing is planned; hvctl forecast plan makes a file what is",
+    columns: [
+      { label: "Event", text: (row) => row.name },
+      { label: "Instance", text: (row) => names.instance(row.instance) },
+      { label: "Resource", text: (row) => row.resource },
+      { label: "Next", value: (row) => row.next_at_ms, text: (row) => (goesOn(row) ? `goes on until ${moment(ends(row))}` : moment(row.next_at_ms)), tone: (row) => (goesOn(row) ? "warn" : "") },
+      { label: "Lasts", number: true, value: (row) => row.lasts_ms, text: (row) => duration(row.lasts_ms) },
+      { label: "Shifts", text: (row) => shift(row).filter(Boolean).join(" ") || "nothing", title: "percent of what is foreseen otherwise, and what is needed beside that" },
+      { label: "Again after", number: true, value: (row) => row.every_days, text: (row) => (row.every_days ? `${count(row.every_days)} d` : "once") },
+      { label: "Until", value: (row) => row.until_ms, text: (row) => moment(row.until_ms) },
     ],
   });
 }
@@ -99,13 +136,15 @@ export function columns(history, row, size, span) {
 export function create({ names, refresh }) {
   const state = { key: "", row: null, width: WIDTHS[1] };
   const table = forecastsTable(names, state, (row) => { [state.key, state.row] = [keyOf(row), row]; refresh(); });
+  const planned = eventsTable(names);
   const chart = bandsChart((value) => amount(state.row?.resource, Math.round(value)));
   const note = el("p", { class: "quiet" }, "Choose a forecast.");
   const widths = choice("The past by", WIDTHS.map((width) => [width, width[1]]), state.width, (width) => { state.width = width; refresh(); });
   return {
-    parts: [part("Forecasts, the riskiest first", table.element), part("Foreseen and what happened", note, widths, chart.element)],
+    parts: [part("Forecasts, the riskiest first", table.element), part("Foreseen and what happened", note, widths, chart.element),
+      part("Planned events", planned.element)],
     sources() {
-      const all = { forecasts: "forecasts" };
+      const all = { forecasts: "forecasts", events: "events" };
       if (state.row) {
         const [seconds, , steps] = state.width;
         const { instance, resource } = state.row;
@@ -113,7 +152,8 @@ export function create({ names, refresh }) {
       }
       return all;
     },
-    update({ forecasts, history }) {
+    update({ forecasts, events, history }) {
+      planned.update(events ?? []);
       const rows = forecasts ?? [];
       const row = rows.find((one) => keyOf(one) === state.key) ?? [...rows].sort((a, b) => b.risk - a.risk)[0] ?? null;
       const first = row && !state.row;
@@ -121,12 +161,16 @@ export function create({ names, refresh }) {
       table.update(rows);
       if (!row) return;
       const of = `${names.instance(row.instance)}: ${row.resource}, ${row.horizon} (${row.source})`;
-      say(note, `${of}. The bands hold what comes with 80% and 95%; the dotted line is what it may use.`);
       const size = names.sizes.get(`${names.byInstance.get(row.instance)?.tier}/${row.resource}`) ?? 1;
       const known = (history ?? []).findLast((one) => one.used_milli_vru !== null);
       const last = known ? `, measured last ${amount(row.resource, Math.round((known.used_milli_vru * size) / 1000))}` : "";
-      chart.name(of, `With 90% at most ${amount(row.resource, row.p90_vru * size)}, risk ${row.risk}${last}`);
-      chart.update(columns(history ?? [], row, size, state.width[0] * state.width[2]));
+      const data = columns(history ?? [], row, size, state.width[0] * state.width[2]);
+      const touching = (events ?? []).filter((one) => one.instance === row.instance && one.resource === row.resource);
+      chart.marks = spans(touching, data[0][0] ?? Infinity, data[0].at(-1) ?? 0);
+      const marked = [...new Set(chart.marks.map(([, , name]) => name))].join(", ");
+      say(note, `${of}. The bands hold what comes with 80% and 95%; the dotted line is what it may use${marked && `; shaded is what is planned: ${marked}`}.`);
+      chart.name(of, `With 90% at most ${amount(row.resource, row.p90_vru * size)}, risk ${row.risk}${marked && `, planned ${marked}`}${last}`);
+      chart.update(data);
       if (first) refresh();
     },
     end: () => chart.end(),

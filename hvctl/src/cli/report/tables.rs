@@ -2,7 +2,7 @@
 //! have the same numbers.
 
 use super::super::amount::decimal;
-use super::super::experiment::measure;
+use super::super::json::experiment::measure;
 use super::super::names::{Directory, resource};
 use super::super::time::rfc3339;
 use super::Period;
