@@ -18,7 +18,9 @@ use vendue_wire::code::{
     CancelReason, LeaseOutcome, PolicyAct, PolicyReason, Reject, Rescue, SwapReason, SwapState,
     TokenOutcome,
 };
-use vendue_wire::message::{TIER_CHANGE, TIER_DEFINE, TIER_DELETE, TIER_DRAIN, TIER_RESUME};
+use vendue_wire::message::{
+    RISK_NEVER, TIER_CHANGE, TIER_DEFINE, TIER_DELETE, TIER_DRAIN, TIER_RESUME,
+};
 
 // ---- generator ---------------------------------------------------------------------------
 
@@ -323,11 +325,25 @@ fn trial(world: &World) -> impl Strategy<Value = Op> + use<> {
     let pays = prop_oneof![9 => 0..=world.asks.0.min(world.price_max), 1 => any::<u32>()];
     let arm = (0..3_u8, 0..4_u8, 1..90_000_u32, pays, 0..=world.asks.0.min(world.price_max));
     let arms = proptest::array::uniform2(proptest::option::weighted(0.6, arm));
+    let risk = prop_oneof![1 => Just(0_u8), 4 => 1..=100_u8, 2 => Just(RISK_NEVER)];
+    let risks = prop_oneof![3 => Just([0, 0]), 2 => [risk.clone(), risk]];
     let rest = (any::<u64>(), 0..90_000_u32, prop_oneof![2 => 0..2_u32, 1 => any::<u32>()]);
-    let start = (session.clone(), of, (measure, any::<bool>()), rest, arms, id());
+    let start = (session.clone(), of, (measure, any::<bool>()), rest, (arms, risks), id());
     let start = start.prop_map(|(session, (account, tier, resource), measure, rest, arms, id)| {
-        let (salt, lasts_ms, harm) = rest;
-        Op::Trial { session, account, tier, resource, measure, salt, lasts_ms, harm, arms, id }
+        let ((salt, lasts_ms, harm), (arms, risks)) = (rest, arms);
+        Op::Trial {
+            session,
+            account,
+            tier,
+            resource,
+            measure,
+            salt,
+            lasts_ms,
+            harm,
+            arms,
+            risks,
+            id,
+        }
     });
     let stop =
         (session, 0..4_u8, id()).prop_map(|(session, back, id)| Op::EndTrial { session, back, id });
@@ -531,6 +547,7 @@ fn swapping_of(world: &World) -> impl Strategy<Value = Op> + use<> {
         prop_oneof![
             8 => Just(u32::MAX), 1 => Just(99_u32),
         ],
+        any::<bool>(),
     );
     let lie = prop_oneof![20 => Just(Lie::None), 1 => Just(Lie::Stale), 1 => Just(Lie::Invented)];
     let what = (act, any::<(u16, u16)>(), proptest::bool::weighted(0.1), vru, ms);
@@ -588,6 +605,31 @@ fn swapping(world: &World) -> impl Strategy<Value = Op> + use<> {
     prop_oneof![
         40 => token, 50 => swapping_of(world), 20 => tick, 70 => kpi, 1 => gone, 5 => come,
         3 => admin(world), 2 => daemon(world), 3 => leases(world), 5 => forecast(world),
+    ]
+}
+
+/// Mostly what experiments with swaps need: tokens, policies of swaps, and KPIs that are told.
+fn comparing(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let seek = (0..4_u8, id()).prop_map(|(account, id)| {
+        let (ms, policy) = ((0, 0, 0), (account, 0, 0, u32::MAX, true));
+        let (session, act, which, any, vru) = (0, SwapAct::Policy, (0, 0), false, (1, 0));
+        Op::TokenSwap(Swapper {
+            session,
+            act,
+            which,
+            any,
+            vru,
+            ms,
+            funds: 0,
+            policy,
+            lie: Lie::None,
+            id,
+        })
+    });
+    let tick = (100..3000_u64).prop_map(|milliseconds| Op::Tick { milliseconds });
+    prop_oneof![
+        40 => swapping(world), 6 => seek, 5 => trial(world), 20 => tick, 12 => rescues(world),
+        2 => policy(world), 1 => Just(Op::Snapshot),
     ]
 }
 
@@ -851,6 +893,19 @@ fn swaps_agree_with_the_model_and_meet_every_outcome_and_refusal() {
         });
         let reasons: Vec<_> = reasons.collect();
         assert!(reasons.is_empty(), "hardly ever for {reasons:?}: {:?}", met.token_swaps);
+    }
+}
+
+#[test]
+fn experiments_with_swaps_agree_with_the_model() {
+    let tight = World { capacity_vru: 40, funds: 40_000_000, leases: (14, 25), ..NARROW };
+    for (world, cases, seed) in [(tight, 120, 24), (WIDE, 6, 25), (EDGE, 10, 26)] {
+        let met = run_of(comparing(&world), world, cases, 500, seed);
+        println!("measured {:?}", met.samples);
+        if world.capacity_vru == tight.capacity_vru {
+            // Enough for an interval.
+            assert!(met.samples[1] >= 4, "too few instances were measured: {:?}", met.samples);
+        }
     }
 }
 
