@@ -626,8 +626,10 @@ fn lendable(last: u8) -> impl Strategy<Value = Op> {
         })
     });
     let act = prop_oneof![1 => Just(TokenAct::Issue), 3 => Just(TokenAct::Redeem)];
-    let token = (act, any::<u16>(), 0..=last, 30_000..200_000_u32);
-    let token = token.prop_map(|(act, which, party, lasts_ms)| {
+    // Some are not to be swapped, some are sticky.
+    let flags = prop_oneof![8 => Just(1_u8), 1 => Just(0_u8), 1 => Just(3_u8)];
+    let token = (act, any::<u16>(), 0..=last, 30_000..200_000_u32, flags);
+    let token = token.prop_map(|(act, which, party, lasts_ms, flags)| {
         let party = if matches!(act, TokenAct::Issue) { party % 4 } else { party };
         Op::Token(Bearer {
             session: 0,
@@ -637,7 +639,7 @@ fn lendable(last: u8) -> impl Strategy<Value = Op> {
             of: (0, 0),
             vru: 2,
             window: (1, lasts_ms),
-            marks: [0, 255, 1],
+            marks: [0, 255, flags],
             lie: Lie::None,
             id: Id::Next,
         })
