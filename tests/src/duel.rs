@@ -5,6 +5,7 @@
 //! snapshot at random points; it must say the same bytes to the end. Whoever plays (a property
 //! test, a fuzzer) only makes the operations.
 
+use crate::oracle::swaps::SWAP_EVERY_MS;
 use crate::oracle::{
     Book, Caller, Demand, Exchange, Market, Party, Request, Rules, Said, Swap, Trade,
 };
@@ -189,8 +190,8 @@ pub struct Swapper {
     pub ms: (u32, u32, u32),
     /// Incentive, thousands of micro-units; of a policy what it lends for, micro-units.
     pub funds: u32,
-    /// Account, answer, percent, downtime.
-    pub policy: (u8, u8, u8, u32),
+    /// Account, answer, percent, downtime, and if the daemon may ask.
+    pub policy: (u8, u8, u8, u32, bool),
     pub lie: Lie,
     pub id: Id,
 }
@@ -420,6 +421,8 @@ pub enum Op {
         harm: u32,
         /// None: as it is.
         arms: [Option<Arm>; 2],
+        /// Of swaps, if not both are 0: percent.
+        risks: [u8; 2],
         id: Id,
     },
     /// Ends one of the last experiments.
@@ -640,6 +643,8 @@ const BOOKS: [(u16, Resource); 6] = [
 ];
 /// Those that are traded most: all but block I/O, which is leased.
 pub const TRADED: [u8; 4] = [0, 1, 3, 5];
+/// By then no forecast of before stands, and nothing is at risk.
+const FORESEEN_MS: u64 = 20_000;
 /// The tier that is spare at first.
 const SPARE: u16 = 2;
 
@@ -662,8 +667,8 @@ impl World {
             limit_window_s: self.limit_window_s.into(),
             reversible_trades: self.reversible_trades.into(),
             leases_max: self.leases.0.into(),
-            // The manager has tests of its own.
-            swap_every_ms: 0.into(),
+            // What it proposes has tests of its own.
+            swap_every_ms: SWAP_EVERY_MS.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
             lease_margin_percent: self.leases.1.into(),
@@ -806,6 +811,8 @@ pub struct Met {
     pub token_swaps: BTreeMap<(u8, u8), u64>,
     /// What became of tokens.
     pub tokens: BTreeMap<u8, u64>,
+    /// The most instances that were measured of each arm of an experiment: of policies, and of swaps.
+    pub samples: [i128; 2],
 }
 
 struct Pair {
@@ -826,6 +833,8 @@ struct Pair {
     capacities: BTreeMap<(u16, u8), u64>,
     /// Weights told by the command at hand.
     weights: Vec<(u32, u64)>,
+    /// As of [`Met`].
+    samples: [i128; 2],
     orders_seen: u64,
 }
 
@@ -901,6 +910,7 @@ impl Pair {
             away: 0,
             capacities,
             weights: Vec::new(),
+            samples: [0; 2],
             orders_seen: 0,
         }
     }
@@ -997,7 +1007,11 @@ impl Pair {
         if let Op::Snapshot = op {
             return self.snapshot();
         }
-        if let Op::Tick { milliseconds } = op {
+        if let Op::Tick { mut milliseconds } = *op {
+            let then_ms = i128::from(self.room.time_ns / 1_000_000 + milliseconds);
+            if self.market.looks_for_swaps(then_ms) {
+                milliseconds = milliseconds.max(FORESEEN_MS);
+            }
             self.room.time_ns += milliseconds * 1_000_000;
         }
         let (request, bytes) = self.resolve(op);
@@ -1445,13 +1459,13 @@ impl Pair {
                 (Request::SwapReject(m), wire(session, &m))
             }
             SwapAct::Policy => {
-                let (account, answer, percent, downtime) = op.policy;
+                let (account, answer, percent, downtime, seeks) = op.policy;
                 let mut m = SetSwapPolicy::zeroed();
                 (m.client_id, m.account) = (client_id, u32::from(account).into());
                 m.least_micro = u64::from(op.funds).into();
                 (m.downtime_ms, m.degradation_percent) =
                     (downtime.into(), u16::from(percent).into());
-                m.answer = answer % 3;
+                (m.answer, m.seek) = (answer % 3, seeks.into());
                 (Request::SetSwapPolicy(m), wire(session, &m))
             }
         }
@@ -1559,11 +1573,10 @@ impl Pair {
             };
             return (Request::StopExperiment(m), wire(session.into(), &m));
         }
-        let Op::Trial { session, account, tier, resource, measure, salt, lasts_ms, harm, arms, id } =
-            *op
-        else {
+        let Op::Trial { session, account, tier, resource, measure, salt, harm, .. } = *op else {
             unreachable!("a trial");
         };
+        let Op::Trial { lasts_ms, arms, risks, id, .. } = *op else { unreachable!("a trial") };
         let mut m = StartExperiment {
             client_id: self.id(session, id),
             salt: salt.into(),
@@ -1576,6 +1589,14 @@ impl Pair {
             more_is_better: measure.1.into(),
             ..StartExperiment::zeroed()
         };
+        if risks != [0; 2] {
+            // Of a KPI, and each arm with a quantile.
+            m.measure = if measure.0 == MEASURE_COST { 0 } else { measure.0 };
+            m.risk_percent = risks;
+            let cover = |at: usize| arms[at].map_or(1, |arm| arm.1 % 3);
+            m.cover = [0, 1].map(|at| if risks[at] > 0 { cover(at) } else { 0 });
+            return (Request::StartExperiment(m), wire(session.into(), &m));
+        }
         // One of them is a policy.
         let arms = if arms == [None; 2] { [None, Some((1, 1, 900, 3, 0))] } else { arms };
         for (at, arm) in arms.into_iter().enumerate() {
@@ -1704,6 +1725,7 @@ impl Pair {
         let mut met = met.borrow_mut();
         met.commands += 1;
         met.stored += std::mem::take(&mut self.away);
+        met.samples = [0, 1].map(|sort| met.samples[sort].max(self.samples[sort]));
         for row in &said {
             match row {
                 Said::Rejected { code, .. } | Said::Refused { code } => {
@@ -2359,6 +2381,8 @@ impl Pair {
             let of = (row.experiment.get(), row.end, i128::from(row.ends_at_ms.get()));
             prop_assert_eq!(of, (model.number, model.end, model.ends_ms));
             prop_assert_eq!(u32::from(row.looks), model.looks);
+            let most = &mut self.samples[usize::from(model.is_of_swaps())];
+            *most = (*most).max(samples[0].min(samples[1]));
             prop_assert_eq!(row.sample.map(|sample| i128::from(sample.get())), samples);
             prop_assert_eq!(row.values.map(|values| i128::from(values.get())), values);
             prop_assert_eq!(row.mean_milli.map(|mean| i128::from(mean.get())), means);

@@ -24,7 +24,7 @@ use leases::Leases;
 use policies::Policy;
 use rescue::Objective;
 use std::collections::BTreeMap;
-use swaps::TokenSwap;
+use swaps::{TokenSwap, Used};
 use tokens::Token;
 use vendue_wire::code::{
     CancelReason, LeaseOutcome, OrderType, Phase, RESOURCES, Reject, Rescue, Role, Side,
@@ -591,6 +591,9 @@ pub struct Market {
     pub token_swaps: Vec<TokenSwap>,
     swap_ids: u64,
     swap_policies: Vec<SetSwapPolicy>,
+    /// What instances use, and when the manager of swaps looked last.
+    uses: BTreeMap<(u32, usize), Used>,
+    looked_ms: i128,
     /// What the daemon calls itself.
     pub house: u64,
     /// Open orders in order of arrival in their queues.
@@ -669,6 +672,8 @@ impl Market {
             token_swaps: Vec::new(),
             swap_ids: 0,
             swap_policies: Vec::new(),
+            uses: BTreeMap::new(),
+            looked_ms: 0,
             house: 0,
             orders: Vec::new(),
             funds_issued: 0,
@@ -1054,6 +1059,7 @@ impl Market {
         self.forecasts.retain(|forecast| forecast.of.0 != number);
         self.events.retain(|event| event.of.0 != number);
         self.forget_exposures(number);
+        self.uses.retain(|of, _| of.0 != number);
         self.forget_policies(number);
         for session in self.sessions.iter_mut().filter(|session| session.instance == number) {
             session.instance = ANY;
@@ -1135,6 +1141,7 @@ impl Market {
             return;
         }
         self.policy_used(number, resource, used);
+        self.swap_used(number, resource, used);
         let used = self.beyond_leases(number, resource, used.into()) as u64;
         let paid = i128::from(used).min(row.free[resource]);
         let Some(book) = self.book_of(row.tier, resource) else { return };

@@ -54,6 +54,41 @@ fn instance(operator: &mut Client, account: u32, name: &str) -> u32 {
     instance
 }
 
+/// Issues a token of 5 VRUs that may be swapped to an account; its id.
+fn token(daemon: &Daemon, account: &str) -> String {
+    let issue = ["token", "issue", account, "bronze", "cpu", "5", "--lasts", "7200"];
+    daemon.said_one(&[&issue[..], &["--swap-eligible"]].concat())["id"].to_string()
+}
+
+/// An instance redeems a token, and its account has one more to lend.
+fn redeem(daemon: &Daemon, account: &str, instance: u32) {
+    token(daemon, account);
+    daemon.said_one(&["token", "redeem", &token(daemon, account), &instance.to_string()]);
+}
+
+/// Says that an instance will need so many VRUs for most of an hour.
+fn needs(operator: &mut Client, instance: u32, vru: u32) {
+    let m = SetForecast {
+        client_id: operator.next_client_id().into(),
+        instance: instance.into(),
+        lasts_ms: 3_000_000.into(),
+        p50_vru: vru.into(),
+        p90_vru: vru.into(),
+        p975_vru: vru.into(),
+        ..SetForecast::zeroed()
+    };
+    operator.call(&m).expect("a forecast");
+}
+
+/// Instances that the daemon had VRUs lent to.
+fn lent(daemon: &Daemon) -> Vec<u32> {
+    let rows = daemon.said(&["swap", "list"]);
+    let to = |row: &Value| row["destination_instance"].as_u64().expect("an instance") as u32;
+    let mut all: Vec<u32> = rows.iter().map(to).collect();
+    all.sort_unstable();
+    all
+}
+
 /// Each says that its latency is 1000 and its number, and more by what its arm does to it.
 fn report(operator: &mut Client, all: &[u32], worse: u32) {
     for &instance in all {
@@ -80,10 +115,14 @@ fn difference(all: &[u32], worse: f64) -> f64 {
 }
 
 fn start(daemon: &Daemon, name: &str, harm: f64) -> String {
+    start_arms(daemon, name, harm, "[a]\n[b]\nbudget = 3.0\nrent = 12\n")
+}
+
+fn start_arms(daemon: &Daemon, name: &str, harm: f64, arms: &str) -> String {
     let file = daemon.path(&format!("{name}.toml"));
     let text = format!(
         "name = '{name}'\nresource = 'cpu'\nmeasure = 'latency'\nbetter = 'less'\nharm = {harm:?}\n\
-         lasts_s = 3600\nsalt = {SALT}\n[a]\n[b]\nbudget = 3.0\nrent = 12\n"
+         lasts_s = 3600\nsalt = {SALT}\n{arms}"
     );
     std::fs::write(&file, text).expect("a file");
     let done = daemon.said(&["experiment", "start", file.to_str().expect("a path")]).remove(0);
@@ -203,6 +242,81 @@ fn arms_stay_the_effect_is_found_and_harm_ends_it() {
     eventually("policies are as before", || (budgets(&mut operator) == after).then_some(()));
     audited(&daemon, "experiment 2 harm", 1);
     daemon.refused(&["experiment", "stop", &number]);
+    drop(operator);
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn swaps_on_are_compared_with_swaps_off() {
+    let setup = Setup::small().key("tick_ms", "20").key("swap_every_ms", "100");
+    let mut daemon = Daemon::start(&setup);
+    let mut operator = daemon.client(&Identity::operator());
+    // Its first instance has no token and takes no part.
+    let Party { account, .. } = create_party(&mut operator, "owner", "");
+    deposit(&mut operator, account, FUNDS_MICRO);
+    let all: Vec<u32> =
+        (0..INSTANCES).map(|at| instance(&mut operator, account, &format!("web {at}"))).collect();
+    let of =
+        |arm: &str| -> Vec<u32> { all.iter().copied().filter(|at| arm_of(*at) == arm).collect() };
+    assert!(of("a").len() >= 4 && of("b").len() >= 4, "another salt");
+    all.iter().for_each(|at| redeem(&daemon, "owner", *at));
+    daemon.said_one(&["swap", "policy", "owner", "--seek"]);
+
+    let arms_of = "account = 'owner'\n[a]\n[b]\nswaps = false\n";
+    let number = start_arms(&daemon, "swaps off", 100_000.0, arms_of);
+    let first = arms(&daemon, &number, INSTANCES);
+    let wanted = all.iter().map(|at| (u64::from(*at), arm_of(*at).to_owned()));
+    assert_eq!(first, wanted.collect::<Vec<_>>());
+    audited(&daemon, "experiment 1 A: exposed", of("a").len());
+    audited(&daemon, "experiment 1 B: exposed", of("b").len());
+
+    all.iter().for_each(|at| needs(&mut operator, *at, 10));
+    eventually("A is lent to", || (lent(&daemon) == of("a")).then_some(()));
+    drop(operator);
+    daemon.kill_9();
+    daemon.launch();
+    let mut operator = daemon.client(&Identity { session: 80, ..Identity::operator() });
+    assert_eq!(arms(&daemon, &number, INSTANCES), first, "a crash moves nobody");
+    // Another account's instance is at risk later than they, and helped: B would have been before it.
+    let other = create_party(&mut operator, "other", "");
+    redeem(&daemon, "other", other.instance);
+    daemon.said_one(&["swap", "policy", "other", "--seek"]);
+    needs(&mut operator, other.instance, BASELINE_VRU + 9);
+    let and_other = [&of("a")[..], &[other.instance]].concat();
+    eventually("who takes no part is lent to", || {
+        (lent(&daemon).len() > of("a").len()).then_some(())
+    });
+    assert_eq!(lent(&daemon), and_other, "and B is left alone");
+
+    report(&mut operator, &all, 250);
+    let shown = show(&daemon, &number);
+    let milli = |value: &Value| value.as_i64().expect("a number") as f64 / 1e3;
+    let effect = milli(&shown["effect_milli"]);
+    assert!(close(effect, difference(&all, 250.0)), "{effect}: {shown}");
+    let interval = &shown["interval_95_milli"];
+    assert!(milli(&interval[0]) < effect && effect < milli(&interval[1]), "{shown}");
+    assert_eq!((&shown["compares"], &shown["arms"][0]["swaps"]), (&"swaps".into(), &true.into()));
+    assert_eq!(shown["arms"][1]["swaps"], false);
+    assert_eq!(shown["arms"][1]["sample"].as_u64(), Some(of("b").len() as u64));
+    let page = daemon.path("page.html");
+    let report_of = daemon.said(&["report", page.to_str().expect("a path")]).remove(0);
+    let told = &report_of["experiments"][0];
+    assert_eq!(told["effect_milli"], shown["effect_milli"], "{report_of}");
+    assert_eq!(told["compares"], "swaps");
+
+    let stopped = daemon.said_one(&["experiment", "stop", &number]);
+    assert_eq!(stopped["to_be_given_back"], 0);
+    let everybody = [&all[..], &[other.instance]].concat();
+    eventually("B is lent to as well", || (lent(&daemon) == everybody).then_some(()));
+    audited(&daemon, ": over", INSTANCES);
+
+    // Thresholds are compared like that too.
+    let arms = "[a]\nrisk_percent = 10\n[b]\nrisk_percent = 30\ncover = 'p97.5'\n";
+    let number = start_arms(&daemon, "later", 1.0, arms);
+    let shown = show(&daemon, &number);
+    let terms =
+        [0, 1].map(|arm| (&shown["arms"][arm]["risk_percent"], &shown["arms"][arm]["cover"]));
+    assert_eq!(terms, [(&10.into(), &"p90".into()), (&30.into(), &"p97.5".into())]);
     drop(operator);
     assert!(daemon.terminate().success());
 }

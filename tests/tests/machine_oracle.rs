@@ -18,7 +18,9 @@ use vendue_wire::code::{
     CancelReason, LeaseOutcome, PolicyAct, PolicyReason, Reject, Rescue, SwapReason, SwapState,
     TokenOutcome,
 };
-use vendue_wire::message::{TIER_CHANGE, TIER_DEFINE, TIER_DELETE, TIER_DRAIN, TIER_RESUME};
+use vendue_wire::message::{
+    RISK_NEVER, TIER_CHANGE, TIER_DEFINE, TIER_DELETE, TIER_DRAIN, TIER_RESUME,
+};
 
 // ---- generator ---------------------------------------------------------------------------
 
@@ -323,11 +325,25 @@ fn trial(world: &World) -> impl Strategy<Value = Op> + use<> {
     let pays = prop_oneof![9 => 0..=world.asks.0.min(world.price_max), 1 => any::<u32>()];
     let arm = (0..3_u8, 0..4_u8, 1..90_000_u32, pays, 0..=world.asks.0.min(world.price_max));
     let arms = proptest::array::uniform2(proptest::option::weighted(0.6, arm));
+    let risk = prop_oneof![1 => Just(0_u8), 4 => 1..=100_u8, 2 => Just(RISK_NEVER)];
+    let risks = prop_oneof![3 => Just([0, 0]), 2 => [risk.clone(), risk]];
     let rest = (any::<u64>(), 0..90_000_u32, prop_oneof![2 => 0..2_u32, 1 => any::<u32>()]);
-    let start = (session.clone(), of, (measure, any::<bool>()), rest, arms, id());
+    let start = (session.clone(), of, (measure, any::<bool>()), rest, (arms, risks), id());
     let start = start.prop_map(|(session, (account, tier, resource), measure, rest, arms, id)| {
-        let (salt, lasts_ms, harm) = rest;
-        Op::Trial { session, account, tier, resource, measure, salt, lasts_ms, harm, arms, id }
+        let ((salt, lasts_ms, harm), (arms, risks)) = (rest, arms);
+        Op::Trial {
+            session,
+            account,
+            tier,
+            resource,
+            measure,
+            salt,
+            lasts_ms,
+            harm,
+            arms,
+            risks,
+            id,
+        }
     });
     let stop =
         (session, 0..4_u8, id()).prop_map(|(session, back, id)| Op::EndTrial { session, back, id });
@@ -531,6 +547,7 @@ fn swapping_of(world: &World) -> impl Strategy<Value = Op> + use<> {
         prop_oneof![
             8 => Just(u32::MAX), 1 => Just(99_u32),
         ],
+        any::<bool>(),
     );
     let lie = prop_oneof![20 => Just(Lie::None), 1 => Just(Lie::Stale), 1 => Just(Lie::Invented)];
     let what = (act, any::<(u16, u16)>(), proptest::bool::weighted(0.1), vru, ms);
@@ -588,6 +605,100 @@ fn swapping(world: &World) -> impl Strategy<Value = Op> + use<> {
     prop_oneof![
         40 => token, 50 => swapping_of(world), 20 => tick, 70 => kpi, 1 => gone, 5 => come,
         3 => admin(world), 2 => daemon(world), 3 => leases(world), 5 => forecast(world),
+    ]
+}
+
+/// What makes instances such as the manager of swaps looks after: tokens that may be swapped, and accounts
+/// that let the daemon ask.
+fn lendable(last: u8) -> impl Strategy<Value = Op> {
+    let seek = (0..4_u8, proptest::bool::weighted(0.9)).prop_map(|(account, seeks)| {
+        Op::TokenSwap(Swapper {
+            session: 0,
+            act: SwapAct::Policy,
+            which: (0, 0),
+            any: false,
+            vru: (1, 0),
+            ms: (0, 0, 0),
+            funds: 0,
+            policy: (account, 0, 0, u32::MAX, seeks),
+            lie: Lie::None,
+            id: Id::Next,
+        })
+    });
+    let act = prop_oneof![1 => Just(TokenAct::Issue), 3 => Just(TokenAct::Redeem)];
+    // Some are not to be swapped, some are sticky.
+    let flags = prop_oneof![8 => Just(1_u8), 1 => Just(0_u8), 1 => Just(3_u8)];
+    let token = (act, any::<u16>(), 0..=last, 30_000..200_000_u32, flags);
+    let token = token.prop_map(|(act, which, party, lasts_ms, flags)| {
+        let party = if matches!(act, TokenAct::Issue) { party % 4 } else { party };
+        Op::Token(Bearer {
+            session: 0,
+            act,
+            which: (which, 0),
+            party: (party, None),
+            of: (0, 0),
+            vru: 2,
+            window: (1, lasts_ms),
+            marks: [0, 255, flags],
+            lie: Lie::None,
+            id: Id::Next,
+        })
+    });
+    prop_oneof![4 => seek, 50 => token]
+}
+
+/// Mostly what experiments with swaps need: tokens that may be swapped, accounts that let the daemon ask, and
+/// KPIs that are told.
+fn comparing(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let last = world.made.1 as u8 - 1;
+    let goal = (0..=last).prop_map(|instance| {
+        Op::Goal(Goal {
+            session: 0,
+            instance,
+            kpi: 0,
+            below: false,
+            resource: 0,
+            class: 1,
+            at: (100, 1),
+            times_ms: (3_600_000, 3_600_000),
+            vru: (1, 1),
+            rent: 1,
+            budget: 1,
+            window_s: 3600,
+            remove: false,
+            id: Id::Next,
+        })
+    });
+    let told = (0..=last, 0..90_u32);
+    let told =
+        told.prop_map(|(instance, value)| Op::Kpi { session: Some(0), instance, kpi: 0, value });
+    let tick = (100..1500_u64).prop_map(|milliseconds| Op::Tick { milliseconds });
+    let trial = trial(world).prop_map(|op| match op {
+        Op::Trial { salt, lasts_ms, harm, arms, risks, .. } if risks != [0; 2] => {
+            let (session, account, tier, resource, measure) = (0, None, None, 0, (0, false));
+            let (harm, id) = (harm % 20_000, Id::Next);
+            Op::Trial {
+                session,
+                account,
+                tier,
+                resource,
+                measure,
+                salt,
+                lasts_ms,
+                harm,
+                arms,
+                risks,
+                id,
+            }
+        }
+        Op::EndTrial { .. } => Op::Snapshot,
+        other => other,
+    });
+    // Boxed: by value all of it would be too much for a thread's stack.
+    prop_oneof![
+        54 => lendable(last).boxed(), 8 => goal.boxed(), 60 => told.boxed(), 30 => tick.boxed(),
+        3 => trial.boxed(), 12 => swapping(world).boxed(), 2 => policy(world).boxed(),
+        2 => rescues(world).boxed(),
     ]
 }
 
@@ -852,6 +963,15 @@ fn swaps_agree_with_the_model_and_meet_every_outcome_and_refusal() {
         let reasons: Vec<_> = reasons.collect();
         assert!(reasons.is_empty(), "hardly ever for {reasons:?}: {:?}", met.token_swaps);
     }
+}
+
+#[test]
+fn experiments_with_swaps_agree_with_the_model() {
+    let roomy = World { capacity_vru: 200, instances_max: 16, made: (4, 14), ..NARROW };
+    let met = run_of(comparing(&roomy), roomy, 100, 900, 24);
+    println!("measured {:?}", met.samples);
+    // Enough for an interval.
+    assert!(met.samples[1] >= 4, "too few instances were measured: {:?}", met.samples);
 }
 
 /// What objectives and reports are refused for.

@@ -591,6 +591,8 @@ codes! {
         UnknownExperiment = 162 => "unknown experiment",
         /// Eight experiments are running, or have policies to be taken back.
         ExperimentsFull = 163 => "experiment table full",
+        /// The daemon looks for no swaps, so that there is nothing to compare: `machine.swap_every_ms` is 0.
+        NoSwapManager = 164 => "machine.swap_every_ms is 0",
     }
 }
 

@@ -76,6 +76,8 @@ pub const VRU_PRICE_MAX_MICRO: u64 = 1 << 40;
 pub const STEEP_PERCENT_MAX: u32 = 10_000;
 /// [`StartExperiment::measure`]: micro-units of funds a VRU-second that was used.
 pub const MEASURE_COST: u8 = 255;
+/// [`StartExperiment::risk_percent`]: the manager of swaps leaves instances of the arm alone.
+pub const RISK_NEVER: u8 = 255;
 /// An experiment lasts so long at most, milliseconds: 90 days.
 pub const EXPERIMENT_MS_MAX: u64 = 90 * 86_400_000;
 /// A forecast is over at most so many milliseconds after it was made: 35 days.
@@ -2976,9 +2978,9 @@ messages! {
         /// Zero.
         reserved: [u8; 6],
     }
-    /// Starts an experiment: some instances follow one policy for a resource, some another, or none, and what
-    /// that does is measured: section 7, *Experiments*. Of each pair the first is arm A's, the second arm
-    /// B's. [`Done`] holds its number. For operators.
+    /// Starts an experiment: some instances follow one policy for a resource, some another, or none, or the
+    /// manager of swaps acts for some on other terms than for others, and what that does is measured: section 7, *Experiments*.
+    /// Of each pair the first is arm A's, the second arm B's. [`Done`] holds its number. For operators.
     0x7a StartExperiment {
         /// Greater than every earlier `client_id` of the session.
         client_id: U64,
@@ -2989,7 +2991,8 @@ messages! {
         /// It ends once B is worse than A by more than that, thousandths of the measure's unit, beyond
         /// doubt.
         harm_milli: U64,
-        /// As of [`SetPolicy`]; 0: the arm leaves instances as they are, and the rest of it is zero.
+        /// As of [`SetPolicy`]; 0: the arm leaves instances as they are, and the rest of it is zero. Of both arms
+        /// 0 if swaps are compared.
         budget_micro: [U64; 2],
         /// As of [`SetPolicy`].
         burst_micro: [U64; 2],
@@ -3009,22 +3012,26 @@ messages! {
         tier: U16,
         /// As of [`SetPolicy`].
         class: [u8; 2],
-        /// As of [`SetPolicy`].
+        /// As of [`SetPolicy`]; if swaps are compared, the quantile of its need up to which an instance is
+        /// lent to.
         cover: [u8; 2],
         /// A [`crate::code::Resource`].
         resource: u8,
-        /// What is compared: a [`crate::code::Kpi`], as the instances' objectives are told it, or
-        /// [`MEASURE_COST`].
+        /// What is compared: a [`crate::code::Kpi`], as the instances' objectives are told it, or, of
+        /// policies, [`MEASURE_COST`].
         measure: u8,
         /// 1: more of it is better; 0: less.
         more_is_better: u8,
+        /// From which probability of too little the manager of swaps acts for an instance, percent;
+        /// [`RISK_NEVER`]: it does not; 0: as it does for others. Of both arms 0 if policies are compared.
+        risk_percent: [u8; 2],
         /// Zero.
-        reserved: [u8; 3],
+        reserved: u8,
         /// What it is called.
         name: [u8; NAME_BYTES],
     }
-    /// Ends an experiment. [`Done`] holds how many instances have their policies still to be taken back. For
-    /// operators.
+    /// Ends an experiment. [`Done`] holds how many instances have their policies still to be taken back; of
+    /// swaps 0. For operators.
     0x7b StopExperiment {
         /// Greater than every earlier `client_id` of the session.
         client_id: U64,
@@ -3069,7 +3076,7 @@ messages! {
         sample: [U32; 2],
         /// Instances that follow an arm now.
         exposed: [U32; 2],
-        /// Micro-units an hour of the policies, 0 of no policy.
+        /// Micro-units an hour of the policies, 0 of no policy; of both 0: swaps are compared.
         budget_micro: [U64; 2],
         /// Number.
         experiment: U32,
@@ -3089,6 +3096,10 @@ messages! {
         has_interval: u8,
         /// How often was looked for harm.
         looks: u8,
+        /// As of [`StartExperiment`].
+        risk_percent: [u8; 2],
+        /// As of [`StartExperiment`].
+        cover: [u8; 2],
         /// What it is called.
         name: [u8; NAME_BYTES],
     }

@@ -147,7 +147,7 @@ fn every_constant_is_documented_as_it_is() {
         message::TIER_BIT message::UNKNOWN message::DEPTH_LEVELS message::BID_MILLI_MIN message::BID_MILLI_MAX message::TAKE_MAX
         message::TIER_DEFINE message::TIER_CHANGE message::TIER_DRAIN message::TIER_RESUME
         message::TIER_DELETE message::TASK_VRU_MAX message::VRU_PRICE_MAX_MICRO
-        message::STEEP_PERCENT_MAX message::MEASURE_COST message::EXPERIMENT_MS_MAX
+        message::STEEP_PERCENT_MAX message::MEASURE_COST message::RISK_NEVER message::EXPERIMENT_MS_MAX
         message::FORECAST_MS_MAX message::EVENT_PERCENT_MAX
         message::MIGRATION_ACCEPT message::MIGRATION_DECLINE message::MIGRATION_STAND
         message::MIGRATION_REFUSE message::MIGRATION_ABORT message::MIGRATION_DEPARTED

@@ -834,7 +834,7 @@ fn parse_experiment(kind: u8, bytes: &[u8]) -> Result<Command<'_>, Reject> {
         return Ok(Command::StopExperiment(message));
     }
     let message: &StartExperiment = body(bytes)?;
-    zero(&message.reserved)?;
+    zero(&[message.reserved])?;
     super::experiment::check(message)?;
     let resource = Resource::from_u8(message.resource).ok_or(Reject::BadField)?;
     Ok(Command::StartExperiment(message, resource))

@@ -1,12 +1,20 @@
 //! Experiments: two standing policies, or one and what instances do anyway, compared on the instances there
-//! are.
+//! are; or two sets of terms of the manager of swaps ([`super::swap_manager`]).
 //!
 //! **Who is in which arm** follows from the experiment's salt and the instance's number alone ([`arm_of`]), so
 //! that it never changes and holds for instances that come later. An instance that may take part is
 //! *exposed* at a tick, one at a time: it gets its arm's policy in the place of its own, through the same
 //! arm of the machine as anybody's request, and that is in the journal. An arm without a policy leaves an
-//! instance as it is. An instance's resource takes part in one experiment at a time. Whose policy is changed
-//! by its owner has left: what it told so far counts, and its policy stays as its owner wants it.
+//! instance as it is. An instance's resource takes part in one experiment of each sort at a time. Whose
+//! policy is changed by its owner has left: what it told so far counts, and its policy stays as its owner
+//! wants it.
+//!
+//! **Swaps.** An arm of an experiment with swaps says from which risk the manager acts for an instance, as
+//! the one that is lent to, and how much it asks for, or that it leaves it alone; an arm without terms is the manager as
+//! it always is. Nothing is installed: the manager looks up whom it acts for ([`Machine::swap_terms`]). Who may take part is
+//! for whom it would act: who redeemed a token that may be swapped and whose account lets it ask. Once
+//! exposed an instance takes part to the end, also without its token, so that what the arms do to
+//! tokens does not choose who is measured. Who lends may be in either arm, or in none.
 //!
 //! **The effect** is the difference of the arms' means, where each instance counts once, with the mean of
 //! what it was told: reports of one instance are not independent. Its interval is Welch's, with the
@@ -16,7 +24,7 @@
 //! **Harm.** It is looked after 1, 2, 4, ... seconds, so that the number of looks is known before: with L
 //! looks each is made at a level of 5% / L, one-sided, and the chance that an experiment that does no harm
 //! is ended for it is at most 5% over all of them (Bonferroni). It ends then, as it does after its time, or when an operator
-//! ends it: every instance gets back the policy that it had, or none.
+//! ends it: every instance gets back the policy that it had, or none; of swaps the terms hold no more at once.
 //!
 //! All of it is in integers; means are thousandths of what is measured.
 
@@ -27,16 +35,17 @@ use super::event::{ExperimentMoved, Exposed, Outbox};
 use super::ledger::pocket;
 use super::policy::{self, Policy};
 use super::query::{LAST, PAGE, Sight, end};
+use super::swap_manager::RISK_PERMILLE;
 use vendue_wire::code::{Cover, ExperimentEnd, Kpi, LeaseClass, Reject, Resource};
 use vendue_wire::message::{
-    ANY, Body, EXPERIMENT_MS_MAX, ExperimentRow, ExposureRow, MEASURE_COST, NAME_BYTES, SetPolicy,
-    StartExperiment, StopExperiment, U64,
+    ANY, Body, EXPERIMENT_MS_MAX, ExperimentRow, ExposureRow, MEASURE_COST, NAME_BYTES, RISK_NEVER,
+    SetPolicy, StartExperiment, StopExperiment, U64,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Experiments that are running or have policies to be taken back, at most; as many are remembered.
 pub const EXPERIMENTS_MAX: usize = 8;
-/// Instances that take part in all of them at most: there are no more policies.
+/// Instances that take part in all of them at most: there are no more policies, and no more tokens.
 pub const EXPOSED_MAX: usize = policy::POLICIES_MAX;
 /// Instances of an arm without which there is no interval, and no harm.
 pub const ARM_MIN: u64 = 4;
@@ -71,6 +80,11 @@ pub fn arm_of(salt: u64, instance: u16) -> usize {
     let state = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let state = (state ^ state >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((state ^ state >> 31) & 1) as usize
+}
+
+/// All that an instance can take part with.
+fn sorts() -> impl Iterator<Item = (Resource, u8)> {
+    Resource::ALL.iter().flat_map(|&resource| SORTS.map(|sort| (resource, sort)))
 }
 
 /// What a policy is, without what became of it. No budget: none.
@@ -284,13 +298,28 @@ pub struct Experiment {
     pub looks: [u8; 2],
     /// What it is called.
     pub name: [u8; NAME_BYTES],
+    /// By arm: from which risk the manager of swaps acts, percent, or [`RISK_NEVER`]; 0: as it always does.
+    pub risk_percent: [u8; 2],
+    /// Zero.
+    pub reserved: [u8; 14],
 }
 
 impl Experiment {
     fn is_running(&self) -> bool {
         self.number > 0 && self.end == ExperimentEnd::Running as u8
     }
+
+    /// [`POLICY`] or [`SWAPS`].
+    fn sort(&self) -> u8 {
+        if self.risk_percent == [0; 2] { POLICY } else { SWAPS }
+    }
 }
+
+/// It compares standing policies.
+const POLICY: u8 = 0;
+/// It compares terms of the manager of swaps.
+const SWAPS: u8 = 1;
+const SORTS: [u8; 2] = [POLICY, SWAPS];
 
 /// It takes part.
 const ON: u8 = 0;
@@ -327,8 +356,10 @@ pub struct Exposure {
     pub arm: u8,
     /// [`ON`], [`LEFT`] or [`COUNTED`].
     pub state: u8,
+    /// [`POLICY`] or [`SWAPS`].
+    pub sort: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
 }
 
 /// All experiments and who takes part.
@@ -338,8 +369,8 @@ pub struct Experiments {
     pub rows: Box<[Experiment]>,
     /// By place.
     pub exposures: Box<[Exposure]>,
-    /// Place plus one of an instance's resource; 0: it takes no part.
-    of: Box<[u16]>,
+    /// Place plus one of an instance's resource, by sort; 0: it takes no part.
+    of: [Box<[u16]>; 2],
     /// Experiments there ever were.
     pub started: u32,
     /// The instance that is looked at next.
@@ -356,7 +387,7 @@ impl Experiments {
         Experiments {
             rows: vec![Experiment::default(); EXPERIMENTS_MAX].into_boxed_slice(),
             exposures: vec![Exposure::default(); EXPOSED_MAX].into_boxed_slice(),
-            of: vec![0; instances as usize * RESOURCES].into_boxed_slice(),
+            of: SORTS.map(|_| vec![0; instances as usize * RESOURCES].into_boxed_slice()),
             started: 0,
             turn: 0,
             acted: 0,
@@ -368,8 +399,8 @@ impl Experiments {
         self.rows.iter().position(|row| row.number == number && number > 0)
     }
 
-    fn exposure_of(&self, instance: u16, resource: Resource) -> Option<usize> {
-        usize::from(self.of[pocket(instance, resource)]).checked_sub(1)
+    fn exposure_of(&self, sort: u8, instance: u16, resource: Resource) -> Option<usize> {
+        usize::from(self.of[usize::from(sort)][pocket(instance, resource)]).checked_sub(1)
     }
 
     /// The experiment that an exposure is of.
@@ -403,12 +434,13 @@ impl Experiments {
             if row.experiment == 0 {
                 continue;
             }
-            let known = self.find(row.experiment).is_some();
+            let Some(of) = self.find(row.experiment) else { return false };
             let Some(resource) = Resource::from_u8(row.resource) else { return false };
+            let known = row.sort == self.rows[of].sort();
             if !known || row.arm > 1 || row.state > COUNTED || !is_live(row.instance) {
                 return false;
             }
-            let of = &mut self.of[pocket(row.instance, resource)];
+            let of = &mut self.of[usize::from(row.sort)][pocket(row.instance, resource)];
             if *of != 0 {
                 return false;
             }
@@ -419,28 +451,46 @@ impl Experiments {
                 && ExperimentEnd::from_u8(row.end).is_some()
                 && Resource::from_u8(row.resource).is_some()
                 && row.looks[0] <= row.looks[1]
+                && row.risk_percent.into_iter().all(is_risk)
+                && (row.sort() == POLICY || row.arms.iter().all(is_of_swaps))
                 && row.gone.iter().all(|sums| sums.sample < 1 << 32 && sums.total < 1 << 74)
         };
         let sound = self.rows.iter().all(sound);
         self.find_busy();
-        sound && self.acted <= 1 && (self.turn as usize) < (self.of.len() / RESOURCES).max(1)
+        sound && self.acted <= 1 && (self.turn as usize) < (self.of[0].len() / RESOURCES).max(1)
     }
+}
+
+/// True if an arm has no policy, and covers a quantile.
+fn is_of_swaps(arm: &Terms) -> bool {
+    arm.budget_micro == 0 && arm.cover <= Cover::P975 as u8
+}
+
+fn is_risk(percent: u8) -> bool {
+    percent <= 100 || percent == RISK_NEVER
 }
 
 /// Checks what nothing else is needed for.
 pub(super) fn check(m: &StartExperiment) -> Result<(), Reject> {
-    let measured = m.measure == MEASURE_COST || Kpi::from_u8(m.measure).is_some();
+    let of_swaps = m.risk_percent != [0; 2];
+    // The cost is what policies spend.
+    let measured = (m.measure == MEASURE_COST && !of_swaps) || Kpi::from_u8(m.measure).is_some();
     let lasts = (LASTS_MS_MIN..=EXPERIMENT_MS_MAX).contains(&m.lasts_ms.get());
-    if !measured || !lasts || m.more_is_better > 1 || m.budget_micro == [U64::ZERO; 2] {
+    let one_sort = of_swaps == (m.budget_micro == [U64::ZERO; 2]);
+    if !measured || !lasts || m.more_is_better > 1 || !one_sort {
         return Err(Reject::BadField);
     }
     for arm in 0..2 {
         let terms = Terms::of_arm(m, arm);
-        if terms.budget_micro == 0 && terms != Terms::default() {
+        let (risk, cover) = (m.risk_percent[arm], Cover::from_u8(terms.cover));
+        let rest = Terms { cover: if risk > 0 { 0 } else { terms.cover }, ..terms };
+        // What is measured is no forecast.
+        let foreseen = !of_swaps || cover != Some(Cover::Measured);
+        if !is_risk(risk) || !foreseen || (terms.budget_micro == 0 && rest != Terms::default()) {
             return Err(Reject::BadField);
         }
         let known = LeaseClass::from_u8(terms.class).is_some();
-        if !known || Cover::from_u8(terms.cover).is_none() {
+        if !known || cover.is_none() {
             return Err(Reject::BadField);
         }
         policy::check(&terms.message(0, 0, m.resource))?;
@@ -487,6 +537,9 @@ impl Machine {
         if books == 0 {
             return Err(Reject::UnknownBook);
         }
+        if m.risk_percent != [0; 2] && self.genesis.swap_every_ms.get() == 0 {
+            return Err(Reject::NoSwapManager);
+        }
         let at = self.experiments.place().ok_or(Reject::ExperimentsFull)?;
         self.use_client_id(env, client_id);
         self.experiments.started += 1;
@@ -506,6 +559,7 @@ impl Machine {
             more_is_better: m.more_is_better,
             looks: [0, looks],
             name: m.name,
+            risk_percent: m.risk_percent,
             ..Experiment::default()
         };
         self.experiments.busy = true;
@@ -527,7 +581,8 @@ impl Machine {
         let at = at.ok_or(Reject::UnknownExperiment)?;
         self.use_client_id(env, client_id);
         self.end_experiment(at, ExperimentEnd::Stopped, out);
-        let left = self.experiments.exposed(m.experiment.get()).count() as u64;
+        let left = self.experiments.exposed(m.experiment.get());
+        let left = left.filter(|(_, row)| row.sort == POLICY).count() as u64;
         self.report_done(env, StopExperiment::KIND, client_id, left, out);
         Ok(())
     }
@@ -539,8 +594,8 @@ impl Machine {
         if !self.experiments.busy {
             return;
         }
-        for &resource in Resource::ALL {
-            let Some(at) = self.experiments.exposure_of(instance, resource) else { continue };
+        for (resource, sort) in sorts() {
+            let Some(at) = self.experiments.exposure_of(sort, instance, resource) else { continue };
             let of = self.experiments.row_of(at);
             let row = &mut self.experiments.exposures[at];
             if row.state == ON && self.experiments.rows[of].measure == kpi {
@@ -552,7 +607,7 @@ impl Machine {
 
     /// Use of an instance that has a policy was reported.
     pub(super) fn experiment_used(&mut self, instance: u16, resource: Resource, used_milli: u64) {
-        let Some(at) = self.experiments.exposure_of(instance, resource) else { return };
+        let Some(at) = self.experiments.exposure_of(POLICY, instance, resource) else { return };
         let of = self.experiments.row_of(at);
         let row = &mut self.experiments.exposures[at];
         if row.state == ON && self.experiments.rows[of].measure == MEASURE_COST {
@@ -607,9 +662,8 @@ impl Machine {
         if !self.experiments.busy || env.session == self.broker() {
             return;
         }
-        let Some(at) = self.experiments.exposure_of(m.instance.get() as u16, resource) else {
-            return;
-        };
+        let instance = m.instance.get() as u16;
+        let Some(at) = self.experiments.exposure_of(POLICY, instance, resource) else { return };
         let (of, row) = (self.experiments.row_of(at), self.experiments.exposures[at]);
         let has_policy = self.experiments.rows[of].arms[usize::from(row.arm)].budget_micro > 0;
         // Without a policy of the experiment's it does as it would.
@@ -621,8 +675,8 @@ impl Machine {
 
     /// An instance goes. Its policies are still there.
     pub(super) fn forget_exposures(&mut self, instance: u16) {
-        for &resource in Resource::ALL {
-            if let Some(at) = self.experiments.exposure_of(instance, resource) {
+        for (resource, sort) in sorts() {
+            if let Some(at) = self.experiments.exposure_of(sort, instance, resource) {
                 self.count_exposure(at, COUNTED);
                 self.free_exposure(at);
             }
@@ -632,7 +686,7 @@ impl Machine {
     fn free_exposure(&mut self, at: usize) {
         let row = std::mem::take(&mut self.experiments.exposures[at]);
         let resource = Resource::ALL[usize::from(row.resource)];
-        self.experiments.of[pocket(row.instance, resource)] = 0;
+        self.experiments.of[usize::from(row.sort)][pocket(row.instance, resource)] = 0;
         self.experiments.find_busy();
     }
 
@@ -701,7 +755,7 @@ impl Machine {
         self.tell_experiment(at, effect, out);
     }
 
-    /// Gives one instance of an experiment that is over its own policy back. False if none is left.
+    /// Lets one instance of an experiment that is over go, its own policy given back. False if none is left.
     fn withdraw_next(&mut self, env: &Envelope, out: &mut Outbox) -> bool {
         let over = |row: &Exposure| {
             let of = self.experiments.find(row.experiment);
@@ -748,7 +802,8 @@ impl Machine {
         (row.account == ANY || row.account == u32::from(of.account))
             && (row.tier == u16::MAX || row.tier == of.tier)
             && self.book_of[usize::from(of.tier)][resource as usize] != u16::MAX
-            && self.experiments.exposure_of(instance as u16, resource).is_none()
+            && self.experiments.exposure_of(row.sort(), instance as u16, resource).is_none()
+            && (row.sort() == POLICY || self.may_be_lent(instance as u16, resource))
     }
 
     fn expose(
@@ -779,11 +834,27 @@ impl Machine {
             instance,
             resource: row.resource,
             arm: arm as u8,
+            sort: row.sort(),
             ..Exposure::default()
         };
-        self.experiments.of[pocket(instance, resource)] = place as u16 + 1;
+        self.experiments.of[usize::from(row.sort())][pocket(instance, resource)] = place as u16 + 1;
         self.tell_exposure(place, out);
         true
+    }
+
+    /// From which risk the manager of swaps acts for an instance, thousandths, and which quantile of its
+    /// need it asks for: in its arm if it takes part in an experiment, else as always.
+    pub(super) fn swap_terms(&self, instance: u16, resource: Resource) -> (u16, usize) {
+        let at = self.experiments.exposure_of(SWAPS, instance, resource);
+        let row = at.map(|at| (at, &self.experiments.exposures[at]));
+        if let Some((at, row)) = row.filter(|(_, row)| row.state == ON) {
+            let (of, arm) =
+                (&self.experiments.rows[self.experiments.row_of(at)], usize::from(row.arm));
+            if of.risk_percent[arm] > 0 {
+                return (u16::from(of.risk_percent[arm]) * 10, of.arms[arm].cover.into());
+            }
+        }
+        (RISK_PERMILLE, Cover::P90 as usize)
     }
 
     /// Sets an instance's policy, or removes it, as anybody's request would.
@@ -861,6 +932,8 @@ impl Machine {
             sample: sums.map(|sums| (sums.sample as u32).into()),
             exposed,
             budget_micro: row.arms.map(|arm| arm.budget_micro.into()),
+            risk_percent: row.risk_percent,
+            cover: row.arms.map(|arm| arm.cover),
             experiment: row.number.into(),
             account: row.account.into(),
             tier: row.tier.into(),

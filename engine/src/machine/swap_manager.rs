@@ -5,6 +5,7 @@
 //! have with a probability of [`RISK_PERMILLE`] or more. Greatest risk first, ties by id, it looks at
 //! [`LOOKS`] of them and proposes at most [`PROPOSALS`] swaps, for accounts whose standing policy lets
 //! it; from there on a proposal goes the way of any other. What is lacking is the difference to quantile 90.
+//! An instance may be in an [experiment](super::experiment) with another probability and another quantile.
 //!
 //! **Sources** are tokens of the same book that have VRUs to spare: all but one of a token that nobody
 //! redeemed; of a redeemed one what its instance has beyond its need, the greatest of quantile 97.5 of its
@@ -124,22 +125,37 @@ impl Machine {
         all.filter(|danger| last.is_none_or(|last| rank(danger) < last)).max_by_key(rank)
     }
 
-    /// What threatens the instance of a token whose account lets the daemon ask for swaps.
+    /// True if a token is redeemed and the daemon may ask for swaps for it.
+    fn is_managed(&self, row: &Row) -> bool {
+        let seeks = self.swaps.terms[usize::from(row.account)].seek == 1;
+        seeks && row.redeemed == 1 && row.swap_eligible == 1
+    }
+
+    /// True if an instance has a token to which the daemon would have VRUs lent.
+    pub(super) fn may_be_lent(&self, instance: u16, resource: Resource) -> bool {
+        let its = |row: &Row| {
+            row.instance == instance && self.books[usize::from(row.book)].resource == resource
+        };
+        let may = |row: &Row| its(row) && self.is_managed(row) && row.sticky == 0;
+        self.holding(instance, resource).redeemed > 0 && self.tokens.rows().iter().any(may)
+    }
+
+    /// What threatens the instance of a token for which the daemon may ask for swaps.
     fn danger(&self, at: usize) -> Option<Danger> {
         let row = &self.tokens.rows()[at];
-        let seeks = self.swaps.terms[usize::from(row.account)].seek == 1;
-        if !seeks || row.redeemed == 0 || row.swap_eligible == 0 || row.is_swapped() {
+        if !self.is_managed(row) || row.is_swapped() {
             return None;
         }
         let resource = self.books[usize::from(row.book)].resource;
+        let (risk_permille, quantile) = self.swap_terms(row.instance, resource);
         let has = self.firm_vru(row.instance, resource);
         let impact = u64::from(self.impact_milli(row.instance, resource));
         let near_ms = self.now_ms() + LEAD_MS;
         let near = self.forecasts(row.instance, resource).filter(|f| f.starts_ms <= near_ms);
         let dangers = near.filter_map(|window| {
             let short = short_permille(window.vru, has);
-            let lacks = u64::from(window.vru[1]).saturating_sub(has);
-            (short >= RISK_PERMILLE && lacks > 0).then_some(Danger {
+            let lacks = u64::from(window.vru[quantile]).saturating_sub(has);
+            (short >= risk_permille && lacks > 0).then_some(Danger {
                 at,
                 risk: u64::from(short) * impact,
                 lacks: lacks as u32,

@@ -1,7 +1,11 @@
-//! `hvctl experiment`: two standing policies compared on the instances there are.
+//! `hvctl experiment`: two standing policies compared on the instances there are, or two sets of terms of the
+//! manager of swaps.
 
+use super::amount::funds;
 use super::door::{Reach, Trouble, Who};
-use super::json::experiment::{experiment as object, exposure, mean, measure};
+use super::json::experiment::{
+    compares, experiment as object, exposure, is_of_swaps, mean, measure,
+};
 use super::lease::parse_class;
 use super::names::{Directory, accounts, find_account, find_tier, parse_resource, tiers};
 use super::objective::parse_kpi;
@@ -32,8 +36,22 @@ salt = 7                  another number, other arms [default: 0]
 budget = 3.0              units of funds an hour; burst [default: a tenth]
 rent = 12                 price, lead_s [60], hold_s [10], step, class [bounded], cover [p90]
 
-Instances are assigned by their number and the salt, for as long as it lasts; later ones too. At its end each \
-gets its own policy back.")]
+Swaps of tokens are compared where an arm says what the daemon's manager of swaps does for its instances, as those \
+that are lent to; an empty arm is the manager as it always is, which is risk_percent = 10 and cover = \"p90\":
+
+name = \"later swaps\"      resource, measure (a KPI), better, harm, lasts_s and so on as above
+[a]                       swaps on: as always
+[b]
+risk_percent = 30         it acts from this probability of too little, 1 to 100
+cover = \"p97.5\"           and asks for this quantile of the need, p50, p90 or p97.5 [p90]
+swaps = false             instead of both: swaps off, it leaves instances of the arm alone
+
+Below 10% only p97.5 is more than an instance has. Who takes part redeemed a token that may be swapped, and has an account \
+that lets the daemon ask (`hvctl swap policy ACCOUNT --seek`).
+
+Instances are assigned by their number and the salt, for as long as it lasts; later ones too. Experiments that \
+run together want different salts, or they share their arms. At its end each instance gets its own policy back, and the manager does as \
+always.")]
     Start {
         /// The file
         file: PathBuf,
@@ -83,6 +101,26 @@ struct Arm {
     step: u32,
     class: Option<String>,
     cover: Option<String>,
+    risk_percent: Option<u8>,
+    swaps: Option<bool>,
+}
+
+impl Arm {
+    /// From which risk the manager of swaps acts; 0: as always.
+    fn risk_percent(&self) -> Result<u8, String> {
+        match (self.risk_percent, self.swaps) {
+            (None, Some(false)) => Ok(RISK_NEVER),
+            (None, _) if self.cover.is_some() && self.budget == 0.0 => {
+                Err("a cover alone: give a risk_percent or a budget too".to_owned())
+            }
+            (None, _) => Ok(0),
+            (Some(_), Some(false)) => {
+                Err("swaps = false: then there is no risk_percent".to_owned())
+            }
+            (Some(percent @ 1..=100), _) => Ok(percent),
+            (Some(percent), _) => Err(format!("risk_percent = {percent}: give 1 to 100")),
+        }
+    }
 }
 
 /// Runs the command.
@@ -154,6 +192,11 @@ fn message(read: &File) -> Result<StartExperiment, String> {
     };
     for (at, arm) in [&read.a, &read.b].into_iter().enumerate() {
         let micro = |units: f64| milli(units * 1e3).map_err(|units| format!("budget = {units}"));
+        message.risk_percent[at] = arm.risk_percent()?;
+        if matches!(message.risk_percent[at], 1..=100) {
+            let cover = arm.cover.as_deref().map_or(Ok(Cover::P90), parse_cover)?;
+            message.cover[at] = cover as u8;
+        }
         if arm.budget == 0.0 {
             continue;
         }
@@ -168,7 +211,34 @@ fn message(read: &File) -> Result<StartExperiment, String> {
         let cover = arm.cover.as_deref().map_or(Ok(Cover::P90), parse_cover)?;
         (message.class[at], message.cover[at]) = (class as u8, cover as u8);
     }
-    Ok(message)
+    let of_swaps = message.risk_percent != [0; 2];
+    let wrong = match (of_swaps, message.budget_micro != [U64::ZERO; 2]) {
+        (false, false) => "give an arm a budget, a risk_percent or swaps = false",
+        (true, true) => {
+            "a budget is of policies, risk_percent and swaps are of swaps: compare one sort"
+        }
+        (true, false) if message.measure == MEASURE_COST => {
+            "measure = \"cost\" is what policies spend: give a KPI"
+        }
+        (true, false) if message.cover.contains(&(Cover::Measured as u8)) => {
+            "cover = \"measured\" is no quantile of a forecast: give p50, p90 or p97.5"
+        }
+        _ => return Ok(message),
+    };
+    Err(wrong.to_owned())
+}
+
+/// What an arm does, in words.
+fn terms(row: &ExperimentRow, arm: usize) -> String {
+    match (is_of_swaps(row), row.risk_percent[arm], row.budget_micro[arm].get()) {
+        (false, _, 0) => "as they are".to_owned(),
+        (false, _, micro) => format!("a policy of {} an hour", funds(micro)),
+        (true, 0, _) => "swaps as always".to_owned(),
+        (true, RISK_NEVER, _) => "no swaps".to_owned(),
+        (true, percent, _) => {
+            format!("swaps from {percent}% up to {}", Cover::text_of(row.cover[arm]))
+        }
+    }
 }
 
 /// Thousandths as a number.
@@ -196,6 +266,7 @@ fn list(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
     let mut list = out.list(&[
         right("NUMBER"),
         left("NAME"),
+        left("COMPARES"),
         left("STATE"),
         left("MEASURE"),
         right("A"),
@@ -208,6 +279,7 @@ fn list(reach: &Reach, out: &mut Output) -> Result<(), Trouble> {
         list.cells(vec![
             row.experiment.to_string(),
             text(&row.name).to_owned(),
+            compares(&row).to_owned(),
             ExperimentEnd::text_of(row.end).to_owned(),
             measure(row.measure).to_owned(),
             number(row.mean_milli[0].get() as i64),
@@ -242,7 +314,8 @@ fn show(experiment: u32, reach: &Reach, out: &mut Output) -> Result<(), Trouble>
     for (arm, name) in ["A", "B"].into_iter().enumerate() {
         let mean = number(row.mean_milli[arm].get() as i64);
         let (sample, values) = (row.sample[arm], row.values[arm]);
-        said += &format!("{name}: mean {mean} of {sample} instances, {values} values\n");
+        let terms = terms(&row, arm);
+        said += &format!("{name}, {terms}: mean {mean} of {sample} instances, {values} values\n");
     }
     let better = if row.more_is_better == 1 { "more" } else { "less" };
     said += &format!("{}, {better} is better: B - A = {}", measure(row.measure), effect(&row));
@@ -277,5 +350,33 @@ mod tests {
             let read: File = toml::from_str(&text.replace(line, wrong)).expect("a file");
             assert!(message(&read).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn swaps_are_compared_where_an_arm_says_so() {
+        let head = "name = 'swaps'\nresource = 'cpu'\nmeasure = 'latency'\nbetter = 'less'\n\
+                    harm = 1.0\nlasts_s = 90\n";
+        let sent = |head: &str, arms: &str| {
+            let read: File = toml::from_str(&format!("{head}{arms}")).expect("a file");
+            message(&read).map(|m| (m.risk_percent, m.cover, m.budget_micro.map(|b| b.get())))
+        };
+        assert_eq!(sent(head, "[a]\n[b]\nswaps = false\n"), Ok(([0, RISK_NEVER], [0, 0], [0; 2])));
+        let both = "[a]\nrisk_percent = 10\n[b]\nrisk_percent = 30\ncover = 'p97.5'\n";
+        assert_eq!(sent(head, both), Ok(([10, 30], [1, 2], [0; 2])));
+        for (wrong, why) in [
+            ("[a]\n[b]\n", "budget"),
+            ("[a]\n[b]\nswaps = true\n", "budget"),
+            ("[a]\n[b]\nrisk_percent = 0\n", "1 to 100"),
+            ("[a]\n[b]\nrisk_percent = 101\n", "1 to 100"),
+            ("[a]\n[b]\nrisk_percent = 30\nswaps = false\n", "no risk_percent"),
+            ("[a]\ncover = 'p50'\n[b]\nswaps = false\n", "cover"),
+            ("[a]\nbudget = 1.0\n[b]\nrisk_percent = 30\n", "one sort"),
+            ("[a]\n[b]\nrisk_percent = 30\ncover = 'measured'\n", "p97.5"),
+        ] {
+            let refused = sent(head, wrong).expect_err(wrong);
+            assert!(refused.contains(why), "{wrong}: {refused}");
+        }
+        let cost = sent(&head.replace("latency", "cost"), both).expect_err("a cost of swaps");
+        assert!(cost.contains("KPI"), "{cost}");
     }
 }

@@ -1,12 +1,22 @@
 //! Experiments and who takes part in them.
 
 use serde_json::{Value, json};
-use vendue_wire::code::{ExperimentEnd, Kpi, Resource};
+use vendue_wire::code::{Cover, ExperimentEnd, Kpi, Resource};
 use vendue_wire::message::*;
 
 /// What is measured, as it is written.
 pub fn measure(number: u8) -> &'static str {
     if number == MEASURE_COST { "cost" } else { Kpi::text_of(number) }
+}
+
+/// True if terms of the manager of swaps are compared, not policies.
+pub fn is_of_swaps(row: &ExperimentRow) -> bool {
+    row.risk_percent != [0; 2]
+}
+
+/// What sort of terms are compared.
+pub fn compares(row: &ExperimentRow) -> &'static str {
+    if is_of_swaps(row) { "swaps" } else { "policies" }
 }
 
 /// An experiment.
@@ -16,17 +26,23 @@ pub fn experiment(row: &ExperimentRow) -> Value {
         (row.has_interval == 1).then(|| json!([signed(row.low_milli), signed(row.high_milli)]));
     let effect = (row.has_interval == 1).then(|| signed(row.effect_milli));
     let arms = [0, 1].map(|arm| {
+        let percent = Some(row.risk_percent[arm]).filter(|percent| (1..=100).contains(percent));
+        let covers = percent.is_some() || row.budget_micro[arm].get() > 0;
         json!({
             "exposed": row.exposed[arm].get(),
             "sample": row.sample[arm].get(),
             "values": row.values[arm].get(),
             "mean_milli": row.mean_milli[arm].get(),
             "budget_micro": row.budget_micro[arm].get(),
+            "swaps": row.risk_percent[arm] != RISK_NEVER,
+            "risk_percent": percent,
+            "cover": covers.then(|| Cover::text_of(row.cover[arm])),
         })
     });
     json!({
         "experiment": row.experiment.get(),
         "name": text(&row.name),
+        "compares": compares(row),
         "end": ExperimentEnd::text_of(row.end),
         "started_at_ms": row.started_at_ms.get(),
         "ends_at_ms": row.ends_at_ms.get(),

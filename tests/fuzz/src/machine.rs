@@ -259,6 +259,8 @@ fn token_swap(bytes: &mut Unstructured<'_>) -> Result<Op> {
             bytes.int_in_range(0..=2)?,
             bytes.arbitrary()?,
             bytes.arbitrary()?,
+            // Only experiments ask for it, and there are none here.
+            false,
         ),
         lie: *bytes.choose(&[Lie::None, Lie::None, Lie::Stale, Lie::Invented])?,
         id: id(bytes)?,

@@ -44,12 +44,18 @@ pub struct Exposure {
     spent: i128,
     /// 0: on; 1: left; 2: counted.
     pub state: u8,
+    of_swaps: bool,
 }
 
 /// What is said of an experiment: samples, values and means of its arms, the effect and half its interval.
 pub type Effect = ([i128; 2], [i128; 2], [i128; 2], Option<(i128, i128)>);
 
 impl Experiment {
+    /// True if terms of the manager of swaps are compared.
+    pub fn is_of_swaps(&self) -> bool {
+        self.terms.risk_percent.iter().any(|percent| *percent > 0)
+    }
+
     fn arm(&self, arm: usize) -> Option<SetPolicy> {
         let m = &self.terms;
         (m.budget_micro[arm].get() > 0).then(|| SetPolicy {
@@ -187,7 +193,8 @@ impl Market {
         let at = self.experiments.iter().position(running).ok_or(Reject::UnknownExperiment)?;
         self.use_id(who, client_id);
         self.end_experiment(at, 1);
-        let left = self.exposures.iter().filter(|row| row.experiment == number).count();
+        let mine = |row: &&Exposure| row.experiment == number && !row.of_swaps;
+        let left = self.exposures.iter().filter(mine).count();
         self.done(who, StopExperiment::KIND, client_id, left as i128);
         Ok(())
     }
@@ -217,7 +224,9 @@ impl Market {
     }
 
     pub(super) fn experiment_used(&mut self, instance: u32, resource: usize, used: u64) {
-        let of = |row: &Exposure| (row.instance, row.resource) == (instance, resource);
+        let of = |row: &Exposure| {
+            (row.instance, row.resource, row.of_swaps) == (instance, resource, false)
+        };
         let Some(at) = self.exposures.iter().position(of) else { return };
         let measure =
             self.experiments[self.experiment(self.exposures[at].experiment)].terms.measure;
@@ -295,8 +304,9 @@ impl Market {
     // ---- who takes part ------------------------------------------------------------------
 
     pub(super) fn leave_experiment(&mut self, who: &Caller, m: &SetPolicy) {
-        let of = (m.instance.get(), usize::from(m.resource));
-        let at = self.exposures.iter().position(|row| (row.instance, row.resource) == of);
+        let of = (m.instance.get(), usize::from(m.resource), false);
+        let its = |row: &Exposure| (row.instance, row.resource, row.of_swaps) == of;
+        let at = self.exposures.iter().position(its);
         let Some(at) = at.filter(|_| who.session as usize != self.rules.sessions_max) else {
             return;
         };
@@ -392,8 +402,12 @@ impl Market {
         let wanted = row.end == 0
             && (m.account.get() == ANY || m.account.get() as usize == of.account)
             && (m.tier.get() == u16::MAX || m.tier.get() == of.tier)
-            && self.book_of(of.tier, resource).is_some();
-        let mine = |row: &Exposure| (row.instance, row.resource) == (instance, resource);
+            && self.book_of(of.tier, resource).is_some()
+            && (!row.is_of_swaps() || self.may_be_lent(instance, resource));
+        let of_swaps = row.is_of_swaps();
+        let mine = |row: &Exposure| {
+            (row.instance, row.resource, row.of_swaps) == (instance, resource, of_swaps)
+        };
         if !wanted || self.exposures.iter().any(mine) {
             return false;
         }
@@ -426,6 +440,7 @@ impl Market {
             uses: 0,
             spent,
             state: 0,
+            of_swaps,
         });
         self.exposures.sort_by_key(|row| row.place);
         true

@@ -1,5 +1,6 @@
 //! What the naive model knows of swaps of tokens: a list. A token's own VRUs never change by them: what it
-//! has is these, and the sum over all swaps under way.
+//! has is these, and the sum over all swaps under way. Of their manager it knows only that it looks once
+//! in a while, and what it learns then of what instances use.
 
 use super::tokens::Token;
 use super::{Caller, Market, Said};
@@ -48,6 +49,18 @@ impl TokenSwap {
     fn incentive(&self) -> i128 {
         self.terms.incentive_micro.get().into()
     }
+}
+
+/// The manager looks so often, milliseconds: a day, which is as seldom as may be.
+pub const SWAP_EVERY_MS: u32 = 86_400_000;
+
+/// What an instance uses of a resource.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    milli: i128,
+    reports: u32,
+    /// VRUs, when the manager looked last.
+    seen: Option<i128>,
 }
 
 /// The moment by which all that is asked for would be over.
@@ -249,7 +262,10 @@ impl Market {
         let resource = self.books[token.book].resource;
         let said = self.standing(who.time_ns).into_iter();
         let said = said.filter(|forecast| (forecast.of.0, forecast.of.1) == (instance, resource));
-        let Some(need) = said.map(|forecast| forecast.vru[2]).max() else { return 0 };
+        let seen = self.uses.get(&(instance, resource)).and_then(|used| used.seen);
+        let measured = seen.map(|vru| vru + vru / 4 + 1);
+        let foreseen = said.map(|forecast| forecast.vru[2]).max();
+        let Some(need) = foreseen.max(measured) else { return 0 };
         (self.firm(instance, resource) - need).clamp(0, most)
     }
 
@@ -473,6 +489,40 @@ impl Market {
             }
         }
         ended
+    }
+
+    /// An instance has a token to which the manager would have VRUs lent.
+    pub(super) fn may_be_lent(&self, instance: u32, resource: usize) -> bool {
+        self.tokens.iter().any(|token| {
+            let [eligible, sticky, ..] = token.marks;
+            let its = token.redeemed && token.instance == Some(instance);
+            let seeks = self.thinks(token.account).is_some_and(|m| m.seek == 1);
+            let of = self.books[token.book].resource == resource;
+            its && of && seeks && (eligible, sticky) == (1, 0)
+        })
+    }
+
+    /// Use was measured.
+    pub(super) fn swap_used(&mut self, instance: u32, resource: usize, used: u64) {
+        let row = self.uses.entry((instance, resource)).or_default();
+        row.milli = (row.milli + i128::from(used)).min(u64::MAX.into());
+        row.reports += 1;
+    }
+
+    /// True if the manager looks in a tick at this moment.
+    pub fn looks_for_swaps(&self, now_ms: i128) -> bool {
+        let any = !self.tokens.is_empty() || !self.token_swaps.is_empty();
+        any && now_ms - self.looked_ms >= SWAP_EVERY_MS.into()
+    }
+
+    /// The manager looks. Nothing is at risk then.
+    pub(super) fn look_for_swaps(&mut self, now_ms: i128) {
+        let elapsed = now_ms - self.looked_ms;
+        self.looked_ms = now_ms;
+        for row in self.uses.values_mut() {
+            let vru = ((row.milli + elapsed - 1) / elapsed).min(i128::from(u32::MAX) - 1);
+            *row = Used { seen: (row.reports > 0).then_some(vru), ..Used::default() };
+        }
     }
 
     /// What its owner agreed to, of a swap in which an instance lends and this is its KPI.

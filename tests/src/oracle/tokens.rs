@@ -362,8 +362,13 @@ impl Market {
     }
 
     pub(super) fn tick_tokens(&mut self, who: &Caller) {
+        let looks = self.looks_for_swaps(now_ms(who));
         let expired = self.expire_tokens(who);
-        if self.tick_swaps(who) || expired {
+        let ended = self.tick_swaps(who);
+        if looks {
+            self.look_for_swaps(now_ms(who));
+        }
+        if ended || expired {
             self.clear_all(who);
         }
     }

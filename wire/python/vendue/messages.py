@@ -32,6 +32,7 @@ TASK_VRU_MAX = 1024
 VRU_PRICE_MAX_MICRO = 1099511627776
 STEEP_PERCENT_MAX = 10000
 MEASURE_COST = 255
+RISK_NEVER = 255
 EXPERIMENT_MS_MAX = 7776000000
 FORECAST_MS_MAX = 3024000000
 EVENT_PERCENT_MAX = 10000
@@ -307,6 +308,7 @@ class Reject(IntEnum):
     EVENTS_FULL = 161  # planned events are full
     UNKNOWN_EXPERIMENT = 162  # unknown experiment
     EXPERIMENTS_FULL = 163  # experiment table full
+    NO_SWAP_MANAGER = 164  # machine.swap_every_ms is 0
 
 
 class TaskEnd(IntEnum):
@@ -3394,8 +3396,9 @@ class PolicyRow(Message, kind=0xd8, size=112, group='Forecasts and policies: req
 @dataclass(slots=True)
 class StartExperiment(Message, kind=0x7a, size=152, group='Forecasts and policies: requests, queries, a report, rows'):
     """Starts an experiment: some instances follow one policy for a resource, some another, or
-    none, and what that does is measured: section 7, *Experiments*. Of each pair the first is
-    arm A's, the second arm B's. `Done` holds its number. For operators.
+    none, or the manager of swaps acts for some on other terms than for others, and what that
+    does is measured: section 7, *Experiments*. Of each pair the first is arm A's, the second
+    arm B's. `Done` holds its number. For operators.
     """
 
     #: Greater than every earlier `client_id` of the session.
@@ -3408,6 +3411,7 @@ class StartExperiment(Message, kind=0x7a, size=152, group='Forecasts and policie
     #: beyond doubt.
     harm_milli: int = field('Q', at=24, default=0)
     #: As of `SetPolicy`; 0: the arm leaves instances as they are, and the rest of it is zero.
+    #: Of both arms 0 if swaps are compared.
     budget_micro: tuple = field('2Q', at=32, default=(0,) * 2)
     #: As of `SetPolicy`.
     burst_micro: tuple = field('2Q', at=48, default=(0,) * 2)
@@ -3427,14 +3431,20 @@ class StartExperiment(Message, kind=0x7a, size=152, group='Forecasts and policie
     tier: int = field('H', at=108, default=0)
     #: As of `SetPolicy`.
     class_: str = field('2s', at=110, default="")
-    #: As of `SetPolicy`.
+    #: As of `SetPolicy`; if swaps are compared, the quantile of its need up to which an
+    #: instance is lent to.
     cover: str = field('2s', at=112, default="")
     #: A `Resource`.
     resource: Resource | int = field('B', at=114, default=0, code=Resource)
-    #: What is compared: a `Kpi`, as the instances' objectives are told it, or `MEASURE_COST`.
+    #: What is compared: a `Kpi`, as the instances' objectives are told it, or, of policies,
+    #: `MEASURE_COST`.
     measure: int = field('B', at=115, default=0)
     #: 1: more of it is better; 0: less.
     more_is_better: int = field('B', at=116, default=0)
+    #: From which probability of too little the manager of swaps acts for an instance, percent;
+    #: `RISK_NEVER`: it does not; 0: as it does for others. Of both arms 0 if policies are
+    #: compared.
+    risk_percent: str = field('2s', at=117, default="")
     #: What it is called.
     name: str = field('32s', at=120, default="")
 
@@ -3442,7 +3452,7 @@ class StartExperiment(Message, kind=0x7a, size=152, group='Forecasts and policie
 @dataclass(slots=True)
 class StopExperiment(Message, kind=0x7b, size=16, group='Forecasts and policies: requests, queries, a report, rows'):
     """Ends an experiment. `Done` holds how many instances have their policies still to be taken
-    back. For operators.
+    back; of swaps 0. For operators.
     """
 
     #: Greater than every earlier `client_id` of the session.
@@ -3472,7 +3482,7 @@ class QueryExposures(Message, kind=0x7d, size=8, group='Forecasts and policies: 
 
 
 @dataclass(slots=True)
-class ExperimentRow(Message, kind=0xec, size=168, group='Forecasts and policies: requests, queries, a report, rows'):
+class ExperimentRow(Message, kind=0xec, size=172, group='Forecasts and policies: requests, queries, a report, rows'):
     """An experiment. Of each pair the first is arm A's, the second arm B's."""
 
     #: When it began, milliseconds since 1970 UTC.
@@ -3497,7 +3507,7 @@ class ExperimentRow(Message, kind=0xec, size=168, group='Forecasts and policies:
     sample: tuple = field('2I', at=88, default=(0,) * 2)
     #: Instances that follow an arm now.
     exposed: tuple = field('2I', at=96, default=(0,) * 2)
-    #: Micro-units an hour of the policies, 0 of no policy.
+    #: Micro-units an hour of the policies, 0 of no policy; of both 0: swaps are compared.
     budget_micro: tuple = field('2Q', at=104, default=(0,) * 2)
     #: Number.
     experiment: int = field('I', at=120, default=0)
@@ -3517,8 +3527,12 @@ class ExperimentRow(Message, kind=0xec, size=168, group='Forecasts and policies:
     has_interval: int = field('B', at=134, default=0)
     #: How often was looked for harm.
     looks: int = field('B', at=135, default=0)
+    #: As of `StartExperiment`.
+    risk_percent: str = field('2s', at=136, default="")
+    #: As of `StartExperiment`.
+    cover: str = field('2s', at=138, default="")
     #: What it is called.
-    name: str = field('32s', at=136, default="")
+    name: str = field('32s', at=140, default="")
 
 
 @dataclass(slots=True)

@@ -123,7 +123,7 @@ function experimentsTable(names, state, chose, stop) {
       { label: "With 95%", text: (row) => (row.interval_95_milli ? row.interval_95_milli.map(thousandths).join(" to ") : "–") },
       { label: "Measure", text: (row) => `${row.measure}, ${row.better} is better` },
       means("Mean of A", 0), means("Mean of B", 1),
-      { label: "Compares", text: (row) => row.compares ?? "policies" },
+      { label: "Compares", text: (row) => row.compares },
       { label: "Resource", text: (row) => row.resource },
       { label: "Of", text: (row) => of(row) || "everybody" },
       { label: "Begun", value: (row) => row.started_at_ms, text: (row) => moment(row.started_at_ms) },

@@ -2,7 +2,7 @@
 //! have the same numbers.
 
 use super::super::amount::decimal;
-use super::super::json::experiment::measure;
+use super::super::json::experiment::{compares, measure};
 use super::super::names::{Directory, resource};
 use super::super::time::rfc3339;
 use super::Period;
@@ -570,6 +570,7 @@ fn experiments(rows: &[ExperimentRow]) -> Table {
     const COLUMNS: &[Column] = &[
         number("experiment", "Number", "", 0),
         word("name", "Experiment"),
+        word("compares", "Compares"),
         word("state", "State"),
         word("measure", "Measure"),
         word("better", "Better"),
@@ -595,6 +596,7 @@ fn experiments(rows: &[ExperimentRow]) -> Table {
         table.row(vec![
             i128::from(row.experiment.get()).into(),
             text(&row.name).to_owned().into(),
+            compares(row).to_owned().into(),
             ExperimentEnd::text_of(row.end).to_owned().into(),
             measure(row.measure).to_owned().into(),
             better.to_owned().into(),
