@@ -191,6 +191,8 @@ pub struct Swapper {
     pub funds: u32,
     /// Account, answer, percent, downtime.
     pub policy: (u8, u8, u8, u32),
+    /// What a policy pays, micro-units, if the daemon may ask.
+    pub pays: Option<u32>,
     pub lie: Lie,
     pub id: Id,
 }
@@ -497,6 +499,8 @@ pub struct World {
     pub burst_resume_ms: u32,
     pub limit_window_s: u32,
     pub reversible_trades: u32,
+    /// Milliseconds after which swaps of tokens are looked for; 0: they are not.
+    pub swap_every_ms: u32,
     /// Leases, and the percent that displace one.
     pub leases: (u32, u16),
     pub fees_bps: (u16, u16),
@@ -528,6 +532,7 @@ pub const NARROW: World = World {
     burst_resume_ms: 500,
     limit_window_s: 2,
     reversible_trades: 6,
+    swap_every_ms: 0,
     leases: (7, 10),
     fees_bps: (10, 25),
     tick_micro: 333,
@@ -564,6 +569,7 @@ pub const WIDE: World = World {
     burst_resume_ms: 1000,
     limit_window_s: 7,
     reversible_trades: 64,
+    swap_every_ms: 0,
     leases: (60, 5),
     fees_bps: (3, 7),
     tick_micro: 1000,
@@ -600,6 +606,7 @@ pub const EDGE: World = World {
     burst_resume_ms: 3_600_000,
     limit_window_s: 31 * 86_400,
     reversible_trades: 20,
+    swap_every_ms: 0,
     leases: (12, 0),
     fees_bps: (10_000, 10_000),
     tick_micro: 3,
@@ -662,8 +669,7 @@ impl World {
             limit_window_s: self.limit_window_s.into(),
             reversible_trades: self.reversible_trades.into(),
             leases_max: self.leases.0.into(),
-            // The manager has tests of its own.
-            swap_every_ms: 0.into(),
+            swap_every_ms: self.swap_every_ms.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
             lease_margin_percent: self.leases.1.into(),
@@ -725,6 +731,7 @@ impl World {
             lease_margin_percent: self.leases.1.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
+            swap_every_ms: self.swap_every_ms.into(),
         };
         let book = |((tier, resource), (every, call)): ((u16, Resource), (u32, u32))| Book {
             phase: if tier == SPARE { Phase::Halted } else { Phase::Continuous },
@@ -804,6 +811,8 @@ pub struct Met {
     pub rescues: BTreeMap<u8, u64>,
     /// What became of swaps of tokens, and why.
     pub token_swaps: BTreeMap<(u8, u8), u64>,
+    /// What became of those that the daemon asked for.
+    pub managed: BTreeMap<u8, u64>,
     /// What became of tokens.
     pub tokens: BTreeMap<u8, u64>,
 }
@@ -1349,10 +1358,12 @@ impl Pair {
             }
             TokenAct::Redeem => {
                 let (owner, tier) = (Token::of(&token).account.get(), Token::of(&token).tier.get());
-                let own = self.market.instances.iter().find(|(_, row)| {
+                let own = self.market.instances.iter().filter(|(_, row)| {
                     (row.account as u32, row.tier) == (owner, tier) && op.party.1 == Some(u8::MAX)
                 });
-                let party = own.map_or(party, |(number, _)| *number);
+                let own: Vec<u32> = own.map(|(number, _)| *number).collect();
+                let at = usize::from(op.which.1) % own.len().max(1);
+                let party = own.get(at).copied().unwrap_or(party);
                 let m = RedeemToken { client_id, instance: party.into(), reserved, token };
                 (Request::RedeemToken(m), wire(session, &m))
             }
@@ -1452,6 +1463,8 @@ impl Pair {
                 (m.downtime_ms, m.degradation_percent) =
                     (downtime.into(), u16::from(percent).into());
                 m.answer = answer % 3;
+                m.seek = op.pays.is_some().into();
+                m.pay_micro = u64::from(op.pays.unwrap_or(0)).into();
                 (Request::SetSwapPolicy(m), wire(session, &m))
             }
         }
@@ -1718,8 +1731,12 @@ impl Pair {
                 Said::Policy { did, .. } => {
                     *met.policies.entry((did.0, did.1)).or_default() += 1;
                 }
-                Said::TokenSwap { to: ANY, state, .. } => {
+                Said::TokenSwap { to: ANY, id, state, .. } => {
                     *met.token_swaps.entry((state.0 as u8, state.1 as u8)).or_default() += 1;
+                    let swap = self.market.token_swaps.iter().find(|swap| swap.id == *id);
+                    if swap.is_some_and(|swap| swap.by_manager) {
+                        *met.managed.entry(state.0 as u8).or_default() += 1;
+                    }
                 }
                 Said::Token { outcome, .. } => {
                     *met.tokens.entry(*outcome as u8).or_default() += 1;
@@ -2255,15 +2272,19 @@ impl Pair {
             self.room.apply(ANY, &SwapList { from: from.into() });
             rows.extend(self.room.said::<SwapRow>().into_iter().map(|(_, row)| {
                 let tokens = [row.source.get(), row.destination.get()];
-                let (ends_ms, paid) = (row.ends_ms.get(), row.paid_micro.get());
-                (row.id.get(), tokens, row.state, row.reason, ends_ms, paid, row.breaches)
+                let times = (row.deadline_ms.get(), row.lasts_ms.get(), row.ends_ms.get());
+                let money = (row.incentive_micro.get(), row.paid_micro.get());
+                let how = (row.state, row.reason, row.by_manager == 1, row.breaches);
+                (row.id.get(), tokens, row.vru.get(), times, money, how)
             }));
             from = self.room.one::<QueryEnd>().next.get();
         }
         let swaps = self.market.token_swaps.iter().map(|swap| {
-            let (state, reason) = (swap.state as u8, swap.reason as u8);
-            let (ends_ms, paid) = (swap.ends_ms as u64, swap.paid as u64);
-            (swap.id, swap.tokens, state, reason, ends_ms, paid, swap.breaches)
+            let m = &swap.terms;
+            let times = (m.deadline_ms.get(), m.lasts_ms.get(), swap.ends_ms as u64);
+            let money = (m.incentive_micro.get(), swap.paid as u64);
+            let how = (swap.state as u8, swap.reason as u8, swap.by_manager, swap.breaches);
+            (swap.id, swap.tokens, m.vru.get(), times, money, how)
         });
         prop_assert_eq!(rows, swaps.collect::<Vec<_>>());
         Ok(())
@@ -2327,18 +2348,13 @@ impl Pair {
             prop_assert_eq!(holds, forecast.holds_ms);
             let has = self.market.firm(instance, resource);
             prop_assert_eq!(i128::from(row.has_vru.get()), has.min(u32::MAX.into()));
-            let mut forecast = *forecast;
-            if row.source == 0 {
-                let now_ms = i128::from(self.room.time_ns / 1_000_000);
-                let (from, to) = (now_ms.max(forecast.holds_ms.0), forecast.holds_ms.1);
-                let of = (instance, resource);
-                forecast.vru = forecast.vru.map(|vru| self.market.with_events(of, vru, from, to));
-            }
+            let forecast = self.market.with_plans(forecast, self.room.time_ns, None);
             let vru = [row.p50_vru, row.p90_vru, row.p975_vru].map(|vru| i128::from(vru.get()));
             prop_assert_eq!(vru, forecast.vru);
             let short = i128::from(row.short_permille.get());
             prop_assert_eq!(short, forecast.short_permille(has), "{:?} with {}", forecast, has);
-            let impact = i128::from(row.impact_milli.get());
+            let impact = self.market.impact(instance, resource);
+            prop_assert_eq!(i128::from(row.impact_milli.get()), impact);
             prop_assert_eq!(i128::from(row.risk.get()), short * impact / 1000);
         }
         Ok(())

@@ -260,6 +260,7 @@ fn token_swap(bytes: &mut Unstructured<'_>) -> Result<Op> {
             bytes.arbitrary()?,
             bytes.arbitrary()?,
         ),
+        pays: None,
         lie: *bytes.choose(&[Lie::None, Lie::None, Lie::Stale, Lie::Invented])?,
         id: id(bytes)?,
     }))

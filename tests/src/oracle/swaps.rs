@@ -21,6 +21,9 @@ pub struct TokenSwap {
     pub terms: SwapRequest,
     pub state: SwapState,
     pub reason: SwapReason,
+    /// Instance of the destination when it was asked for.
+    pub(super) borrower: Option<u32>,
+    pub by_manager: bool,
     begun_ms: i128,
     pub ends_ms: i128,
     pub paid: i128,
@@ -87,11 +90,11 @@ impl Market {
         held.map(TokenSwap::incentive).sum()
     }
 
-    fn thinks(&self, account: usize) -> Option<&SetSwapPolicy> {
+    pub(super) fn thinks(&self, account: usize) -> Option<&SetSwapPolicy> {
         self.swap_policies.iter().find(|m| m.account.get() as usize == account)
     }
 
-    fn token(&self, id: u64) -> Option<Token> {
+    pub(super) fn token(&self, id: u64) -> Option<Token> {
         self.tokens.iter().find(|token| token.id == id).copied()
     }
 
@@ -150,29 +153,51 @@ impl Market {
             None => self.best_source(who, &destination, m).ok_or(Reject::NoSource)?,
         };
         self.lends_to(who, &source, &destination, m)?;
-        let open = |swap: &&TokenSwap| !swap.state.is_over();
-        let all = self.token_swaps.iter().filter(open).count();
-        let same = |swap: &&TokenSwap| open(swap) && swap.accounts[1] == destination.account;
-        let of_account = self.token_swaps.iter().filter(same).count();
-        if all >= SWAPS_MAX || of_account >= ACCOUNT_SWAPS_MAX {
-            return Err(Reject::SwapsFull);
-        }
-        let incentive = i128::from(m.incentive_micro.get());
-        if self.accounts[destination.account].free < incentive {
-            return Err(Reject::InsufficientFunds);
-        }
+        self.has_means(&destination, m.incentive_micro.get().into())?;
         self.use_id(who, client_id);
-        self.accounts[destination.account].free -= incentive;
-        self.put_swap(who, &source, &destination, m);
-        self.done(who, SwapRequest::KIND, client_id, self.swap_ids.into());
-        let at = self.token_swaps.len() - 1;
-        self.say_swap(who, at);
-        self.decide(who, at);
+        self.done(who, SwapRequest::KIND, client_id, i128::from(self.swap_ids) + 1);
+        self.propose(who, &source, &destination, m, SwapReason::Requested);
         self.clear_all(who);
         Ok(())
     }
 
-    fn put_swap(&mut self, who: &Caller, source: &Token, destination: &Token, m: &SwapRequest) {
+    /// Room for another proposal for a token, and the money.
+    pub(super) fn has_means(&self, to: &Token, incentive: i128) -> Result<(), Reject> {
+        let open = |swap: &&TokenSwap| !swap.state.is_over();
+        let all = self.token_swaps.iter().filter(open).count();
+        let same = |swap: &&TokenSwap| open(swap) && swap.accounts[1] == to.account;
+        let of_account = self.token_swaps.iter().filter(same).count();
+        if all >= SWAPS_MAX || of_account >= ACCOUNT_SWAPS_MAX {
+            return Err(Reject::SwapsFull);
+        }
+        let free = self.accounts[to.account].free;
+        if free < incentive { Err(Reject::InsufficientFunds) } else { Ok(()) }
+    }
+
+    /// Asks for a swap, and answers where no person has to.
+    pub(super) fn propose(
+        &mut self,
+        who: &Caller,
+        source: &Token,
+        destination: &Token,
+        m: &SwapRequest,
+        reason: SwapReason,
+    ) {
+        self.accounts[destination.account].free -= i128::from(m.incentive_micro.get());
+        self.put_swap(who, source, destination, m, reason);
+        let at = self.token_swaps.len() - 1;
+        self.say_swap(who, at);
+        self.decide(who, at);
+    }
+
+    fn put_swap(
+        &mut self,
+        who: &Caller,
+        source: &Token,
+        destination: &Token,
+        m: &SwapRequest,
+        reason: SwapReason,
+    ) {
         if self.token_swaps.len() == SWAPS_MAX {
             let over = self.token_swaps.iter().position(|swap| swap.state.is_over());
             self.token_swaps.remove(over.expect("one is over"));
@@ -181,6 +206,7 @@ impl Market {
         let accounts = [source.account, destination.account];
         let percent =
             |account: usize| self.thinks(account).map_or(0, |m| m.degradation_percent.get().into());
+        let number = self.sessions.get(who.session as usize).map_or(0, |row| row.number);
         let swap = TokenSwap {
             id: self.swap_ids,
             tokens: [source.id, destination.id],
@@ -189,20 +215,22 @@ impl Market {
             book: source.book,
             terms: *m,
             state: SwapState::Proposed,
-            reason: SwapReason::Requested,
+            reason,
+            borrower: destination.instance,
+            by_manager: who.session == ANY,
             begun_ms: 0,
             ends_ms: 0,
             paid: 0,
             percents: accounts.map(percent),
             breaches: 0,
             words: [0; 32],
-            session: (who.session, self.sessions[who.session as usize].number),
+            session: (who.session, number),
         };
         self.token_swaps.push(swap);
     }
 
     /// What both tokens have to be.
-    fn fits(&self, who: &Caller, token: &Token, m: &SwapRequest) -> Result<(), Reject> {
+    pub(super) fn fits(&self, who: &Caller, token: &Token, m: &SwapRequest) -> Result<(), Reject> {
         let [eligible, sticky, ..] = token.marks;
         // Processors, memory, block I/O, network, accelerators.
         let takes_ms = [100, 1000, 100, 0, 0][self.books[token.book].resource];
@@ -222,7 +250,7 @@ impl Market {
         }
     }
 
-    fn lends_to(
+    pub(super) fn lends_to(
         &self,
         who: &Caller,
         source: &Token,
@@ -239,18 +267,6 @@ impl Market {
             return Err(Reject::BadQuantity);
         }
         self.fits(who, source, m)
-    }
-
-    /// VRUs that a token can spare: all but one, unless it is redeemed; then what its instance will not
-    /// need, if that was said.
-    fn spare(&self, who: &Caller, token: &Token) -> i128 {
-        let most = self.has(token) - 1;
-        let Some(instance) = token.instance.filter(|_| token.redeemed) else { return most };
-        let resource = self.books[token.book].resource;
-        let said = self.standing(who.time_ns).into_iter();
-        let said = said.filter(|forecast| (forecast.of.0, forecast.of.1) == (instance, resource));
-        let Some(need) = said.map(|forecast| forecast.vru[2]).max() else { return 0 };
-        (self.firm(instance, resource) - need).clamp(0, most)
     }
 
     fn best_source(&self, who: &Caller, to: &Token, m: &SwapRequest) -> Option<Token> {

@@ -363,7 +363,8 @@ impl Market {
 
     pub(super) fn tick_tokens(&mut self, who: &Caller) {
         let expired = self.expire_tokens(who);
-        if self.tick_swaps(who) || expired {
+        let ended = self.tick_swaps(who);
+        if self.look_for_swaps(who) || ended || expired {
             self.clear_all(who);
         }
     }
