@@ -587,6 +587,56 @@ fn the_manager_asks_people_and_takes_no_for_an_answer() {
 }
 
 #[test]
+fn the_manager_sees_what_is_planned_ten_minutes_before() {
+    let mut room = room();
+    let (source, destination) = (issue(&mut room, 0, 50, |_| {}), issue(&mut room, 1, 20, |_| {}));
+    redeemed(&mut room, 1, destination);
+    policy(&mut room, 0, |m| m.answer = SwapAnswer::Accept as u8);
+    policy(&mut room, 1, |m| m.seek = 1);
+    // Has 30 and needs less, but for 20 more in 11 minutes.
+    forecast(&mut room, 1, [20, 25, 28]);
+    let event = PlanEvent {
+        client_id: room.next_id(),
+        starts_at_ms: (now_ms(&room) + 660_000).into(),
+        lasts_ms: 60_000.into(),
+        instance: 1.into(),
+        add_vru: 20.into(),
+        percent: 100.into(),
+        name: field_cut("sale"),
+        ..PlanEvent::zeroed()
+    };
+    room.apply(BORROWER, &event);
+    assert_eq!(room.refusal(), None);
+    room.tick(59_000);
+    assert!(room.machine.swaps().rows.is_empty(), "it is too early");
+    room.tick(1000);
+    let row = swap(&mut room, 1);
+    assert_eq!((row.source.get(), row.vru.get()), (source, 15));
+    assert_eq!(row.lasts_ms.get(), 1_740_000, "as long as the forecast");
+}
+
+#[test]
+fn the_manager_goes_by_what_was_used_between_two_looks() {
+    let mut room = room();
+    // An hour in which nothing was used, and no token to look at.
+    room.tick(HOUR_MS);
+    let (source, destination) = (issue(&mut room, 0, 50, |_| {}), issue(&mut room, 1, 20, |_| {}));
+    redeemed(&mut room, 0, source);
+    redeemed(&mut room, 1, destination);
+    policy(&mut room, 0, |m| m.answer = SwapAnswer::Accept as u8);
+    policy(&mut room, 1, |m| m.seek = 1);
+    forecast(&mut room, 1, [30, 42, 50]);
+    // Of 60 it uses 48, and may use 61 soon.
+    room.use_credits(0, 0, 48_000);
+    room.tick(1000);
+    assert!(room.machine.swaps().rows.is_empty(), "it has none to spare");
+    // 40, which may become 51.
+    room.use_credits(0, 0, 40_000);
+    room.tick(1000);
+    assert_eq!(swap(&mut room, 1).vru.get(), 9);
+}
+
+#[test]
 fn the_fullest_table_forgets_only_what_is_over() {
     let mut room = room();
     let (source, destination) = (issue(&mut room, 0, 50, |_| {}), issue(&mut room, 1, 20, |_| {}));
