@@ -5,6 +5,7 @@
 //! snapshot at random points; it must say the same bytes to the end. Whoever plays (a property
 //! test, a fuzzer) only makes the operations.
 
+use crate::oracle::swaps::TokenSwap;
 use crate::oracle::{
     Book, Caller, Demand, Exchange, Market, Party, Request, Rules, Said, Swap, Trade,
 };
@@ -815,6 +816,48 @@ pub struct Met {
     pub managed: BTreeMap<u8, u64>,
     /// What became of tokens.
     pub tokens: BTreeMap<u8, u64>,
+}
+
+impl Met {
+    /// Counts what was said, by what a session asked for.
+    fn count(&mut self, row: &Said, session: u32, swaps: &[TokenSwap]) {
+        match row {
+            Said::Rejected { code, .. } | Said::Refused { code } => {
+                *self.rejects.entry(*code as u8).or_default() += 1;
+            }
+            Said::Cancelled { reason, .. } => {
+                self.cancels.insert(*reason as u8);
+            }
+            Said::Lease { outcome, .. } => {
+                *self.leases.entry(*outcome as u8).or_default() += 1;
+            }
+            Said::Policy { did, .. } => {
+                *self.policies.entry((did.0, did.1)).or_default() += 1;
+            }
+            Said::TokenSwap { to: ANY, id, state, .. } => {
+                *self.token_swaps.entry((state.0 as u8, state.1 as u8)).or_default() += 1;
+                let swap = swaps.iter().find(|swap| swap.id == *id);
+                if swap.is_some_and(|swap| swap.by_manager) {
+                    *self.managed.entry(state.0 as u8).or_default() += 1;
+                }
+            }
+            Said::Token { outcome, .. } => {
+                *self.tokens.entry(*outcome as u8).or_default() += 1;
+            }
+            Said::Objective { outcome, .. } => {
+                *self.rescues.entry(*outcome as u8).or_default() += 1;
+            }
+            Said::Traded(_) => self.trades += 1,
+            Said::Auctioned(_) => self.auctioned += 1,
+            Said::Swapped(_) if session == ANY => self.swapped.1 += 1,
+            Said::Swapped(_) => self.swapped.0 += 1,
+            Said::Earned { .. } => self.earned += 1,
+            Said::Rate { .. } if session == ANY => self.rates += 1,
+            Said::Reversed(_) => self.reversed += 1,
+            Said::Accepted { .. } => self.accepted += 1,
+            _ => {}
+        }
+    }
 }
 
 struct Pair {
@@ -1717,44 +1760,8 @@ impl Pair {
         let mut met = met.borrow_mut();
         met.commands += 1;
         met.stored += std::mem::take(&mut self.away);
-        for row in &said {
-            match row {
-                Said::Rejected { code, .. } | Said::Refused { code } => {
-                    *met.rejects.entry(*code as u8).or_default() += 1;
-                }
-                Said::Cancelled { reason, .. } => {
-                    met.cancels.insert(*reason as u8);
-                }
-                Said::Lease { outcome, .. } => {
-                    *met.leases.entry(*outcome as u8).or_default() += 1;
-                }
-                Said::Policy { did, .. } => {
-                    *met.policies.entry((did.0, did.1)).or_default() += 1;
-                }
-                Said::TokenSwap { to: ANY, id, state, .. } => {
-                    *met.token_swaps.entry((state.0 as u8, state.1 as u8)).or_default() += 1;
-                    let swap = self.market.token_swaps.iter().find(|swap| swap.id == *id);
-                    if swap.is_some_and(|swap| swap.by_manager) {
-                        *met.managed.entry(state.0 as u8).or_default() += 1;
-                    }
-                }
-                Said::Token { outcome, .. } => {
-                    *met.tokens.entry(*outcome as u8).or_default() += 1;
-                }
-                Said::Objective { outcome, .. } => {
-                    *met.rescues.entry(*outcome as u8).or_default() += 1;
-                }
-                Said::Traded(_) => met.trades += 1,
-                Said::Auctioned(_) => met.auctioned += 1,
-                Said::Swapped(_) if session == ANY => met.swapped.1 += 1,
-                Said::Swapped(_) => met.swapped.0 += 1,
-                Said::Earned { .. } => met.earned += 1,
-                Said::Rate { .. } if session == ANY => met.rates += 1,
-                Said::Reversed(_) => met.reversed += 1,
-                Said::Accepted { .. } => met.accepted += 1,
-                _ => {}
-            }
-        }
+        said.iter().for_each(|row| met.count(row, session, &self.market.token_swaps));
+        drop(met);
         self.room.machine.check_conservation();
         self.compare_ledger()?;
         self.compare_limits()?;
@@ -2196,6 +2203,8 @@ impl Pair {
             let key = (order.book as u16, order.side as u8, order.price as u16);
             *levels.entry(key).or_insert(0) += order.quantity as u64;
         }
+        self.room.apply(ANY, &QueryBooks { from: 0.into() });
+        let rows = self.room.said::<BookRow>();
         for (at, book) in self.market.books.iter().enumerate() {
             let ours = &self.room.machine.books()[at];
             let told = (ours.trades, i128::from(ours.volume), i128::from(ours.last));
@@ -2213,8 +2222,7 @@ impl Pair {
                 i128::from(ours.reserved_vru),
                 self.market.reserved(book.tier, book.resource)
             );
-            self.room.apply(ANY, &QueryBooks { from: (at as u32).into() });
-            let row = self.room.said::<BookRow>()[0].1;
+            let row = rows[at].1;
             let told = (row.phase, row.scheduled == 1, row.indicative_ticks.get().into());
             prop_assert_eq!(told, (book.phase as u8, book.scheduled, book.indicative.0));
             let told = (row.indicative_volume.get(), row.indicative_imbalance.get() as i64);

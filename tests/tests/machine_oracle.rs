@@ -609,7 +609,7 @@ fn managing(world: &World) -> impl Strategy<Value = Op> + use<> {
     let last = world.instances_max as u8;
     let cpu = || prop_oneof![30 => Just(0_u8), 1 => 0..4_u8];
     let tick =
-        prop_oneof![8 => 1000..50_000_u64, 6 => 50_000..200_000_u64, 1 => 200_000..5_000_000_u64];
+        prop_oneof![9 => 1000..50_000_u64, 6 => 50_000..120_000_u64, 1 => 120_000..4_000_000_u64];
     let tick = tick.prop_map(|milliseconds| Op::Tick { milliseconds });
     let amount = prop_oneof![9 => (0..900_u32).prop_map(Size::Thousands), 1 => size()];
     let used = (0..=last, cpu(), amount).prop_map(|(instance, resource, amount)| Op::Usage {
@@ -632,12 +632,12 @@ fn managing(world: &World) -> impl Strategy<Value = Op> + use<> {
         let (session, resource, days, id) = (0, 0, (0, 0, 0), Id::Next);
         Op::Event { session, instance, resource, name, ms, days, shift, id }
     });
-    let token = (tokens(world), 3..10_u32, 300_000..9_000_000_u32, 0..20_u8);
+    let token = (tokens(world), 3..10_u32, 1_200_000..14_000_000_u32, 0..20_u8);
     let token = token.prop_map(|(op, vru, lasts_ms, chance)| match op {
         Op::Token(mut bearer) if chance > 1 => {
             bearer.session = 0;
             bearer.act = match bearer.act {
-                TokenAct::Issue | TokenAct::Split | TokenAct::Merge => TokenAct::Issue,
+                TokenAct::Split | TokenAct::Merge => TokenAct::Redeem,
                 act => act,
             };
             bearer.party.1 = matches!(bearer.act, TokenAct::Redeem).then_some(u8::MAX);
@@ -658,9 +658,13 @@ fn managing(world: &World) -> impl Strategy<Value = Op> + use<> {
     });
     let kpi = (0..=last, prop_oneof![6 => Just(9_u32), 1 => Just(0_u32)])
         .prop_map(|(instance, value)| Op::Kpi { session: Some(0), instance, kpi: 0, value });
+    let bid = (0..=last, bid()).prop_map(|(instance, bid_milli)| {
+        let (session, resource, id) = (0, 0, Id::Next);
+        Op::Bid { session, instance, resource, bid_milli, id }
+    });
     prop_oneof![
-        30 => token, 8 => seeking(), 36 => forecast, 4 => planned, 30 => used, 30 => tick, 14 => people,
-        8 => kpi, 1 => gone(), 3 => come(), 2 => leases(world), 1 => admin(world), 1 => daemon(world),
+        60 => token, 8 => seeking(), 36 => forecast, 4 => planned, 30 => used, 30 => tick, 14 => people,
+        8 => kpi, 6 => bid, 1 => gone(), 3 => come(), 2 => leases(world), 1 => admin(world), 1 => daemon(world),
     ]
 }
 
@@ -929,8 +933,8 @@ fn swaps_agree_with_the_model_and_meet_every_outcome_and_refusal() {
 
 #[test]
 fn the_manager_of_swaps_agrees_with_the_model_and_its_swaps_come_to_everything() {
-    let many = World { capacity_vru: 180, accounts_max: 6, instances_max: 16, ..NARROW };
-    let many = World { made: (5, 15), funds: 40_000_000, swap_every_ms: 20_000, ..many };
+    let many = World { capacity_vru: 400, accounts_max: 6, instances_max: 20, ..NARROW };
+    let many = World { made: (5, 18), funds: 40_000_000, swap_every_ms: 20_000, ..many };
     let met = run_of(managing(&many), many, 90, 700, 31);
     println!("swaps {:?}, by the manager {:?}", met.token_swaps, met.managed);
     let of = |state: SwapState| met.managed.get(&(state as u8)).copied().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! Swaps of tokens: each has exactly one outcome, and what it moves comes back.
 
 use std::sync::Barrier;
-use vendue_engine::machine::command::{DefineBook, Genesis, HOST_KPIS, HostKpis};
+use vendue_engine::machine::command::{DefineBook, Genesis, HOST_KPIS, HostKpis, Restart};
 use vendue_engine::machine::swap_manager::{ASK_MS, COOL_MS};
 use vendue_tests::daemon::{Daemon, Setup};
 use vendue_tests::market::{Market, audit, check_ledger, instance_row, token_row};
@@ -383,6 +383,38 @@ fn windows_downtime_and_marks_are_kept_to() {
 }
 
 #[test]
+fn what_no_longer_may_be_is_not_approved() {
+    let (mut room, source, destination) = two();
+    let later = (now_ms(&room) + 1).into();
+    let later = issue(&mut room, 1, 20, |m| m.from_ms = later);
+    let m = request(&mut room, source, later);
+    assert_eq!(ask(&mut room, BORROWER, &m), Err(Reject::BeyondWindow), "it has not begun");
+    let m = request(&mut room, source, destination);
+    let late = ask(&mut room, BORROWER, &m).expect("a swap");
+    // No tick has told of its end yet.
+    room.time_ns += 60_000_000_000;
+    assert_eq!(approve(&mut room, LENDER, late), Some(Reject::SwapSettled));
+    let m = request(&mut room, source, destination);
+    let id = ask(&mut room, BORROWER, &m).expect("a swap");
+    let alone = SetLimits {
+        client_id: room.next_id(),
+        sell_max_credits: UNLIMITED.into(),
+        buy_max_credits: UNLIMITED.into(),
+        order_max_micro: UNLIMITED.into(),
+        position_max_credits: UNLIMITED.into(),
+        ..SetLimits::zeroed()
+    };
+    room.apply(OPERATOR, &alone);
+    assert_eq!(room.refusal(), None);
+    assert_eq!(approve(&mut room, LENDER, id), Some(Reject::NotPermitted));
+    assert_eq!(ask(&mut room, BORROWER, &m), Err(Reject::UnknownToken), "nor is it shown");
+    // Sticky is what runs on it: of what nobody redeemed nothing does.
+    let sticky = issue(&mut room, 1, 5, |m| m.sticky = 1);
+    let m = SwapRequest { vru: 1.into(), ..request(&mut room, sticky, destination) };
+    assert!(ask(&mut room, BORROWER, &m).is_ok());
+}
+
+#[test]
 fn a_standing_policy_decides_by_the_incentive() {
     let (mut room, source, destination) = two();
     // 10 VRUs for 600 seconds at 100 micro-units: 600,000.
@@ -618,7 +650,10 @@ fn the_manager_sees_what_is_planned_ten_minutes_before() {
 #[test]
 fn the_manager_goes_by_what_was_used_between_two_looks() {
     let mut room = room();
-    // An hour in which nothing was used, and no token to look at.
+    // An hour in which nothing was used, and no token to look at any more.
+    let over = issue(&mut room, 0, 1, |_| {});
+    room.tick(1000);
+    room.apply(OPERATOR, &RevokeToken { client_id: room.next_id(), id: over.into() });
     room.tick(HOUR_MS);
     let (source, destination) = (issue(&mut room, 0, 50, |_| {}), issue(&mut room, 1, 20, |_| {}));
     redeemed(&mut room, 0, source);
@@ -630,7 +665,20 @@ fn the_manager_goes_by_what_was_used_between_two_looks() {
     room.use_credits(0, 0, 48_000);
     room.tick(1000);
     assert!(room.machine.swaps().rows.is_empty(), "it has none to spare");
-    // 40, which may become 51.
+    // 40, which may become 51; but who starts again does not know since when.
+    room.use_credits(0, 0, 40_000);
+    room.daemon(&Restart {});
+    room.tick(1000);
+    assert!(room.machine.swaps().rows.is_empty(), "it was not measured");
+    room.use_credits(0, 0, 40_000);
+    // What an instance used is nothing to the next of its number.
+    let (client_id, reserved) = (room.next_id(), 0.into());
+    room.apply(OPERATOR, &RemoveInstance { client_id, instance: 0.into(), reserved });
+    room.instance(OPERATOR, 0, "another", [10, 0, 0, 0, 0]);
+    assert_eq!(room.value(), 0);
+    redeemed(&mut room, 0, source);
+    room.tick(1000);
+    assert!(room.machine.swaps().rows.is_empty(), "it was another's");
     room.use_credits(0, 0, 40_000);
     room.tick(1000);
     assert_eq!(swap(&mut room, 1).vru.get(), 9);
