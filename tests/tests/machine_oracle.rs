@@ -643,7 +643,9 @@ fn managing(world: &World) -> impl Strategy<Value = Op> + use<> {
             bearer.party.1 = matches!(bearer.act, TokenAct::Redeem).then_some(u8::MAX);
             (bearer.party.0, bearer.of, bearer.vru) = (bearer.party.0 % 5, (0, 0), vru);
             bearer.window = (0, lasts_ms);
-            bearer.marks = [chance % 3, if chance > 9 { 1 } else { u8::MAX }, 1 | chance / 19 << 1];
+            let (eligible, sticky) = (1, if chance > 18 { 2 } else { 0 });
+            let profile = if chance > 9 { 1 } else { u8::MAX };
+            bearer.marks = [chance % 3, profile, eligible | sticky];
             bearer.lie = Lie::None;
             Op::Token(bearer)
         }

@@ -23,7 +23,7 @@ const STRANGER: u32 = 3;
 fn room() -> Room {
     let genesis = Genesis {
         accounts_max: 4.into(),
-        instances_max: 4.into(),
+        instances_max: 16.into(),
         orders_max: 64.into(),
         orders_per_instance_max: 16.into(),
         sessions_max: 8.into(),
@@ -682,6 +682,43 @@ fn the_manager_goes_by_what_was_used_between_two_looks() {
     room.use_credits(0, 0, 40_000);
     room.tick(1000);
     assert_eq!(swap(&mut room, 1).vru.get(), 9);
+}
+
+#[test]
+fn the_manager_looks_at_eight_and_proposes_four_at_a_time() {
+    let mut room = room();
+    policy(&mut room, 1, |m| m.seek = 1);
+    let mut borrowers = Vec::new();
+    for at in 0..10 {
+        issue(&mut room, 0, 2, |_| {});
+        room.instance(OPERATOR, 1, &format!("borrower {at}"), [1, 0, 0, 0, 0]);
+        let instance = room.value() as u32;
+        let id = issue(&mut room, 1, 5, |_| {});
+        let token = token(&mut room, id);
+        assert_eq!(redeem(&mut room, BORROWER, instance, &token), None);
+        borrowers.push((instance, id));
+    }
+    for &(instance, _) in &borrowers {
+        forecast(&mut room, instance, [7, 8, 9]);
+    }
+    // The last one bids more: what it lacks matters most.
+    let (first, _) = borrowers[9];
+    let m = SetBid {
+        client_id: room.next_id(),
+        instance: first.into(),
+        bid_milli: 2000.into(),
+        ..SetBid::zeroed()
+    };
+    room.apply(BORROWER, &m);
+    let mut asked = |milliseconds: u64| {
+        room.tick(milliseconds);
+        let rows = room.machine.swaps().rows.iter();
+        rows.map(|row| row.tokens[1]).collect::<Vec<_>>()
+    };
+    let ids = |of: &[usize]| of.iter().map(|&at| borrowers[at].1).collect::<Vec<_>>();
+    assert_eq!(asked(1000), ids(&[9, 0, 1, 2]));
+    assert_eq!(asked(1000), ids(&[9, 0, 1, 2, 3, 4, 5, 6]));
+    assert_eq!(asked(1000), ids(&[9, 0, 1, 2, 3, 4, 5, 6]), "all that it looks at wait");
 }
 
 #[test]
