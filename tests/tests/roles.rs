@@ -645,6 +645,57 @@ fn declare(operator: &mut Client, of: Party) {
     operator.call(&SetObjective { client_id, instance, ..objective() }).expect("an objective");
 }
 
+/// Trades to reverse, by number.
+const FIRST: u64 = 2;
+const SECOND: u64 = 3;
+
+/// What there is before anybody asks.
+struct Stage {
+    another: Target,
+    nobody: Target,
+    /// Of the own party.
+    group: u16,
+    /// Of the own party.
+    leases: Vec<u64>,
+}
+
+impl Stage {
+    fn set(operator: &mut Client, own: Party, other: Party) -> Stage {
+        deposit(operator, own.account, FUNDS_MICRO);
+        enter(operator, own, Side::Sell, 10, 1);
+        enter(operator, other, Side::Buy, 10, 1);
+        let others = enter(operator, other, Side::Buy, 5, 1).handle.get();
+        eventually("limits of both", || {
+            let rows = operator.ask::<LimitRow, _>(&QueryLimits { from: 0.into() }).ok()?;
+            rows.iter().any(|row| row.instance.get() == other.instance).then_some(())
+        });
+        // Two trades to reverse: no party is another's alone.
+        for _ in 0..2 {
+            enter(operator, own, Side::Sell, 10, 1);
+            enter(operator, other, Side::Buy, 10, 1);
+        }
+        let groups = [group(operator, own, "one"), group(operator, other, "two")];
+        let tasks = task(operator, other, groups[1]);
+        let another = Target::of(other, others, FIRST, (tasks, groups[1]));
+        let third = create_party(operator, "third", "");
+        let another = Target {
+            lease: lease(operator, other),
+            tokens: tokens(operator, other),
+            swap: waiting_swap(operator, other, third),
+            ..another
+        };
+        let [handle, task_handle] = [others, tasks].map(|handle| handle.wrapping_add(1 << 32));
+        let nobody =
+            Target::of(Party { account: 60, instance: 60 }, handle, 1 << 40, (task_handle, 9));
+        let nobody =
+            Target { lease: 9 << 32, tokens: lost(operator, other), swap: 1 << 40, ..nobody };
+        declare(operator, own);
+        // One for each role that may end it; only so many bids are taken in a second.
+        let leases = (0..3).map(|_| lease(operator, own)).collect();
+        Stage { another, nobody, group: groups[0], leases }
+    }
+}
+
 #[test]
 fn every_role_gets_its_own_and_nobody_elses() {
     // Time passes, so that there is something in the tiers' pools.
@@ -658,36 +709,7 @@ fn every_role_gets_its_own_and_nobody_elses() {
     });
     let (own, other) = (market.seller, market.buyer);
     let operator = &mut market.operator;
-    deposit(operator, own.account, FUNDS_MICRO);
-    enter(operator, own, Side::Sell, 10, 1);
-    enter(operator, other, Side::Buy, 10, 1);
-    let others = enter(operator, other, Side::Buy, 5, 1).handle.get();
-    eventually("limits of both", || {
-        let rows = operator.ask::<LimitRow, _>(&QueryLimits { from: 0.into() }).ok()?;
-        rows.iter().any(|row| row.instance.get() == other.instance).then_some(())
-    });
-    // Two trades to reverse: no party is another's alone.
-    for _ in 0..2 {
-        enter(operator, own, Side::Sell, 10, 1);
-        enter(operator, other, Side::Buy, 10, 1);
-    }
-    let [first, second] = [2, 3];
-    let groups = [group(operator, own, "one"), group(operator, other, "two")];
-    let tasks = task(operator, other, groups[1]);
-    let another = Target::of(other, others, first, (tasks, groups[1]));
-    let third = create_party(operator, "third", "");
-    let another = Target {
-        lease: lease(operator, other),
-        tokens: tokens(operator, other),
-        swap: waiting_swap(operator, other, third),
-        ..another
-    };
-    let [handle, task_handle] = [others, tasks].map(|handle| handle.wrapping_add(1 << 32));
-    let nobody = Target::of(Party { account: 60, instance: 60 }, handle, 1 << 40, (task_handle, 9));
-    let nobody = Target { lease: 9 << 32, tokens: lost(operator, other), swap: 1 << 40, ..nobody };
-    declare(operator, own);
-    // One for each role that may end it; only so many bids are taken in a second.
-    let mut leases: Vec<u64> = (0..3).map(|_| lease(operator, own)).collect();
+    let Stage { another, nobody, group, mut leases } = Stage::set(operator, own, other);
     std::thread::sleep(Duration::from_millis(1100));
     let (mut permitted, mut refused) = (0, 0);
     for who in EVERYONE {
@@ -695,7 +717,7 @@ fn every_role_gets_its_own_and_nobody_elses() {
         let mut asker = Asker { raw, sequence: 0 };
         for message in requests() {
             let handle = enter(operator, own, Side::Sell, 900, 1).handle.get();
-            let tasks = (task(operator, own, groups[0]), groups[0]);
+            let tasks = (task(operator, own, group), group);
             let ends = message.kind == CancelLease::KIND && who.may(message.kind);
             let lease = if ends { leases.pop() } else { leases.last().copied() };
             let (lease, tokens) = (lease.unwrap_or(0), held(operator, &message, own));
@@ -703,7 +725,7 @@ fn every_role_gets_its_own_and_nobody_elses() {
                 SwapApprove::KIND | SwapReject::KIND => waiting_swap(operator, own, other),
                 _ => 0,
             };
-            let owned = Target { lease, tokens, swap, ..Target::of(own, handle, second, tasks) };
+            let owned = Target { lease, tokens, swap, ..Target::of(own, handle, SECOND, tasks) };
             asker.catch_up();
             let context = format!("{who:?}, {}", message.name);
             let [anothers, nobodys] = [another, nobody].map(|target| asker.ask(&message, &target));
