@@ -5,7 +5,7 @@
 //! snapshot at random points; it must say the same bytes to the end. Whoever plays (a property
 //! test, a fuzzer) only makes the operations.
 
-use crate::oracle::swaps::SWAP_EVERY_MS;
+use crate::oracle::swaps::TokenSwap;
 use crate::oracle::{
     Book, Caller, Demand, Exchange, Market, Party, Request, Rules, Said, Swap, Trade,
 };
@@ -190,8 +190,10 @@ pub struct Swapper {
     pub ms: (u32, u32, u32),
     /// Incentive, thousands of micro-units; of a policy what it lends for, micro-units.
     pub funds: u32,
-    /// Account, answer, percent, downtime, and if the daemon may ask.
-    pub policy: (u8, u8, u8, u32, bool),
+    /// Account, answer, percent, downtime.
+    pub policy: (u8, u8, u8, u32),
+    /// What a policy pays, micro-units, if the daemon may ask.
+    pub pays: Option<u32>,
     pub lie: Lie,
     pub id: Id,
 }
@@ -500,6 +502,8 @@ pub struct World {
     pub burst_resume_ms: u32,
     pub limit_window_s: u32,
     pub reversible_trades: u32,
+    /// Milliseconds after which swaps of tokens are looked for; 0: they are not.
+    pub swap_every_ms: u32,
     /// Leases, and the percent that displace one.
     pub leases: (u32, u16),
     pub fees_bps: (u16, u16),
@@ -531,6 +535,7 @@ pub const NARROW: World = World {
     burst_resume_ms: 500,
     limit_window_s: 2,
     reversible_trades: 6,
+    swap_every_ms: 0,
     leases: (7, 10),
     fees_bps: (10, 25),
     tick_micro: 333,
@@ -567,6 +572,7 @@ pub const WIDE: World = World {
     burst_resume_ms: 1000,
     limit_window_s: 7,
     reversible_trades: 64,
+    swap_every_ms: 0,
     leases: (60, 5),
     fees_bps: (3, 7),
     tick_micro: 1000,
@@ -603,6 +609,7 @@ pub const EDGE: World = World {
     burst_resume_ms: 3_600_000,
     limit_window_s: 31 * 86_400,
     reversible_trades: 20,
+    swap_every_ms: 0,
     leases: (12, 0),
     fees_bps: (10_000, 10_000),
     tick_micro: 3,
@@ -643,8 +650,6 @@ const BOOKS: [(u16, Resource); 6] = [
 ];
 /// Those that are traded most: all but block I/O, which is leased.
 pub const TRADED: [u8; 4] = [0, 1, 3, 5];
-/// By then no forecast of before stands, and nothing is at risk.
-const FORESEEN_MS: u64 = 20_000;
 /// The tier that is spare at first.
 const SPARE: u16 = 2;
 
@@ -667,8 +672,7 @@ impl World {
             limit_window_s: self.limit_window_s.into(),
             reversible_trades: self.reversible_trades.into(),
             leases_max: self.leases.0.into(),
-            // What it proposes has tests of its own.
-            swap_every_ms: SWAP_EVERY_MS.into(),
+            swap_every_ms: self.swap_every_ms.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
             lease_margin_percent: self.leases.1.into(),
@@ -730,6 +734,7 @@ impl World {
             lease_margin_percent: self.leases.1.into(),
             maker_fee_bps: self.fees_bps.0.into(),
             taker_fee_bps: self.fees_bps.1.into(),
+            swap_every_ms: self.swap_every_ms.into(),
         };
         let book = |((tier, resource), (every, call)): ((u16, Resource), (u32, u32))| Book {
             phase: if tier == SPARE { Phase::Halted } else { Phase::Continuous },
@@ -809,10 +814,54 @@ pub struct Met {
     pub rescues: BTreeMap<u8, u64>,
     /// What became of swaps of tokens, and why.
     pub token_swaps: BTreeMap<(u8, u8), u64>,
+    /// What became of those that the daemon asked for.
+    pub managed: BTreeMap<u8, u64>,
     /// What became of tokens.
     pub tokens: BTreeMap<u8, u64>,
     /// The most instances that were measured of each arm of an experiment: of policies, and of swaps.
     pub samples: [i128; 2],
+}
+
+impl Met {
+    /// Counts what was said, by what a session asked for.
+    fn count(&mut self, row: &Said, session: u32, swaps: &[TokenSwap]) {
+        match row {
+            Said::Rejected { code, .. } | Said::Refused { code } => {
+                *self.rejects.entry(*code as u8).or_default() += 1;
+            }
+            Said::Cancelled { reason, .. } => {
+                self.cancels.insert(*reason as u8);
+            }
+            Said::Lease { outcome, .. } => {
+                *self.leases.entry(*outcome as u8).or_default() += 1;
+            }
+            Said::Policy { did, .. } => {
+                *self.policies.entry((did.0, did.1)).or_default() += 1;
+            }
+            Said::TokenSwap { to: ANY, id, state, .. } => {
+                *self.token_swaps.entry((state.0 as u8, state.1 as u8)).or_default() += 1;
+                let swap = swaps.iter().find(|swap| swap.id == *id);
+                if swap.is_some_and(|swap| swap.by_manager) {
+                    *self.managed.entry(state.0 as u8).or_default() += 1;
+                }
+            }
+            Said::Token { outcome, .. } => {
+                *self.tokens.entry(*outcome as u8).or_default() += 1;
+            }
+            Said::Objective { outcome, .. } => {
+                *self.rescues.entry(*outcome as u8).or_default() += 1;
+            }
+            Said::Traded(_) => self.trades += 1,
+            Said::Auctioned(_) => self.auctioned += 1,
+            Said::Swapped(_) if session == ANY => self.swapped.1 += 1,
+            Said::Swapped(_) => self.swapped.0 += 1,
+            Said::Earned { .. } => self.earned += 1,
+            Said::Rate { .. } if session == ANY => self.rates += 1,
+            Said::Reversed(_) => self.reversed += 1,
+            Said::Accepted { .. } => self.accepted += 1,
+            _ => {}
+        }
+    }
 }
 
 struct Pair {
@@ -1007,11 +1056,7 @@ impl Pair {
         if let Op::Snapshot = op {
             return self.snapshot();
         }
-        if let Op::Tick { mut milliseconds } = *op {
-            let then_ms = i128::from(self.room.time_ns / 1_000_000 + milliseconds);
-            if self.market.looks_for_swaps(then_ms) {
-                milliseconds = milliseconds.max(FORESEEN_MS);
-            }
+        if let Op::Tick { milliseconds } = *op {
             self.room.time_ns += milliseconds * 1_000_000;
         }
         let (request, bytes) = self.resolve(op);
@@ -1363,10 +1408,12 @@ impl Pair {
             }
             TokenAct::Redeem => {
                 let (owner, tier) = (Token::of(&token).account.get(), Token::of(&token).tier.get());
-                let own = self.market.instances.iter().find(|(_, row)| {
+                let own = self.market.instances.iter().filter(|(_, row)| {
                     (row.account as u32, row.tier) == (owner, tier) && op.party.1 == Some(u8::MAX)
                 });
-                let party = own.map_or(party, |(number, _)| *number);
+                let own: Vec<u32> = own.map(|(number, _)| *number).collect();
+                let at = usize::from(op.which.1) % own.len().max(1);
+                let party = own.get(at).copied().unwrap_or(party);
                 let m = RedeemToken { client_id, instance: party.into(), reserved, token };
                 (Request::RedeemToken(m), wire(session, &m))
             }
@@ -1459,13 +1506,15 @@ impl Pair {
                 (Request::SwapReject(m), wire(session, &m))
             }
             SwapAct::Policy => {
-                let (account, answer, percent, downtime, seeks) = op.policy;
+                let (account, answer, percent, downtime) = op.policy;
                 let mut m = SetSwapPolicy::zeroed();
                 (m.client_id, m.account) = (client_id, u32::from(account).into());
                 m.least_micro = u64::from(op.funds).into();
                 (m.downtime_ms, m.degradation_percent) =
                     (downtime.into(), u16::from(percent).into());
-                (m.answer, m.seek) = (answer % 3, seeks.into());
+                m.answer = answer % 3;
+                m.seek = op.pays.is_some().into();
+                m.pay_micro = u64::from(op.pays.unwrap_or(0)).into();
                 (Request::SetSwapPolicy(m), wire(session, &m))
             }
         }
@@ -1726,40 +1775,8 @@ impl Pair {
         met.commands += 1;
         met.stored += std::mem::take(&mut self.away);
         met.samples = [0, 1].map(|sort| met.samples[sort].max(self.samples[sort]));
-        for row in &said {
-            match row {
-                Said::Rejected { code, .. } | Said::Refused { code } => {
-                    *met.rejects.entry(*code as u8).or_default() += 1;
-                }
-                Said::Cancelled { reason, .. } => {
-                    met.cancels.insert(*reason as u8);
-                }
-                Said::Lease { outcome, .. } => {
-                    *met.leases.entry(*outcome as u8).or_default() += 1;
-                }
-                Said::Policy { did, .. } => {
-                    *met.policies.entry((did.0, did.1)).or_default() += 1;
-                }
-                Said::TokenSwap { to: ANY, state, .. } => {
-                    *met.token_swaps.entry((state.0 as u8, state.1 as u8)).or_default() += 1;
-                }
-                Said::Token { outcome, .. } => {
-                    *met.tokens.entry(*outcome as u8).or_default() += 1;
-                }
-                Said::Objective { outcome, .. } => {
-                    *met.rescues.entry(*outcome as u8).or_default() += 1;
-                }
-                Said::Traded(_) => met.trades += 1,
-                Said::Auctioned(_) => met.auctioned += 1,
-                Said::Swapped(_) if session == ANY => met.swapped.1 += 1,
-                Said::Swapped(_) => met.swapped.0 += 1,
-                Said::Earned { .. } => met.earned += 1,
-                Said::Rate { .. } if session == ANY => met.rates += 1,
-                Said::Reversed(_) => met.reversed += 1,
-                Said::Accepted { .. } => met.accepted += 1,
-                _ => {}
-            }
-        }
+        said.iter().for_each(|row| met.count(row, session, &self.market.token_swaps));
+        drop(met);
         self.room.machine.check_conservation();
         self.compare_ledger()?;
         self.compare_limits()?;
@@ -2201,6 +2218,8 @@ impl Pair {
             let key = (order.book as u16, order.side as u8, order.price as u16);
             *levels.entry(key).or_insert(0) += order.quantity as u64;
         }
+        self.room.apply(ANY, &QueryBooks { from: 0.into() });
+        let rows = self.room.said::<BookRow>();
         for (at, book) in self.market.books.iter().enumerate() {
             let ours = &self.room.machine.books()[at];
             let told = (ours.trades, i128::from(ours.volume), i128::from(ours.last));
@@ -2218,8 +2237,7 @@ impl Pair {
                 i128::from(ours.reserved_vru),
                 self.market.reserved(book.tier, book.resource)
             );
-            self.room.apply(ANY, &QueryBooks { from: (at as u32).into() });
-            let row = self.room.said::<BookRow>()[0].1;
+            let row = rows[at].1;
             let told = (row.phase, row.scheduled == 1, row.indicative_ticks.get().into());
             prop_assert_eq!(told, (book.phase as u8, book.scheduled, book.indicative.0));
             let told = (row.indicative_volume.get(), row.indicative_imbalance.get() as i64);
@@ -2277,15 +2295,19 @@ impl Pair {
             self.room.apply(ANY, &SwapList { from: from.into() });
             rows.extend(self.room.said::<SwapRow>().into_iter().map(|(_, row)| {
                 let tokens = [row.source.get(), row.destination.get()];
-                let (ends_ms, paid) = (row.ends_ms.get(), row.paid_micro.get());
-                (row.id.get(), tokens, row.state, row.reason, ends_ms, paid, row.breaches)
+                let times = (row.deadline_ms.get(), row.lasts_ms.get(), row.ends_ms.get());
+                let money = (row.incentive_micro.get(), row.paid_micro.get());
+                let how = (row.state, row.reason, row.by_manager == 1, row.breaches);
+                (row.id.get(), tokens, row.vru.get(), times, money, how)
             }));
             from = self.room.one::<QueryEnd>().next.get();
         }
         let swaps = self.market.token_swaps.iter().map(|swap| {
-            let (state, reason) = (swap.state as u8, swap.reason as u8);
-            let (ends_ms, paid) = (swap.ends_ms as u64, swap.paid as u64);
-            (swap.id, swap.tokens, state, reason, ends_ms, paid, swap.breaches)
+            let m = &swap.terms;
+            let times = (m.deadline_ms.get(), m.lasts_ms.get(), swap.ends_ms as u64);
+            let money = (m.incentive_micro.get(), swap.paid as u64);
+            let how = (swap.state as u8, swap.reason as u8, swap.by_manager, swap.breaches);
+            (swap.id, swap.tokens, m.vru.get(), times, money, how)
         });
         prop_assert_eq!(rows, swaps.collect::<Vec<_>>());
         Ok(())
@@ -2349,18 +2371,13 @@ impl Pair {
             prop_assert_eq!(holds, forecast.holds_ms);
             let has = self.market.firm(instance, resource);
             prop_assert_eq!(i128::from(row.has_vru.get()), has.min(u32::MAX.into()));
-            let mut forecast = *forecast;
-            if row.source == 0 {
-                let now_ms = i128::from(self.room.time_ns / 1_000_000);
-                let (from, to) = (now_ms.max(forecast.holds_ms.0), forecast.holds_ms.1);
-                let of = (instance, resource);
-                forecast.vru = forecast.vru.map(|vru| self.market.with_events(of, vru, from, to));
-            }
+            let forecast = self.market.with_plans(forecast, self.room.time_ns, None);
             let vru = [row.p50_vru, row.p90_vru, row.p975_vru].map(|vru| i128::from(vru.get()));
             prop_assert_eq!(vru, forecast.vru);
             let short = i128::from(row.short_permille.get());
             prop_assert_eq!(short, forecast.short_permille(has), "{:?} with {}", forecast, has);
-            let impact = i128::from(row.impact_milli.get());
+            let impact = self.market.impact(instance, resource);
+            prop_assert_eq!(i128::from(row.impact_milli.get()), impact);
             prop_assert_eq!(i128::from(row.risk.get()), short * impact / 1000);
         }
         Ok(())

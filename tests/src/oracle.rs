@@ -12,6 +12,7 @@ pub mod experiments;
 pub mod forecasts;
 pub mod leases;
 pub mod lenders;
+pub mod manager;
 pub mod policies;
 pub mod rescue;
 pub mod swaps;
@@ -21,10 +22,11 @@ use events::Event;
 use experiments::{Experiment, Exposure};
 use forecasts::Forecast;
 use leases::Leases;
+use manager::Looks;
 use policies::Policy;
 use rescue::Objective;
 use std::collections::BTreeMap;
-use swaps::{TokenSwap, Used};
+use swaps::TokenSwap;
 use tokens::Token;
 use vendue_wire::code::{
     CancelReason, LeaseOutcome, OrderType, Phase, RESOURCES, Reject, Rescue, Role, Side,
@@ -70,6 +72,8 @@ pub struct Rules {
     pub lease_margin_percent: i128,
     pub maker_fee_bps: i128,
     pub taker_fee_bps: i128,
+    /// 0: swaps are not looked for.
+    pub swap_every_ms: i128,
 }
 
 /// A book and what its tier says of the resource.
@@ -591,9 +595,7 @@ pub struct Market {
     pub token_swaps: Vec<TokenSwap>,
     swap_ids: u64,
     swap_policies: Vec<SetSwapPolicy>,
-    /// What instances use, and when the manager of swaps looked last.
-    uses: BTreeMap<(u32, usize), Used>,
-    looked_ms: i128,
+    looks: Looks,
     /// What the daemon calls itself.
     pub house: u64,
     /// Open orders in order of arrival in their queues.
@@ -672,8 +674,7 @@ impl Market {
             token_swaps: Vec::new(),
             swap_ids: 0,
             swap_policies: Vec::new(),
-            uses: BTreeMap::new(),
-            looked_ms: 0,
+            looks: Looks::default(),
             house: 0,
             orders: Vec::new(),
             funds_issued: 0,
@@ -1059,7 +1060,7 @@ impl Market {
         self.forecasts.retain(|forecast| forecast.of.0 != number);
         self.events.retain(|event| event.of.0 != number);
         self.forget_exposures(number);
-        self.uses.retain(|of, _| of.0 != number);
+        self.forget_use(number);
         self.forget_policies(number);
         for session in self.sessions.iter_mut().filter(|session| session.instance == number) {
             session.instance = ANY;
@@ -1141,7 +1142,7 @@ impl Market {
             return;
         }
         self.policy_used(number, resource, used);
-        self.swap_used(number, resource, used);
+        self.note_use(number, resource, used);
         let used = self.beyond_leases(number, resource, used.into()) as u64;
         let paid = i128::from(used).min(row.free[resource]);
         let Some(book) = self.book_of(row.tier, resource) else { return };

@@ -197,6 +197,10 @@ fn orders_trade_and_retries_do_nothing_twice() {
     let handle = json!({ "handle": mine[0]["handle"] });
     assert_eq!(house.post(SELLER, "/order_cancel", &handle).1["event"], "cancelled");
     assert_eq!(house.post(SELLER, "/order_cancel", &handle).0, 404);
+    // A key is its caller's own: to another it says nothing of what was answered.
+    let (status, others) = house.ask(ROOT, "POST", "/order_place", keyed, Some(&body));
+    assert_eq!(status, 200, "{others}");
+    assert_ne!(others[0]["handle"], first.1[0]["handle"]);
 }
 
 /// Handles are text wherever JSON holds one, and lead back to what they are of.

@@ -473,6 +473,23 @@ fn rescuing(world: &World) -> impl Strategy<Value = Op> + use<> {
     ]
 }
 
+/// Instances that go, with whatever they have.
+fn gone() -> impl Strategy<Value = Op> {
+    (0..4_u8).prop_map(|instance| Op::Remove { session: 0, instance, id: Id::Next })
+}
+
+/// And others in their place.
+fn come() -> impl Strategy<Value = Op> {
+    (0..4_u8, any::<u8>()).prop_map(|(account, name)| Op::Instance {
+        session: 0,
+        account,
+        tier: 0,
+        vru: [1, 1, 0],
+        name,
+        id: Id::Next,
+    })
+}
+
 /// What is done with tokens.
 fn tokens(world: &World) -> impl Strategy<Value = Op> + use<> {
     let act = prop_oneof![
@@ -511,18 +528,8 @@ fn tokens(world: &World) -> impl Strategy<Value = Op> + use<> {
 fn reserving(world: &World) -> impl Strategy<Value = Op> + use<> {
     let tick = prop_oneof![9 => 100..900_u64, 1 => 900..9000_u64];
     let tick = tick.prop_map(|milliseconds| Op::Tick { milliseconds });
-    // Instances that go while they have some, and others in their place.
-    let gone = (0..4_u8).prop_map(|instance| Op::Remove { session: 0, instance, id: Id::Next });
-    let come = (0..4_u8, any::<u8>()).prop_map(|(account, name)| Op::Instance {
-        session: 0,
-        account,
-        tier: 0,
-        vru: [1, 1, 0],
-        name,
-        id: Id::Next,
-    });
     prop_oneof![
-        2 => gone, 6 => come,
+        2 => gone(), 6 => come(),
         50 => tokens(world), 14 => leases(world), 12 => tick, 5 => tiers(world), 7 => admin(world),
         6 => daemon(world), 4 => forecast(world),
     ]
@@ -553,7 +560,8 @@ fn swapping_of(world: &World) -> impl Strategy<Value = Op> + use<> {
     let what = (act, any::<(u16, u16)>(), proptest::bool::weighted(0.1), vru, ms);
     (session, what, funds, policy, lie, id()).prop_map(|(session, what, funds, policy, lie, id)| {
         let (act, which, any, vru, ms) = what;
-        Op::TokenSwap(Swapper { session, act, which, any, vru, ms, funds, policy, lie, id })
+        let pays = None;
+        Op::TokenSwap(Swapper { session, act, which, any, vru, ms, funds, policy, pays, lie, id })
     })
 }
 
@@ -561,15 +569,6 @@ fn swapping_of(world: &World) -> impl Strategy<Value = Op> + use<> {
 fn swapping(world: &World) -> impl Strategy<Value = Op> + use<> {
     let tick = prop_oneof![9 => 50..600_u64, 1 => 900..4000_u64];
     let tick = tick.prop_map(|milliseconds| Op::Tick { milliseconds });
-    let gone = (0..4_u8).prop_map(|instance| Op::Remove { session: 0, instance, id: Id::Next });
-    let come = (0..4_u8, any::<u8>()).prop_map(|(account, name)| Op::Instance {
-        session: 0,
-        account,
-        tier: 0,
-        vru: [1, 1, 0],
-        name,
-        id: Id::Next,
-    });
     // Most tokens can be swapped, and have a profile that is easily missed.
     let token = (tokens(world), 0..10_u8).prop_map(|(op, chance)| match op {
         Op::Token(mut bearer) if chance > 0 => {
@@ -603,7 +602,7 @@ fn swapping(world: &World) -> impl Strategy<Value = Op> + use<> {
             Op::Kpi { session, instance, kpi, value }
         });
     prop_oneof![
-        40 => token, 50 => swapping_of(world), 20 => tick, 70 => kpi, 1 => gone, 5 => come,
+        40 => token, 50 => swapping_of(world), 20 => tick, 70 => kpi, 1 => gone(), 5 => come(),
         3 => admin(world), 2 => daemon(world), 3 => leases(world), 5 => forecast(world),
     ]
 }
@@ -620,7 +619,8 @@ fn lendable(last: u8) -> impl Strategy<Value = Op> {
             vru: (1, 0),
             ms: (0, 0, 0),
             funds: 0,
-            policy: (account, 0, 0, u32::MAX, seeks),
+            policy: (account, 0, 0, u32::MAX),
+            pays: seeks.then_some(0),
             lie: Lie::None,
             id: Id::Next,
         })
@@ -699,6 +699,86 @@ fn comparing(world: &World) -> impl Strategy<Value = Op> + use<> {
         54 => lendable(last).boxed(), 8 => goal.boxed(), 60 => told.boxed(), 30 => tick.boxed(),
         3 => trial.boxed(), 12 => swapping(world).boxed(), 2 => policy(world).boxed(),
         2 => rescues(world).boxed(),
+    ]
+}
+
+/// What accounts think of swaps: mostly the daemon may ask.
+fn seeking() -> impl Strategy<Value = Op> {
+    let answer = prop_oneof![2 => Just(0_u8), 5 => Just(1_u8), 1 => Just(2_u8)];
+    let downtime = prop_oneof![9 => Just(u32::MAX), 1 => Just(99_u32)];
+    let policy = (0..5_u8, answer, 0..9_u8, downtime);
+    let pays =
+        prop_oneof![1 => Just(None), 12 => (0..60_u32).prop_map(Some), 1 => Just(Some(u32::MAX))];
+    (policy, 0..40_u32, pays).prop_map(|(policy, funds, pays)| {
+        let (session, act, lie, id) = (0, SwapAct::Policy, Lie::None, Id::Next);
+        let (which, any, vru, ms) = ((0, 0), false, (0, 0), (0, 0, 0));
+        Op::TokenSwap(Swapper { session, act, which, any, vru, ms, funds, policy, pays, lie, id })
+    })
+}
+
+/// Over hours: who will lack VRUs and who has some to spare, which the manager of swaps finds.
+fn managing(world: &World) -> impl Strategy<Value = Op> + use<> {
+    let last = world.instances_max as u8;
+    let cpu = || prop_oneof![30 => Just(0_u8), 1 => 0..4_u8];
+    let tick =
+        prop_oneof![9 => 1000..50_000_u64, 6 => 50_000..120_000_u64, 1 => 120_000..4_000_000_u64];
+    let tick = tick.prop_map(|milliseconds| Op::Tick { milliseconds });
+    let amount = prop_oneof![9 => (0..900_u32).prop_map(Size::Thousands), 1 => size()];
+    let used = (0..=last, cpu(), amount).prop_map(|(instance, resource, amount)| Op::Usage {
+        instance,
+        resource,
+        amount,
+    });
+    let need = || prop_oneof![3 => 0..8_u16, 4 => 8..40_u16];
+    let ms = (prop_oneof![3 => 0..500_000_u32, 1 => 500_000..900_000_u32], 30_000..6_000_000_u32);
+    let of = (0..3_u8, 0..4_u8);
+    let forecast = (0..=last, cpu(), of, ms, [need(), need(), need()]).prop_map(
+        |(instance, resource, of, ms, vru)| {
+            let (session, id) = (Some(0), Id::Next);
+            Op::Forecast { session, instance, resource, of, ms, vru, id }
+        },
+    );
+    let shift = (prop_oneof![2 => Just(100_u16), 3 => 0..300_u16], 0..9_u32);
+    let ms = (0..900_000_u32, prop_oneof![1 => Just(0_u32), 9 => 1000..900_000_u32]);
+    let planned = (0..=last, 0..4_u8, ms, shift).prop_map(|(instance, name, ms, shift)| {
+        let (session, resource, days, id) = (0, 0, (0, 0, 0), Id::Next);
+        Op::Event { session, instance, resource, name, ms, days, shift, id }
+    });
+    let token = (tokens(world), 3..10_u32, 1_200_000..14_000_000_u32, 0..20_u8);
+    let token = token.prop_map(|(op, vru, lasts_ms, chance)| match op {
+        Op::Token(mut bearer) if chance > 1 => {
+            bearer.session = 0;
+            bearer.act = match bearer.act {
+                TokenAct::Split | TokenAct::Merge => TokenAct::Redeem,
+                act => act,
+            };
+            bearer.party.1 = matches!(bearer.act, TokenAct::Redeem).then_some(u8::MAX);
+            (bearer.party.0, bearer.of, bearer.vru) = (bearer.party.0 % 5, (0, 0), vru);
+            bearer.window = (0, lasts_ms);
+            let (eligible, sticky) = (1, if chance > 18 { 2 } else { 0 });
+            let profile = if chance > 9 { 1 } else { u8::MAX };
+            bearer.marks = [chance % 3, profile, eligible | sticky];
+            bearer.lie = Lie::None;
+            Op::Token(bearer)
+        }
+        other => other,
+    });
+    let people = (swapping_of(world), 60_000..600_000_u32).prop_map(|(op, ms)| match op {
+        Op::TokenSwap(mut swapper) if !matches!(swapper.act, SwapAct::Policy) => {
+            swapper.ms = (ms, 2 * ms, 3 * ms);
+            Op::TokenSwap(swapper)
+        }
+        other => other,
+    });
+    let kpi = (0..=last, prop_oneof![6 => Just(9_u32), 1 => Just(0_u32)])
+        .prop_map(|(instance, value)| Op::Kpi { session: Some(0), instance, kpi: 0, value });
+    let bid = (0..=last, bid()).prop_map(|(instance, bid_milli)| {
+        let (session, resource, id) = (0, 0, Id::Next);
+        Op::Bid { session, instance, resource, bid_milli, id }
+    });
+    prop_oneof![
+        60 => token, 8 => seeking(), 36 => forecast, 4 => planned, 30 => used, 30 => tick, 14 => people,
+        8 => kpi, 6 => bid, 1 => gone(), 3 => come(), 2 => leases(world), 1 => admin(world), 1 => daemon(world),
     ]
 }
 
@@ -957,7 +1037,7 @@ fn swaps_agree_with_the_model_and_meet_every_outcome_and_refusal() {
         assert!(states.is_empty(), "swaps were hardly ever {states:?}: {:?}", met.token_swaps);
         let reasons = SwapReason::ALL.iter().filter(|&&reason| {
             let of = met.token_swaps.iter().filter(|(key, _)| key.1 == reason as u8);
-            // The manager has tests of its own.
+            // The manager has a test of its own.
             reason != SwapReason::Forecast && few(of.map(|(_, count)| count).sum())
         });
         let reasons: Vec<_> = reasons.collect();
@@ -968,10 +1048,27 @@ fn swaps_agree_with_the_model_and_meet_every_outcome_and_refusal() {
 #[test]
 fn experiments_with_swaps_agree_with_the_model() {
     let roomy = World { capacity_vru: 200, instances_max: 16, made: (4, 14), ..NARROW };
+    let roomy = World { swap_every_ms: 20_000, ..roomy };
     let met = run_of(comparing(&roomy), roomy, 100, 900, 24);
     println!("measured {:?}", met.samples);
     // Enough for an interval.
     assert!(met.samples[1] >= 4, "too few instances were measured: {:?}", met.samples);
+}
+
+#[test]
+fn the_manager_of_swaps_agrees_with_the_model_and_its_swaps_come_to_everything() {
+    let many = World { capacity_vru: 400, accounts_max: 6, instances_max: 20, ..NARROW };
+    let many = World { made: (5, 18), funds: 40_000_000, swap_every_ms: 20_000, ..many };
+    let met = run_of(managing(&many), many, 90, 700, 31);
+    println!("swaps {:?}, by the manager {:?}", met.token_swaps, met.managed);
+    let of = |state: SwapState| met.managed.get(&(state as u8)).copied().unwrap_or(0);
+    assert!(of(SwapState::Proposed) > 250, "it proposed {}", of(SwapState::Proposed));
+    // Who asks for no boost gets none, and nobody else takes back what the daemon asked for.
+    let few = |state: &&SwapState| {
+        !matches!(state, SwapState::Boosting | SwapState::Withdrawn) && of(**state) < 5
+    };
+    let few: Vec<_> = SwapState::ALL.iter().filter(few).collect();
+    assert!(few.is_empty(), "its swaps were hardly ever {few:?}: {:?}", met.managed);
 }
 
 /// What objectives and reports are refused for.

@@ -48,6 +48,8 @@ impl Who {
     /// What it may ask for at all. Who is not named here may do nothing.
     fn may(self, kind: u8) -> bool {
         const HOLDS: [u8; 3] = [SplitToken::KIND, MergeTokens::KIND, TransferToken::KIND];
+        const SWAPS: [u8; 4] =
+            [SwapRequest::KIND, SwapApprove::KIND, SwapReject::KIND, SetSwapPolicy::KIND];
         const TRADES: [u8; 17] = [
             PlanEvent::KIND,
             RedeemToken::KIND,
@@ -109,7 +111,7 @@ impl Who {
             Who::Auditor => kind == Replay::KIND,
             // No word of a guest moves what it can spend.
             Who::Tenant if kind == SetObjective::KIND || HOLDS.contains(&kind) => true,
-            Who::Tenant if kind == SetSwapPolicy::KIND => true,
+            Who::Tenant if SWAPS.contains(&kind) => true,
             Who::Agent | Who::Tenant => TRADES.contains(&kind) || kind == Replay::KIND,
         }
     }
@@ -127,13 +129,15 @@ struct Target {
     group: u16,
     /// Two tokens that go together.
     tokens: [[u8; TOKEN_BYTES]; 2],
+    /// A swap that waits.
+    swap: u64,
 }
 
 impl Target {
     fn of(party: Party, handle: u64, trade: u64, (task, group): (u64, u16)) -> Target {
         let Party { account, instance } = party;
         let tokens = [[0; TOKEN_BYTES]; 2];
-        Target { account, instance, handle, lease: 0, trade, task, group, tokens }
+        Target { account, instance, handle, lease: 0, trade, task, group, tokens, swap: 0 }
     }
 }
 
@@ -160,10 +164,6 @@ fn requests() -> impl Iterator<Item = Message> {
         Unsubscribe::KIND,
         // Taken only to a ticket and from another host: `machine_migrate.rs` says from whom.
         Arrive::KIND,
-        // Between two accounts: `swaps.rs` says who may.
-        SwapRequest::KIND,
-        SwapApprove::KIND,
-        SwapReject::KIND,
     ];
     let all = SCHEMA
         .iter()
@@ -209,6 +209,15 @@ impl Message {
             ("trade", ReverseTrade::KIND) => Some(target.trade),
             // Of the trades that are reversed the first had one before it, and no experiment did.
             ("experiment", StopExperiment::KIND) => Some(target.trade - 1),
+            ("id", SwapApprove::KIND | SwapReject::KIND) => Some(target.swap),
+            ("destination", SwapRequest::KIND) => Some(Token::of(&target.tokens[0]).id.get()),
+            ("source", SwapRequest::KIND) => Some(Token::of(&target.tokens[1]).id.get()),
+            ("destination_generation", SwapRequest::KIND) => {
+                Some(Token::of(&target.tokens[0]).generation.get().into())
+            }
+            ("source_generation", SwapRequest::KIND) => {
+                Some(Token::of(&target.tokens[1]).generation.get().into())
+            }
             ("id" | "token", _) => Some(Token::of(&target.tokens[0]).id.get()),
             _ => None,
         }
@@ -360,6 +369,11 @@ impl Message {
             }
             .as_bytes()
             .to_vec(),
+            SwapRequest::KIND => lending().as_bytes().to_vec(),
+            SetSwapPolicy::KIND => {
+                let borne = SetSwapPolicy { downtime_ms: 1000.into(), ..SetSwapPolicy::zeroed() };
+                borne.as_bytes().to_vec()
+            }
             _ => self.question(),
         }
     }
@@ -404,6 +418,16 @@ fn objective() -> SetObjective {
         rent_ticks: 1.into(),
         class: LeaseClass::Bounded as u8,
         ..SetObjective::zeroed()
+    }
+}
+
+/// A swap of one VRU for a minute, to be approved whenever.
+fn lending() -> SwapRequest {
+    SwapRequest {
+        deadline_ms: (u64::MAX / 2).into(),
+        vru: 1.into(),
+        lasts_ms: 60_000.into(),
+        ..SwapRequest::zeroed()
     }
 }
 
@@ -486,6 +510,18 @@ struct Asker {
 }
 
 impl Asker {
+    /// Reads past what others' doings told this session.
+    fn catch_up(&mut self) {
+        self.sequence += 1;
+        assert!(self.raw.send(self.sequence, &QueryTiers {}));
+        loop {
+            let came = self.raw.next_said().expect("an answer");
+            if came.kind == QueryEnd::KIND && value(&came, "request") == Some(self.sequence) {
+                return;
+            }
+        }
+    }
+
     /// Sends a request and returns all that comes of it.
     fn ask(&mut self, message: &Message, target: &Target) -> Vec<Came> {
         self.sequence += 1;
@@ -547,7 +583,22 @@ fn lease(operator: &mut Client, of: Party) -> u64 {
     operator.call(&bid).expect("a lease").value.get()
 }
 
-/// Two tokens of a party's, sealed, that only its instance may redeem.
+/// A swap of a party's token for another's, which waits for that party; its number.
+fn waiting_swap(operator: &mut Client, lender: Party, borrower: Party) -> u64 {
+    let [source, destination] = [lender, borrower].map(|of| tokens(operator, of)[0]);
+    let (source, destination) = (Token::of(&source), Token::of(&destination));
+    let m = SwapRequest {
+        client_id: operator.next_client_id().into(),
+        source: source.id,
+        source_generation: source.generation,
+        destination: destination.id,
+        destination_generation: destination.generation,
+        ..lending()
+    };
+    operator.call(&m).expect("a swap").value.get()
+}
+
+/// Two tokens of a party's, sealed, that may be swapped and only its instance may redeem.
 fn tokens(operator: &mut Client, of: Party) -> [[u8; TOKEN_BYTES]; 2] {
     let m = IssueToken {
         client_id: operator.next_client_id().into(),
@@ -556,6 +607,7 @@ fn tokens(operator: &mut Client, of: Party) -> [[u8; TOKEN_BYTES]; 2] {
         instance: of.instance.into(),
         vru: 4.into(),
         profile: u8::MAX,
+        swap_eligible: 1,
         ..IssueToken::zeroed()
     };
     let from = operator.call(&m).expect("a token").value;
@@ -583,7 +635,7 @@ fn lost(operator: &mut Client, of: Party) -> [[u8; TOKEN_BYTES]; 2] {
 
 /// Tokens of a party's, if a message is about some.
 fn held(operator: &mut Client, message: &Message, of: Party) -> [[u8; TOKEN_BYTES]; 2] {
-    let of_tokens = (IssueToken::KIND..=RevokeToken::KIND).contains(&message.kind);
+    let of_tokens = (IssueToken::KIND..=SwapRequest::KIND).contains(&message.kind);
     if of_tokens { tokens(operator, of) } else { [[0; TOKEN_BYTES]; 2] }
 }
 
@@ -593,10 +645,63 @@ fn declare(operator: &mut Client, of: Party) {
     operator.call(&SetObjective { client_id, instance, ..objective() }).expect("an objective");
 }
 
+/// Trades to reverse, by number.
+const FIRST: u64 = 2;
+const SECOND: u64 = 3;
+
+/// What there is before anybody asks.
+struct Stage {
+    another: Target,
+    nobody: Target,
+    /// Of the own party.
+    group: u16,
+    /// Of the own party.
+    leases: Vec<u64>,
+}
+
+impl Stage {
+    fn set(operator: &mut Client, own: Party, other: Party) -> Stage {
+        deposit(operator, own.account, FUNDS_MICRO);
+        enter(operator, own, Side::Sell, 10, 1);
+        enter(operator, other, Side::Buy, 10, 1);
+        let others = enter(operator, other, Side::Buy, 5, 1).handle.get();
+        eventually("limits of both", || {
+            let rows = operator.ask::<LimitRow, _>(&QueryLimits { from: 0.into() }).ok()?;
+            rows.iter().any(|row| row.instance.get() == other.instance).then_some(())
+        });
+        // Two trades to reverse: no party is another's alone.
+        for _ in 0..2 {
+            enter(operator, own, Side::Sell, 10, 1);
+            enter(operator, other, Side::Buy, 10, 1);
+        }
+        let groups = [group(operator, own, "one"), group(operator, other, "two")];
+        let tasks = task(operator, other, groups[1]);
+        let another = Target::of(other, others, FIRST, (tasks, groups[1]));
+        let third = create_party(operator, "third", "");
+        let another = Target {
+            lease: lease(operator, other),
+            tokens: tokens(operator, other),
+            swap: waiting_swap(operator, other, third),
+            ..another
+        };
+        let [handle, task_handle] = [others, tasks].map(|handle| handle.wrapping_add(1 << 32));
+        let nobody =
+            Target::of(Party { account: 60, instance: 60 }, handle, 1 << 40, (task_handle, 9));
+        let nobody =
+            Target { lease: 9 << 32, tokens: lost(operator, other), swap: 1 << 40, ..nobody };
+        declare(operator, own);
+        // One for each role that may end it; only so many bids are taken in a second.
+        let leases = (0..3).map(|_| lease(operator, own)).collect();
+        Stage { another, nobody, group: groups[0], leases }
+    }
+}
+
 #[test]
 fn every_role_gets_its_own_and_nobody_elses() {
     // Time passes, so that there is something in the tiers' pools.
-    let daemon = Daemon::start(&Setup::small().key("tick_ms", "1000"));
+    let setup = Setup::small().key("tick_ms", "1000").key("orders_per_instance_max", "1024");
+    let setup = setup.key("cpu", "{ capacity_vru = 9600 }");
+    let daemon = Daemon::start(&setup);
     let mut market = Market::open(&daemon);
     eventually("a pool that pays for swaps", || {
         let rows = market.operator.ask::<TierRow, _>(&QueryTiers {}).ok()?;
@@ -604,31 +709,7 @@ fn every_role_gets_its_own_and_nobody_elses() {
     });
     let (own, other) = (market.seller, market.buyer);
     let operator = &mut market.operator;
-    deposit(operator, own.account, FUNDS_MICRO);
-    enter(operator, own, Side::Sell, 10, 1);
-    enter(operator, other, Side::Buy, 10, 1);
-    let others = enter(operator, other, Side::Buy, 5, 1).handle.get();
-    eventually("limits of both", || {
-        let rows = operator.ask::<LimitRow, _>(&QueryLimits { from: 0.into() }).ok()?;
-        rows.iter().any(|row| row.instance.get() == other.instance).then_some(())
-    });
-    // Two trades to reverse: no party is another's alone.
-    for _ in 0..2 {
-        enter(operator, own, Side::Sell, 10, 1);
-        enter(operator, other, Side::Buy, 10, 1);
-    }
-    let [first, second] = [2, 3];
-    let groups = [group(operator, own, "one"), group(operator, other, "two")];
-    let tasks = task(operator, other, groups[1]);
-    let another = Target::of(other, others, first, (tasks, groups[1]));
-    let another =
-        Target { lease: lease(operator, other), tokens: tokens(operator, other), ..another };
-    let [handle, task_handle] = [others, tasks].map(|handle| handle.wrapping_add(1 << 32));
-    let nobody = Target::of(Party { account: 60, instance: 60 }, handle, 1 << 40, (task_handle, 9));
-    let nobody = Target { lease: 9 << 32, tokens: lost(operator, other), ..nobody };
-    declare(operator, own);
-    // One for each role that may end it; only so many bids are taken in a second.
-    let mut leases: Vec<u64> = (0..3).map(|_| lease(operator, own)).collect();
+    let Stage { another, nobody, group, mut leases } = Stage::set(operator, own, other);
     std::thread::sleep(Duration::from_millis(1100));
     let (mut permitted, mut refused) = (0, 0);
     for who in EVERYONE {
@@ -636,11 +717,16 @@ fn every_role_gets_its_own_and_nobody_elses() {
         let mut asker = Asker { raw, sequence: 0 };
         for message in requests() {
             let handle = enter(operator, own, Side::Sell, 900, 1).handle.get();
-            let tasks = (task(operator, own, groups[0]), groups[0]);
+            let tasks = (task(operator, own, group), group);
             let ends = message.kind == CancelLease::KIND && who.may(message.kind);
             let lease = if ends { leases.pop() } else { leases.last().copied() };
             let (lease, tokens) = (lease.unwrap_or(0), held(operator, &message, own));
-            let owned = Target { lease, tokens, ..Target::of(own, handle, second, tasks) };
+            let swap = match message.kind {
+                SwapApprove::KIND | SwapReject::KIND => waiting_swap(operator, own, other),
+                _ => 0,
+            };
+            let owned = Target { lease, tokens, swap, ..Target::of(own, handle, SECOND, tasks) };
+            asker.catch_up();
             let context = format!("{who:?}, {}", message.name);
             let [anothers, nobodys] = [another, nobody].map(|target| asker.ask(&message, &target));
             if message.names_somebody() && (who.is_narrow() || !who.may(message.kind)) {

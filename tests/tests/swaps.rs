@@ -1,7 +1,7 @@
 //! Swaps of tokens: each has exactly one outcome, and what it moves comes back.
 
 use std::sync::Barrier;
-use vendue_engine::machine::command::{DefineBook, Genesis, HOST_KPIS, HostKpis};
+use vendue_engine::machine::command::{DefineBook, Genesis, HOST_KPIS, HostKpis, Restart};
 use vendue_engine::machine::swap_manager::{ASK_MS, COOL_MS};
 use vendue_tests::daemon::{Daemon, Setup};
 use vendue_tests::market::{Market, audit, check_ledger, instance_row, token_row};
@@ -23,7 +23,7 @@ const STRANGER: u32 = 3;
 fn room() -> Room {
     let genesis = Genesis {
         accounts_max: 4.into(),
-        instances_max: 4.into(),
+        instances_max: 16.into(),
         orders_max: 64.into(),
         orders_per_instance_max: 16.into(),
         sessions_max: 8.into(),
@@ -383,6 +383,38 @@ fn windows_downtime_and_marks_are_kept_to() {
 }
 
 #[test]
+fn what_no_longer_may_be_is_not_approved() {
+    let (mut room, source, destination) = two();
+    let later = (now_ms(&room) + 1).into();
+    let later = issue(&mut room, 1, 20, |m| m.from_ms = later);
+    let m = request(&mut room, source, later);
+    assert_eq!(ask(&mut room, BORROWER, &m), Err(Reject::BeyondWindow), "it has not begun");
+    let m = request(&mut room, source, destination);
+    let late = ask(&mut room, BORROWER, &m).expect("a swap");
+    // No tick has told of its end yet.
+    room.time_ns += 60_000_000_000;
+    assert_eq!(approve(&mut room, LENDER, late), Some(Reject::SwapSettled));
+    let m = request(&mut room, source, destination);
+    let id = ask(&mut room, BORROWER, &m).expect("a swap");
+    let alone = SetLimits {
+        client_id: room.next_id(),
+        sell_max_credits: UNLIMITED.into(),
+        buy_max_credits: UNLIMITED.into(),
+        order_max_micro: UNLIMITED.into(),
+        position_max_credits: UNLIMITED.into(),
+        ..SetLimits::zeroed()
+    };
+    room.apply(OPERATOR, &alone);
+    assert_eq!(room.refusal(), None);
+    assert_eq!(approve(&mut room, LENDER, id), Some(Reject::NotPermitted));
+    assert_eq!(ask(&mut room, BORROWER, &m), Err(Reject::UnknownToken), "nor is it shown");
+    // Sticky is what runs on it: of what nobody redeemed nothing does.
+    let sticky = issue(&mut room, 1, 5, |m| m.sticky = 1);
+    let m = SwapRequest { vru: 1.into(), ..request(&mut room, sticky, destination) };
+    assert!(ask(&mut room, BORROWER, &m).is_ok());
+}
+
+#[test]
 fn a_standing_policy_decides_by_the_incentive() {
     let (mut room, source, destination) = two();
     // 10 VRUs for 600 seconds at 100 micro-units: 600,000.
@@ -584,6 +616,109 @@ fn the_manager_asks_people_and_takes_no_for_an_answer() {
     assert_eq!((row.source.get(), row.vru.get()), (second, 12));
     assert_eq!(approve(&mut room, LENDER, 2), None);
     assert_eq!(entitled(&room, 1), 42);
+}
+
+#[test]
+fn the_manager_sees_what_is_planned_ten_minutes_before() {
+    let mut room = room();
+    let (source, destination) = (issue(&mut room, 0, 50, |_| {}), issue(&mut room, 1, 20, |_| {}));
+    redeemed(&mut room, 1, destination);
+    policy(&mut room, 0, |m| m.answer = SwapAnswer::Accept as u8);
+    policy(&mut room, 1, |m| m.seek = 1);
+    // Has 30 and needs less, but for 20 more in 11 minutes.
+    forecast(&mut room, 1, [20, 25, 28]);
+    let event = PlanEvent {
+        client_id: room.next_id(),
+        starts_at_ms: (now_ms(&room) + 660_000).into(),
+        lasts_ms: 60_000.into(),
+        instance: 1.into(),
+        add_vru: 20.into(),
+        percent: 100.into(),
+        name: field_cut("sale"),
+        ..PlanEvent::zeroed()
+    };
+    room.apply(BORROWER, &event);
+    assert_eq!(room.refusal(), None);
+    room.tick(59_000);
+    assert!(room.machine.swaps().rows.is_empty(), "it is too early");
+    room.tick(1000);
+    let row = swap(&mut room, 1);
+    assert_eq!((row.source.get(), row.vru.get()), (source, 15));
+    assert_eq!(row.lasts_ms.get(), 1_740_000, "as long as the forecast");
+}
+
+#[test]
+fn the_manager_goes_by_what_was_used_between_two_looks() {
+    let mut room = room();
+    // An hour in which nothing was used, and no token to look at any more.
+    let over = issue(&mut room, 0, 1, |_| {});
+    room.tick(1000);
+    room.apply(OPERATOR, &RevokeToken { client_id: room.next_id(), id: over.into() });
+    room.tick(HOUR_MS);
+    let (source, destination) = (issue(&mut room, 0, 50, |_| {}), issue(&mut room, 1, 20, |_| {}));
+    redeemed(&mut room, 0, source);
+    redeemed(&mut room, 1, destination);
+    policy(&mut room, 0, |m| m.answer = SwapAnswer::Accept as u8);
+    policy(&mut room, 1, |m| m.seek = 1);
+    forecast(&mut room, 1, [30, 42, 50]);
+    // Of 60 it uses 48, and may use 61 soon.
+    room.use_credits(0, 0, 48_000);
+    room.tick(1000);
+    assert!(room.machine.swaps().rows.is_empty(), "it has none to spare");
+    // 40, which may become 51; but who starts again does not know since when.
+    room.use_credits(0, 0, 40_000);
+    room.daemon(&Restart {});
+    room.tick(1000);
+    assert!(room.machine.swaps().rows.is_empty(), "it was not measured");
+    room.use_credits(0, 0, 40_000);
+    // What an instance used is nothing to the next of its number.
+    let (client_id, reserved) = (room.next_id(), 0.into());
+    room.apply(OPERATOR, &RemoveInstance { client_id, instance: 0.into(), reserved });
+    room.instance(OPERATOR, 0, "another", [10, 0, 0, 0, 0]);
+    assert_eq!(room.value(), 0);
+    redeemed(&mut room, 0, source);
+    room.tick(1000);
+    assert!(room.machine.swaps().rows.is_empty(), "it was another's");
+    room.use_credits(0, 0, 40_000);
+    room.tick(1000);
+    assert_eq!(swap(&mut room, 1).vru.get(), 9);
+}
+
+#[test]
+fn the_manager_looks_at_eight_and_proposes_four_at_a_time() {
+    let mut room = room();
+    policy(&mut room, 1, |m| m.seek = 1);
+    let mut borrowers = Vec::new();
+    for at in 0..10 {
+        issue(&mut room, 0, 2, |_| {});
+        room.instance(OPERATOR, 1, &format!("borrower {at}"), [1, 0, 0, 0, 0]);
+        let instance = room.value() as u32;
+        let id = issue(&mut room, 1, 5, |_| {});
+        let token = token(&mut room, id);
+        assert_eq!(redeem(&mut room, BORROWER, instance, &token), None);
+        borrowers.push((instance, id));
+    }
+    for &(instance, _) in &borrowers {
+        forecast(&mut room, instance, [7, 8, 9]);
+    }
+    // The last one bids more: what it lacks matters most.
+    let (first, _) = borrowers[9];
+    let m = SetBid {
+        client_id: room.next_id(),
+        instance: first.into(),
+        bid_milli: 2000.into(),
+        ..SetBid::zeroed()
+    };
+    room.apply(BORROWER, &m);
+    let mut asked = |milliseconds: u64| {
+        room.tick(milliseconds);
+        let rows = room.machine.swaps().rows.iter();
+        rows.map(|row| row.tokens[1]).collect::<Vec<_>>()
+    };
+    let ids = |of: &[usize]| of.iter().map(|&at| borrowers[at].1).collect::<Vec<_>>();
+    assert_eq!(asked(1000), ids(&[9, 0, 1, 2]));
+    assert_eq!(asked(1000), ids(&[9, 0, 1, 2, 3, 4, 5, 6]));
+    assert_eq!(asked(1000), ids(&[9, 0, 1, 2, 3, 4, 5, 6]), "all that it looks at wait");
 }
 
 #[test]

@@ -183,6 +183,67 @@ fn an_instance_that_goes_leaves_its_tokens_to_its_account() {
 }
 
 #[test]
+fn tokens_are_redeemed_by_whom_and_when_they_say() {
+    let mut room = room();
+    let later = issue(&mut room, 0, 5, (1000, 5000)).expect("a token");
+    assert_eq!(redeem(&mut room, 1, 0, later), Some(Reject::TokenNotOpen));
+    assert_eq!(redeem(&mut room, 0, 1, later), Some(Reject::UnknownToken), "another account's");
+    room.instance(0, 0, "second", [1, 0, 0, 0, 0]);
+    let (client_id, until_ms) = (room.next_id(), (room.time_ns / 1_000_000 + 5000).into());
+    let bound = IssueToken {
+        client_id,
+        until_ms,
+        instance: 0.into(),
+        vru: 5.into(),
+        profile: u8::MAX,
+        ..IssueToken::zeroed()
+    };
+    room.apply(0, &bound);
+    let bound = room.value();
+    assert_eq!(redeem(&mut room, 1, 2, bound), Some(Reject::TokenBound));
+    // Given away it is bound to nobody.
+    let given = bytes(&token(&mut room, bound));
+    let (client_id, reserved) = (room.next_id(), 0.into());
+    room.apply(1, &TransferToken { client_id, account: 1.into(), reserved, token: given });
+    assert_eq!(token(&mut room, bound).instance.get(), ANY);
+    assert_eq!(redeem(&mut room, 2, 1, bound), None);
+}
+
+#[test]
+fn parts_are_together_what_was_split_and_only_what_fits_is_merged() {
+    let mut room = room();
+    let id = issue(&mut room, 0, 10, (0, 9000)).expect("a token");
+    let said = |room: &mut Room, id: u64| {
+        let token = token(room, id);
+        (token.vru.get(), token.until_ms.get() - token.from_ms.get())
+    };
+    let split = |room: &mut Room, vru: u32, at_ms: u64| {
+        let (client_id, token) = (room.next_id(), bytes(&token(room, id)));
+        let (vru, reserved, at_ms) = (vru.into(), 0.into(), at_ms.into());
+        room.apply(1, &SplitToken { client_id, at_ms, vru, reserved, token });
+        assert_eq!(room.refusal(), None);
+        room.value()
+    };
+    let merge = |room: &mut Room, other: u64| {
+        let [token, other] = [id, other].map(|id| bytes(&token(room, id)));
+        room.apply(1, &MergeTokens { client_id: room.next_id(), token, other });
+        room.refusal()
+    };
+    let part = split(&mut room, 4, 0);
+    assert_eq!((said(&mut room, id), said(&mut room, part)), ((6, 9000), (4, 9000)));
+    let at_ms = room.time_ns / 1_000_000 + 3000;
+    let second = split(&mut room, 0, at_ms);
+    assert_eq!((said(&mut room, id), said(&mut room, second)), ((6, 3000), (6, 6000)));
+    let apart = issue(&mut room, 0, 6, (4000, 9000)).expect("a token");
+    for other in [part, apart, id] {
+        assert_eq!(merge(&mut room, other), Some(Reject::TokensDiffer));
+    }
+    assert_eq!(merge(&mut room, second), None);
+    assert_eq!(merge(&mut room, part), None);
+    assert_eq!(said(&mut room, id), (10, 9000));
+}
+
+#[test]
 fn the_table_is_bounded_and_its_fullest_takes_no_more() {
     let mut room = room();
     for _ in 0..TOKENS_MAX {

@@ -96,32 +96,33 @@ impl Machine {
         self.forecasts[from..from + WINDOWS].iter().filter(move |window| window.stands(now_ms))
     }
 
-    /// Quantiles of what an instance is foreseen to need of a resource up to a moment, with what is
-    /// planned.
+    /// What an instance is foreseen to need of a resource up to a moment, with what is planned.
     pub(super) fn foreseen(
         &self,
         instance: u16,
         resource: Resource,
         until_ms: u64,
-    ) -> impl Iterator<Item = [u32; 3]> + '_ {
+    ) -> impl Iterator<Item = Window> + '_ {
         let (from, now_ms) = (place(instance, resource), self.now_ms());
         let near = move |at: &usize| {
             let window = &self.forecasts[*at];
             window.stands(now_ms) && window.starts_ms <= until_ms
         };
-        (from..from + WINDOWS).filter(near).map(move |at| self.with_events(at, until_ms + 1))
+        let to_ms = until_ms.saturating_add(1);
+        (from..from + WINDOWS).filter(near).map(move |at| self.with_events(at, to_ms))
     }
 
-    /// The quantiles at a place, shifted by what is planned before `to_ms` where they are a model's.
-    fn with_events(&self, at: usize, to_ms: u64) -> [u32; 3] {
-        let window = &self.forecasts[at];
+    /// The forecast at a place, shifted by what is planned before `to_ms` where it is a model's.
+    fn with_events(&self, at: usize, to_ms: u64) -> Window {
+        let window = self.forecasts[at];
         let (instance, resource) = (at / WINDOWS / RESOURCES, at / WINDOWS % RESOURCES);
         let events = self.plan.of(instance as u16, Resource::ALL[resource]);
         if events.is_empty() || at % WINDOWS / Horizon::ALL.len() != Source::Model as usize {
-            return window.vru;
+            return window;
         }
         let from_ms = self.now_ms().max(window.starts_ms);
-        window.vru.map(|vru| shifted(events, vru, from_ms, to_ms.min(window.ends_ms())))
+        let to_ms = to_ms.min(window.ends_ms());
+        Window { vru: window.vru.map(|vru| shifted(events, vru, from_ms, to_ms)), ..window }
     }
 
     /// Somebody says what an instance will need.
@@ -188,11 +189,11 @@ impl Machine {
     }
 
     fn forecast_row(&self, at: usize) -> ForecastRow {
-        let window = &self.forecasts[at];
+        let window = self.with_events(at, u64::MAX);
         let (instance, resource) =
             (at / WINDOWS / RESOURCES, Resource::ALL[at / WINDOWS % RESOURCES]);
         let has = self.firm_vru(instance as u16, resource);
-        let vru = self.with_events(at, u64::MAX);
+        let vru = window.vru;
         let short = short_permille(vru, has);
         let impact = self.impact_milli(instance as u16, resource);
         ForecastRow {

@@ -472,7 +472,7 @@ impl Machine {
             return measured;
         }
         let near = self.foreseen(row.instance, row.resource(), until_ms);
-        if let Some(need) = near.map(|vru| vru[usize::from(row.cover) % 3]).max() {
+        if let Some(need) = near.map(|window| window.vru[usize::from(row.cover) % 3]).max() {
             return (need, PolicyReason::Forecast);
         }
         // It goes on as it is, but for what is planned.

@@ -1,20 +1,25 @@
 //! The manager of swaps: looks for instances that are at risk and for tokens that could help them.
 //!
 //! Every [`Genesis::swap_every_ms`](super::command::Genesis) it makes a list of redeemed tokens whose
-//! instances are at risk: a forecast that begins within [`LEAD_MS`] says that they need more than they
-//! have with a probability of [`RISK_PERMILLE`] or more. Greatest risk first, ties by id, it looks at
-//! [`LOOKS`] of them and proposes at most [`PROPOSALS`] swaps, for accounts whose standing policy lets
-//! it; from there on a proposal goes the way of any other. What is lacking is the difference to quantile 90.
+//! instances are at risk: a forecast that begins within [`LEAD_MS`], with what is planned up to then, says
+//! that they need more than they have with a probability of [`RISK_PERMILLE`] or more. Of several forecasts
+//! that of the greatest risk counts, the first among equals. On the list is what may be swapped and is not,
+//! of accounts whose standing policy lets the daemon ask. Greatest risk first, ties by id, it looks at
+//! [`LOOKS`] of them, each as things stand by then, and proposes at most [`PROPOSALS`] swaps; from there on
+//! a proposal goes the way of any other. It asks for the difference to quantile 90 or what the source spares,
+//! until the forecast is over, [`LASTS_MAX_MS`] at most, and no longer than the token itself will last.
 //! An instance may be in an [experiment](super::experiment) with another probability and another quantile.
 //!
 //! **Sources** are tokens of the same book that have VRUs to spare: all but one of a token that nobody
 //! redeemed; of a redeemed one what its instance has beyond its need, the greatest of quantile 97.5 of its
-//! forecasts and what it was measured to use since the last cycle and a quarter more. What is neither
-//! measured nor forecast is not idle. Those of the lowest priority go first, then those with the most to
-//! spare, then by id.
+//! forecasts, with all that is planned, and what it was measured to use between the last two cycles, a
+//! quarter and one more. What is neither measured nor forecast is not idle. The owner's policy takes what
+//! the other's offers, and that account can pay it. Those of the lowest priority go first, then those with
+//! the most to spare, then by id.
 //!
-//! **No flapping.** An instance has one swap at a time of a book; the next follows [`COOL_MS`] after the end of
-//! the last. A pair that came to nothing, or was rolled back, is not tried again for [`AGAIN_MS`].
+//! **No flapping.** An instance borrows in one swap at a time of a book; the next follows [`COOL_MS`] after the
+//! end of the last. A token is the source of one proposal at a time. A pair that came to nothing, or was
+//! rolled back, is not tried again for [`AGAIN_MS`].
 
 use super::Machine;
 use super::config::RESOURCES;
@@ -101,10 +106,11 @@ impl Machine {
         if every_ms == 0 || elapsed_ms < every_ms {
             return;
         }
-        self.swaps.cycled_ms = now_ms;
+        // Of what was used before the first cycle nobody knows since when.
+        let is_first = std::mem::replace(&mut self.swaps.cycled_ms, now_ms) == 0;
         for row in self.swaps.uses.iter_mut().filter(|row| **row != Use::default()) {
             let vru = u32::try_from(row.used_milli.div_ceil(elapsed_ms)).unwrap_or(u32::MAX - 1);
-            let seen = if row.reports > 0 { vru.saturating_add(1) } else { 0 };
+            let seen = if row.reports > 0 && !is_first { vru.saturating_add(1) } else { 0 };
             *row = Use { seen, ..Use::default() };
         }
         let (mut last, mut proposed) = (None, 0);
@@ -151,8 +157,7 @@ impl Machine {
         let has = self.firm_vru(row.instance, resource);
         let impact = u64::from(self.impact_milli(row.instance, resource));
         let near_ms = self.now_ms() + LEAD_MS;
-        let near = self.forecasts(row.instance, resource).filter(|f| f.starts_ms <= near_ms);
-        let dangers = near.filter_map(|window| {
+        let dangers = self.foreseen(row.instance, resource, near_ms).filter_map(|window| {
             let short = short_permille(window.vru, has);
             let lacks = u64::from(window.vru[quantile]).saturating_sub(has);
             (short >= risk_permille && lacks > 0).then_some(Danger {
@@ -279,7 +284,8 @@ impl Machine {
 
     /// VRUs that an instance will need, if that is known.
     fn need_of(&self, instance: u16, resource: Resource) -> Option<u64> {
-        let forecast = self.forecasts(instance, resource).map(|f| u64::from(f.vru[2])).max();
+        let all = self.foreseen(instance, resource, u64::MAX);
+        let forecast = all.map(|window| u64::from(window.vru[2])).max();
         let row = self.swaps.uses[super::ledger::pocket(instance, resource)];
         let measured = row.seen.checked_sub(1).map(u64::from);
         let measured = measured.map(|vru| vru + vru / 4 + 1);

@@ -596,9 +596,6 @@ impl Machine {
 
     /// Time passes: windows end, and swaps; new ones are looked for.
     pub(super) fn tick_tokens(&mut self, now_ms: u64, out: &mut Outbox) {
-        if self.tokens.rows.is_empty() && self.swaps.rows.is_empty() {
-            return;
-        }
         if self.tokens.rows.iter().any(|row| row.until_ms <= now_ms) {
             self.expire_tokens(out);
         }

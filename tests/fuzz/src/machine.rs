@@ -262,6 +262,7 @@ fn token_swap(bytes: &mut Unstructured<'_>) -> Result<Op> {
             // Only experiments ask for it, and there are none here.
             false,
         ),
+        pays: None,
         lie: *bytes.choose(&[Lie::None, Lie::None, Lie::Stale, Lie::Invented])?,
         id: id(bytes)?,
     }))

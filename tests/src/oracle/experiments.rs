@@ -150,6 +150,9 @@ impl Market {
         if books.is_empty() {
             return Err(Reject::UnknownBook);
         }
+        if m.risk_percent != [0; 2] && self.rules.swap_every_ms == 0 {
+            return Err(Reject::NoSwapManager);
+        }
         if self.experiments.len() == PLACES {
             let idle = |row: &&Experiment| {
                 row.end > 0 && self.exposures.iter().all(|of| of.experiment != row.number)
@@ -299,6 +302,22 @@ impl Market {
         let looks = (row.terms.lasts_ms.get() / 1000).ilog2() as usize + 1;
         let quantile = i128::from(student_milli(NORMAL_LOOKS[looks - 6], freedom));
         beyond > 0 && beyond * beyond * 1_000_000 > quantile * quantile * variance
+    }
+
+    /// From which risk, thousandths, the manager of swaps acts for an instance, and up to which of a forecast's
+    /// quantiles.
+    pub(super) fn swap_terms(&self, instance: u32, resource: usize) -> (i128, usize) {
+        let its = |row: &&Exposure| (row.instance, row.resource) == (instance, resource);
+        let mut mine =
+            self.exposures.iter().filter(|row| row.of_swaps && row.state == 0).filter(its);
+        let arm =
+            mine.next().map(|row| (&self.experiments[self.experiment(row.experiment)], row.arm));
+        match arm.filter(|(of, arm)| of.end == 0 && of.terms.risk_percent[*arm] > 0) {
+            Some((of, arm)) => {
+                (10 * i128::from(of.terms.risk_percent[arm]), usize::from(of.terms.cover[arm]))
+            }
+            None => (100, 1),
+        }
     }
 
     // ---- who takes part ------------------------------------------------------------------

@@ -79,6 +79,25 @@ impl Market {
         all
     }
 
+    /// A forecast with what is planned from now on, before a moment: of what others than the model said,
+    /// as they said it.
+    pub fn with_plans(
+        &self,
+        forecast: &Forecast,
+        time_ns: u64,
+        before_ms: Option<i128>,
+    ) -> Forecast {
+        let (instance, resource, source, _) = forecast.of;
+        let mut forecast = *forecast;
+        if source == 0 {
+            let from_ms = forecast.holds_ms.0.max(i128::from(time_ns / 1_000_000));
+            let to_ms = before_ms.map_or(forecast.holds_ms.1, |at| at.min(forecast.holds_ms.1));
+            let shifted = |vru| self.with_events((instance, resource), vru, from_ms, to_ms);
+            forecast.vru = forecast.vru.map(shifted);
+        }
+        forecast
+    }
+
     /// VRUs that an instance reserved and does not lend, and that it leases.
     pub fn firm(&self, instance: u32, resource: usize) -> i128 {
         let (leased, lent) = self.leased(instance, resource);

@@ -97,7 +97,7 @@ pub struct Leases {
 }
 
 pub(super) const LENT: usize = 0;
-const ENTITLED: usize = 1;
+pub(super) const ENTITLED: usize = 1;
 const COVERED: usize = 2;
 pub(super) const EARNED: usize = 3;
 pub(super) const RENTED: usize = 4;

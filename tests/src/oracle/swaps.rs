@@ -1,6 +1,5 @@
 //! What the naive model knows of swaps of tokens: a list. A token's own VRUs never change by them: what it
-//! has is these, and the sum over all swaps under way. Of their manager it knows only that it looks once
-//! in a while, and what it learns then of what instances use.
+//! has is these, and the sum over all swaps under way.
 
 use super::tokens::Token;
 use super::{Caller, Market, Said};
@@ -22,6 +21,9 @@ pub struct TokenSwap {
     pub terms: SwapRequest,
     pub state: SwapState,
     pub reason: SwapReason,
+    /// Instance of the destination when it was asked for.
+    pub(super) borrower: Option<u32>,
+    pub by_manager: bool,
     begun_ms: i128,
     pub ends_ms: i128,
     pub paid: i128,
@@ -49,18 +51,6 @@ impl TokenSwap {
     fn incentive(&self) -> i128 {
         self.terms.incentive_micro.get().into()
     }
-}
-
-/// The manager looks so often, milliseconds: a day, which is as seldom as may be.
-pub const SWAP_EVERY_MS: u32 = 86_400_000;
-
-/// What an instance uses of a resource.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Used {
-    milli: i128,
-    reports: u32,
-    /// VRUs, when the manager looked last.
-    seen: Option<i128>,
 }
 
 /// The moment by which all that is asked for would be over.
@@ -100,11 +90,11 @@ impl Market {
         held.map(TokenSwap::incentive).sum()
     }
 
-    fn thinks(&self, account: usize) -> Option<&SetSwapPolicy> {
+    pub(super) fn thinks(&self, account: usize) -> Option<&SetSwapPolicy> {
         self.swap_policies.iter().find(|m| m.account.get() as usize == account)
     }
 
-    fn token(&self, id: u64) -> Option<Token> {
+    pub(super) fn token(&self, id: u64) -> Option<Token> {
         self.tokens.iter().find(|token| token.id == id).copied()
     }
 
@@ -163,29 +153,51 @@ impl Market {
             None => self.best_source(who, &destination, m).ok_or(Reject::NoSource)?,
         };
         self.lends_to(who, &source, &destination, m)?;
-        let open = |swap: &&TokenSwap| !swap.state.is_over();
-        let all = self.token_swaps.iter().filter(open).count();
-        let same = |swap: &&TokenSwap| open(swap) && swap.accounts[1] == destination.account;
-        let of_account = self.token_swaps.iter().filter(same).count();
-        if all >= SWAPS_MAX || of_account >= ACCOUNT_SWAPS_MAX {
-            return Err(Reject::SwapsFull);
-        }
-        let incentive = i128::from(m.incentive_micro.get());
-        if self.accounts[destination.account].free < incentive {
-            return Err(Reject::InsufficientFunds);
-        }
+        self.has_means(&destination, m.incentive_micro.get().into())?;
         self.use_id(who, client_id);
-        self.accounts[destination.account].free -= incentive;
-        self.put_swap(who, &source, &destination, m);
-        self.done(who, SwapRequest::KIND, client_id, self.swap_ids.into());
-        let at = self.token_swaps.len() - 1;
-        self.say_swap(who, at);
-        self.decide(who, at);
+        self.done(who, SwapRequest::KIND, client_id, i128::from(self.swap_ids) + 1);
+        self.propose(who, &source, &destination, m, SwapReason::Requested);
         self.clear_all(who);
         Ok(())
     }
 
-    fn put_swap(&mut self, who: &Caller, source: &Token, destination: &Token, m: &SwapRequest) {
+    /// Room for another proposal for a token, and the money.
+    pub(super) fn has_means(&self, to: &Token, incentive: i128) -> Result<(), Reject> {
+        let open = |swap: &&TokenSwap| !swap.state.is_over();
+        let all = self.token_swaps.iter().filter(open).count();
+        let same = |swap: &&TokenSwap| open(swap) && swap.accounts[1] == to.account;
+        let of_account = self.token_swaps.iter().filter(same).count();
+        if all >= SWAPS_MAX || of_account >= ACCOUNT_SWAPS_MAX {
+            return Err(Reject::SwapsFull);
+        }
+        let free = self.accounts[to.account].free;
+        if free < incentive { Err(Reject::InsufficientFunds) } else { Ok(()) }
+    }
+
+    /// Asks for a swap, and answers where no person has to.
+    pub(super) fn propose(
+        &mut self,
+        who: &Caller,
+        source: &Token,
+        destination: &Token,
+        m: &SwapRequest,
+        reason: SwapReason,
+    ) {
+        self.accounts[destination.account].free -= i128::from(m.incentive_micro.get());
+        self.put_swap(who, source, destination, m, reason);
+        let at = self.token_swaps.len() - 1;
+        self.say_swap(who, at);
+        self.decide(who, at);
+    }
+
+    fn put_swap(
+        &mut self,
+        who: &Caller,
+        source: &Token,
+        destination: &Token,
+        m: &SwapRequest,
+        reason: SwapReason,
+    ) {
         if self.token_swaps.len() == SWAPS_MAX {
             let over = self.token_swaps.iter().position(|swap| swap.state.is_over());
             self.token_swaps.remove(over.expect("one is over"));
@@ -194,6 +206,7 @@ impl Market {
         let accounts = [source.account, destination.account];
         let percent =
             |account: usize| self.thinks(account).map_or(0, |m| m.degradation_percent.get().into());
+        let number = self.sessions.get(who.session as usize).map_or(0, |row| row.number);
         let swap = TokenSwap {
             id: self.swap_ids,
             tokens: [source.id, destination.id],
@@ -202,20 +215,22 @@ impl Market {
             book: source.book,
             terms: *m,
             state: SwapState::Proposed,
-            reason: SwapReason::Requested,
+            reason,
+            borrower: destination.instance,
+            by_manager: who.session == ANY,
             begun_ms: 0,
             ends_ms: 0,
             paid: 0,
             percents: accounts.map(percent),
             breaches: 0,
             words: [0; 32],
-            session: (who.session, self.sessions[who.session as usize].number),
+            session: (who.session, number),
         };
         self.token_swaps.push(swap);
     }
 
     /// What both tokens have to be.
-    fn fits(&self, who: &Caller, token: &Token, m: &SwapRequest) -> Result<(), Reject> {
+    pub(super) fn fits(&self, who: &Caller, token: &Token, m: &SwapRequest) -> Result<(), Reject> {
         let [eligible, sticky, ..] = token.marks;
         // Processors, memory, block I/O, network, accelerators.
         let takes_ms = [100, 1000, 100, 0, 0][self.books[token.book].resource];
@@ -235,7 +250,7 @@ impl Market {
         }
     }
 
-    fn lends_to(
+    pub(super) fn lends_to(
         &self,
         who: &Caller,
         source: &Token,
@@ -252,21 +267,6 @@ impl Market {
             return Err(Reject::BadQuantity);
         }
         self.fits(who, source, m)
-    }
-
-    /// VRUs that a token can spare: all but one, unless it is redeemed; then what its instance will not
-    /// need, if that was said.
-    fn spare(&self, who: &Caller, token: &Token) -> i128 {
-        let most = self.has(token) - 1;
-        let Some(instance) = token.instance.filter(|_| token.redeemed) else { return most };
-        let resource = self.books[token.book].resource;
-        let said = self.standing(who.time_ns).into_iter();
-        let said = said.filter(|forecast| (forecast.of.0, forecast.of.1) == (instance, resource));
-        let seen = self.uses.get(&(instance, resource)).and_then(|used| used.seen);
-        let measured = seen.map(|vru| vru + vru / 4 + 1);
-        let foreseen = said.map(|forecast| forecast.vru[2]).max();
-        let Some(need) = foreseen.max(measured) else { return 0 };
-        (self.firm(instance, resource) - need).clamp(0, most)
     }
 
     fn best_source(&self, who: &Caller, to: &Token, m: &SwapRequest) -> Option<Token> {
@@ -500,29 +500,6 @@ impl Market {
             let of = self.books[token.book].resource == resource;
             its && of && seeks && (eligible, sticky) == (1, 0)
         })
-    }
-
-    /// Use was measured.
-    pub(super) fn swap_used(&mut self, instance: u32, resource: usize, used: u64) {
-        let row = self.uses.entry((instance, resource)).or_default();
-        row.milli = (row.milli + i128::from(used)).min(u64::MAX.into());
-        row.reports += 1;
-    }
-
-    /// True if the manager looks in a tick at this moment.
-    pub fn looks_for_swaps(&self, now_ms: i128) -> bool {
-        let any = !self.tokens.is_empty() || !self.token_swaps.is_empty();
-        any && now_ms - self.looked_ms >= SWAP_EVERY_MS.into()
-    }
-
-    /// The manager looks. Nothing is at risk then.
-    pub(super) fn look_for_swaps(&mut self, now_ms: i128) {
-        let elapsed = now_ms - self.looked_ms;
-        self.looked_ms = now_ms;
-        for row in self.uses.values_mut() {
-            let vru = ((row.milli + elapsed - 1) / elapsed).min(i128::from(u32::MAX) - 1);
-            *row = Used { seen: (row.reports > 0).then_some(vru), ..Used::default() };
-        }
     }
 
     /// What its owner agreed to, of a swap in which an instance lends and this is its KPI.

@@ -362,13 +362,9 @@ impl Market {
     }
 
     pub(super) fn tick_tokens(&mut self, who: &Caller) {
-        let looks = self.looks_for_swaps(now_ms(who));
         let expired = self.expire_tokens(who);
         let ended = self.tick_swaps(who);
-        if looks {
-            self.look_for_swaps(now_ms(who));
-        }
-        if ended || expired {
+        if self.look_for_swaps(who) || ended || expired {
             self.clear_all(who);
         }
     }
