@@ -554,15 +554,28 @@ fn swapping_of(world: &World) -> impl Strategy<Value = Op> + use<> {
         prop_oneof![
             8 => Just(u32::MAX), 1 => Just(99_u32),
         ],
-        any::<bool>(),
     );
+    let pays = proptest::option::of(Just(0_u32));
     let lie = prop_oneof![20 => Just(Lie::None), 1 => Just(Lie::Stale), 1 => Just(Lie::Invented)];
     let what = (act, any::<(u16, u16)>(), proptest::bool::weighted(0.1), vru, ms);
-    (session, what, funds, policy, lie, id()).prop_map(|(session, what, funds, policy, lie, id)| {
-        let (act, which, any, vru, ms) = what;
-        let pays = None;
-        Op::TokenSwap(Swapper { session, act, which, any, vru, ms, funds, policy, pays, lie, id })
-    })
+    (session, what, funds, (policy, pays), lie, id()).prop_map(
+        |(session, what, funds, of, lie, id)| {
+            let ((act, which, any, vru, ms), (policy, pays)) = (what, of);
+            Op::TokenSwap(Swapper {
+                session,
+                act,
+                which,
+                any,
+                vru,
+                ms,
+                funds,
+                policy,
+                pays,
+                lie,
+                id,
+            })
+        },
+    )
 }
 
 /// Mostly swaps of tokens.

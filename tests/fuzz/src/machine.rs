@@ -259,8 +259,6 @@ fn token_swap(bytes: &mut Unstructured<'_>) -> Result<Op> {
             bytes.int_in_range(0..=2)?,
             bytes.arbitrary()?,
             bytes.arbitrary()?,
-            // Only experiments ask for it, and there are none here.
-            false,
         ),
         pays: None,
         lie: *bytes.choose(&[Lie::None, Lie::None, Lie::Stale, Lie::Invented])?,
