@@ -371,6 +371,55 @@ fn certificates_are_identities() {
     assert_eq!(ask("-", "/readyz").0, "200");
 }
 
+/// Experiments of both sorts begin and end, as `hvctl` shows them.
+#[test]
+fn experiments_begin_and_end() {
+    let house = House::open();
+    let asked = |a: Value, b: Value| {
+        json!({
+            "name": "lab", "resource": "cpu", "measure": "latency", "harm_milli": 500,
+            "lasts_ms": 90_000, "salt": 7, "account": house.market.seller.account, "a": a, "b": b,
+        })
+    };
+    let policy = json!({ "budget_micro": 3_000_000, "rent_ticks": 12 });
+    let later = json!({ "risk_percent": 30, "cover": "p97.5" });
+    for (number, a, b) in [(1, json!({}), policy.clone()), (2, json!({ "no_swaps": true }), later)]
+    {
+        let (status, begun) = house.post(ROOT, "/experiment_start", &asked(a, b));
+        assert_eq!((status, &begun["experiment"]), (200, &json!(number)), "{begun}");
+        let shown = house.daemon.said_one(&["experiment", "show", &number.to_string()]);
+        let of = ["name", "resource", "measure", "better", "harm_milli", "salt", "end"];
+        let wanted = json!(["lab", "cpu", "latency", "less", 500, 7, "running"]);
+        assert_eq!(json!(of.map(|key| &shown[key])), wanted);
+        let terms = |arm: usize| {
+            let arm = &shown["arms"][arm];
+            json!([arm["budget_micro"], arm["swaps"], arm["risk_percent"], arm["cover"]])
+        };
+        let wanted = match number {
+            1 => [json!([0, true, null, null]), json!([3_000_000, true, null, "p90"])],
+            _ => [json!([0, false, null, null]), json!([0, true, 30, "p97.5"])],
+        };
+        assert_eq!([terms(0), terms(1)], wanted);
+    }
+    let both = json!({ "risk_percent": 30, "no_swaps": true });
+    for (token, a, b, status) in [
+        (SELLER, json!({}), policy.clone(), 403),
+        (WATCHER, json!({}), policy.clone(), 403),
+        (ROOT, json!({}), json!({}), 422),
+        (ROOT, json!({}), both, 422),
+        (ROOT, json!({ "no_swaps": true }), policy, 422),
+        (ROOT, json!({}), json!({ "risk_percent": 0 }), 422),
+    ] {
+        let (found, why) = house.post(token, "/experiment_start", &asked(a.clone(), b.clone()));
+        assert_eq!(found, status, "{a} against {b}: {why}");
+    }
+    for (number, status) in [(1, 200), (1, 404), (9, 404)] {
+        let stop = json!({ "experiment": number });
+        assert_eq!(house.post(ROOT, "/experiment_stop", &stop).0, status, "{number}");
+    }
+    assert_eq!(house.daemon.said_one(&["experiment", "show", "1"])["end"], "stopped");
+}
+
 /// The published description holds for whatever is sent, and nothing makes the daemon fail.
 #[test]
 fn the_api_is_as_described_and_never_fails() {
