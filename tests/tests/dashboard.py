@@ -582,7 +582,7 @@ def an_effect_is_drawn(it):
         })
     assert [row["Experiment"] for row in it.rows("Experiments")] == ["lead", "worse"], "the newest first"
     # The newest is chosen.
-    for arm, (name, given) in zip(lead["arms"], (("A", "nothing: they stay as they are"), ("B", "budget 3.000000"))):
+    for arm, (name, given) in zip(lead["arms"], (("A", "nothing: they stay as they are"), ("B", "budget 3.000000, cover p90"))):
         it.shows("Arms", lambda arm=arm, name=name, given=given: {
             "Arm": name, "Its instances are given": given, "Follow it now": str(arm["exposed"]), "Measured": str(arm["sample"]),
             "Values": str(arm["values"]), "Mean": milli(arm["mean_milli"]),
