@@ -32,7 +32,7 @@ const BOOTS: u32 = 2;
 /// How much of the console's end an error shows, in bytes.
 const CONSOLE_BYTES_SHOWN: usize = 4096;
 /// Size of the disk at `/data`, in bytes; sparse on the host.
-const DISK_BYTES: u64 = 256 << 20;
+const DISK_BYTES: u64 = 512 << 20;
 /// What the kernel takes of the guest's memory for itself, with room to run, in MiB.
 const KERNEL_MIB: u64 = 96;
 /// The emulated TSC is the same on all processors, which the kernel cannot know; without
