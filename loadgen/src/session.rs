@@ -323,23 +323,17 @@ impl<'a> Session<'a> {
             came = true;
             let now_ns = start.elapsed().as_nanos() as u64;
             if let Some(recorder) = self.recorder {
-                recorder.reply((self.number, self.account_of(&frame)), now_ns, &frame)?;
+                let account = account_of(self.accounts, frame);
+                recorder.reply((self.number, account), now_ns, frame)?;
             }
-            if let Some(answer) = self.checker.received(&frame)? {
+            if let Some(answer) = self.checker.received(frame)? {
                 answered(answer, now_ns);
             }
             if let Source::File(part) = &mut self.source {
-                part.received(&frame)?;
+                part.received(frame)?;
             }
         }
         Ok(came)
-    }
-
-    /// The account that a report concerns.
-    fn account_of(&self, frame: &Received) -> u32 {
-        let accepted = frame.message::<Accepted>().map(|m| m.side);
-        let side = accepted.or(frame.message::<Filled>().map(|m| m.side)).unwrap_or(0);
-        self.accounts[usize::from(side & 1)]
     }
 
     /// Sends cancels of resting orders, as many as there is room for: one by one, since others may
@@ -370,4 +364,11 @@ impl<'a> Session<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// The account that a report concerns, of the buying and the selling one.
+fn account_of(accounts: [u32; 2], frame: &Received) -> u32 {
+    let accepted = frame.message::<Accepted>().map(|m| m.side);
+    let side = accepted.or(frame.message::<Filled>().map(|m| m.side)).unwrap_or(0);
+    accounts[usize::from(side & 1)]
 }

@@ -115,7 +115,7 @@ fn load(mut client: Client, market: (Party, Party), began: &mpsc::Sender<()>) ->
         }
         match client.recv(Duration::from_secs(10)) {
             Ok(Some(frame)) => {
-                let news = acknowledged(&frame);
+                let news = acknowledged(frame);
                 if news > known && known == first {
                     let _ = began.send(());
                 }

@@ -31,7 +31,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, FromZeros};
 
 /// How long a call waits for its answer, or for room to send, before it gives up.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -235,21 +235,28 @@ pub fn fresh_session() -> u64 {
     (mixed ^ mixed >> 31).max(1)
 }
 
-/// A frame that arrived, owned and without allocation.
+/// A frame that arrived, owned and without allocation. It is long, so it is better lent than moved.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
     /// Its checked header.
     pub header: Header,
+    /// Only the bytes that the header tells of are its own.
     body: [u8; FRAME_BYTES_MAX],
 }
 
 impl Received {
     /// A copy of `frame`.
-    #[inline]
     pub fn of(frame: &Frame<'_>) -> Received {
-        let mut body = [0; FRAME_BYTES_MAX];
-        body[..frame.body.len()].copy_from_slice(frame.body);
-        Received { header: frame.header, body }
+        let mut received = Received { header: frame.header, body: [0; FRAME_BYTES_MAX] };
+        received.set(frame);
+        received
+    }
+
+    /// Becomes a copy of `frame`.
+    #[inline]
+    fn set(&mut self, frame: &Frame<'_>) {
+        self.header = frame.header;
+        self.body[..frame.body.len()].copy_from_slice(frame.body);
     }
 
     /// Its kind.
@@ -315,24 +322,28 @@ impl Stash {
         Ok(())
     }
 
+    /// Moves the oldest frame to `into`; false if there is none.
     #[inline]
-    fn pop(&mut self) -> Option<Received> {
-        if self.0.is_empty() { None } else { Some(self.pop_oldest()) }
+    fn pop(&mut self, into: &mut Received) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        self.pop_oldest(into);
+        true
     }
 
     #[inline(never)]
-    fn pop_oldest(&mut self) -> Received {
+    fn pop_oldest(&mut self, into: &mut Received) {
         let mut bytes = [0; FRAME_BYTES_MAX];
         let have = self.0.len().min(FRAME_BYTES_MAX);
         for (to, from) in bytes[..have].iter_mut().zip(&self.0) {
             *to = *from;
         }
-        let frame = match Frame::parse(&bytes[..have]) {
-            Ok(Some(frame)) => Received::of(&frame),
+        match Frame::parse(&bytes[..have]) {
+            Ok(Some(frame)) => into.set(&frame),
             other => panic!("a stashed frame reads back as {other:?}"),
-        };
-        self.0.drain(..usize::from(frame.header.length.get()));
-        frame
+        }
+        self.0.drain(..usize::from(into.header.length.get()));
     }
 }
 
@@ -344,6 +355,8 @@ pub struct Client {
     endpoint: Endpoint,
     link: Link,
     stash: Stash,
+    /// The frame taken last: it is lent from here.
+    frame: Box<Received>,
     /// Sequence of the last message sent.
     sequence: u64,
     /// Last `client_id` given out.
@@ -390,6 +403,7 @@ impl Client {
             endpoint,
             link,
             stash: Stash::default(),
+            frame: Box::new(Received { header: Header::new_zeroed(), body: [0; FRAME_BYTES_MAX] }),
             sequence: 0,
             client_id: 0,
             expected: 1,
@@ -434,8 +448,8 @@ impl Client {
             if frame.message::<Attached>().is_some_and(|attached| attached.what == what) {
                 return Ok(());
             }
-            self.check_refusal(&frame, request)?;
-            self.stash.push(&frame)?;
+            check_refusal(frame, request)?;
+            self.stash.push(&self.frame)?;
         }
     }
 
@@ -541,15 +555,15 @@ impl Client {
             return Ok(());
         }
         // The reason may be among what it sent before.
-        while let Some(frame) = self.take()? {
-            self.stash.push(&frame)?;
+        while self.take()? {
+            self.stash.push(&self.frame)?;
         }
         Err(ClientError::Closed)
     }
 
     fn absorb_until_room(&mut self, deadline: Instant) -> Result<(), ClientError> {
-        while let Some(frame) = self.take()? {
-            self.stash.push(&frame)?;
+        while self.take()? {
+            self.stash.push(&self.frame)?;
         }
         let now = Instant::now();
         if now >= deadline {
@@ -563,16 +577,14 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Gap`], [`ClientError::Farewell`], or why the connection is over.
-    pub fn recv(&mut self, timeout: Duration) -> Result<Option<Received>, ClientError> {
-        if let Some(frame) = self.stash.pop() {
-            return Ok(Some(frame));
+    pub fn recv(&mut self, timeout: Duration) -> Result<Option<&Received>, ClientError> {
+        let mut found = self.stash.pop(&mut self.frame);
+        if !found {
+            self.flush()?;
+            // What came while flushing is older than what is still on the connection.
+            found = self.stash.pop(&mut self.frame) || self.take_within(timeout)?;
         }
-        self.flush()?;
-        // What came while flushing is older than what is still on the connection.
-        if let Some(frame) = self.stash.pop() {
-            return Ok(Some(frame));
-        }
-        self.take_within(timeout)
+        Ok(found.then_some(&*self.frame))
     }
 
     /// The next frame that concerns the caller, if one is here. Does not flush, apart from a
@@ -581,15 +593,12 @@ impl Client {
     /// # Errors
     /// As for [`Client::recv`].
     #[inline]
-    pub fn try_recv(&mut self) -> Result<Option<Received>, ClientError> {
-        if let Some(frame) = self.stash.pop() {
-            return Ok(Some(frame));
-        }
-        let frame = self.take()?;
-        if frame.is_none() && self.link.clock_is_due() {
+    pub fn try_recv(&mut self) -> Result<Option<&Received>, ClientError> {
+        let found = self.stash.pop(&mut self.frame) || self.take()?;
+        if !found && self.link.clock_is_due() {
             self.beat()?;
         }
-        Ok(frame)
+        Ok(found.then_some(&*self.frame))
     }
 
     /// For callers that poll several clients: true if nothing is here now and the next arrival
@@ -637,7 +646,7 @@ impl Client {
         let mut rows = 0;
         loop {
             let frame = self.await_frame("answer a query")?;
-            self.check_refusal(&frame, request)?;
+            check_refusal(frame, request)?;
             if let Some(end) = frame.message::<QueryEnd>()
                 && end.request.get() == request
             {
@@ -648,9 +657,9 @@ impl Client {
                 if rows > PAGE_ROWS_MAX {
                     return Err(ClientError::PageTooLong);
                 }
-                row(&frame);
+                row(frame);
             } else {
-                self.stash.push(&frame)?;
+                self.stash.push(&self.frame)?;
             }
         }
     }
@@ -712,13 +721,13 @@ impl Client {
         let request = self.send(message)?;
         loop {
             let frame = self.await_frame("answer a request")?;
-            self.check_refusal(&frame, request)?;
+            check_refusal(frame, request)?;
             if frame.request() == Some(request)
                 && let Some(answer) = frame.message::<R>()
             {
                 return Ok(*answer);
             }
-            self.stash.push(&frame)?;
+            self.stash.push(&self.frame)?;
         }
     }
 
@@ -730,48 +739,38 @@ impl Client {
         self.call_for(message)
     }
 
-    fn check_refusal(&self, frame: &Received, request: u64) -> Result<(), ClientError> {
-        if frame.request() != Some(request) {
-            return Ok(());
-        }
-        if let Some(refused) = frame.message::<Refused>() {
-            return Err(refusal(refused));
-        }
-        if let Some(rejected) = frame.message::<Rejected>() {
-            return Err(ClientError::Rejected { kind: rejected.kind, code: rejected.code });
-        }
-        Ok(())
-    }
-
     /// The next frame off the connection, past what is stashed.
-    fn await_frame(&mut self, what: &'static str) -> Result<Received, ClientError> {
+    fn await_frame(&mut self, what: &'static str) -> Result<&Received, ClientError> {
         self.flush()?;
-        self.take_within(ANSWER_TIMEOUT)?.ok_or(ClientError::Timeout(what))
+        let came = self.take_within(ANSWER_TIMEOUT)?;
+        came.then_some(&*self.frame).ok_or(ClientError::Timeout(what))
     }
 
-    /// Waits for the next frame off the connection. Stashes nothing: a caller's own answer must
-    /// not end there.
-    fn take_within(&mut self, timeout: Duration) -> Result<Option<Received>, ClientError> {
+    /// Waits for the next frame off the connection; false if none came. Stashes nothing: a caller's
+    /// own answer must not end there.
+    fn take_within(&mut self, timeout: Duration) -> Result<bool, ClientError> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            if let Some(frame) = self.take()? {
-                return Ok(Some(frame));
+            if self.take()? {
+                return Ok(true);
             }
             self.beat()?;
             let now = Instant::now();
             let left = deadline.map_or(ANSWER_TIMEOUT, |deadline| deadline - now);
             if left.is_zero() {
-                return Ok(None);
+                return Ok(false);
             }
             let until_beat = self.beat_after.map(|beat| beat.saturating_sub(now - self.last_sent));
             self.link.wait_readable(until_beat.map_or(left, |beat| beat.min(left)))?;
         }
     }
 
-    /// The next frame off the connection, heartbeats and farewells handled, reports checked.
+    /// Takes the next frame off the connection, heartbeats and farewells handled, reports checked;
+    /// false if none is here.
     #[inline]
-    fn take(&mut self) -> Result<Option<Received>, ClientError> {
-        while let Some(frame) = self.link.next()? {
+    fn take(&mut self) -> Result<bool, ClientError> {
+        while self.link.next(&mut self.frame)? {
+            let frame = &self.frame;
             if frame.kind() == Heartbeat::KIND {
                 continue;
             }
@@ -781,9 +780,9 @@ impl Client {
             if REPORT_KINDS.contains(&frame.kind()) || frame.kind() == SwapMoved::KIND {
                 self.check_sequence(frame.sequence())?;
             }
-            return Ok(Some(frame));
+            return Ok(true);
         }
-        Ok(None)
+        Ok(false)
     }
 
     fn check_sequence(&mut self, got: u64) -> Result<(), ClientError> {
@@ -825,6 +824,20 @@ impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.link.as_fd()
     }
+}
+
+/// Says why, if the frame refuses that request.
+fn check_refusal(frame: &Received, request: u64) -> Result<(), ClientError> {
+    if frame.request() != Some(request) {
+        return Ok(());
+    }
+    if let Some(refused) = frame.message::<Refused>() {
+        return Err(refusal(refused));
+    }
+    if let Some(rejected) = frame.message::<Rejected>() {
+        return Err(ClientError::Rejected { kind: rejected.kind, code: rejected.code });
+    }
+    Ok(())
 }
 
 fn refusal(refused: &Refused) -> ClientError {

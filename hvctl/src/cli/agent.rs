@@ -331,7 +331,7 @@ impl Agency<'_> {
         let until = Instant::now() + pause;
         loop {
             while let Some(frame) = client.try_recv()? {
-                self.trader.hear(&frame)?;
+                self.trader.hear(frame)?;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

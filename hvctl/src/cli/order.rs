@@ -166,9 +166,9 @@ pub fn run(command: &OrderCommand, reach: &Reach, out: &mut Output) -> Result<()
     loop {
         let left = quiet_at.saturating_duration_since(Instant::now());
         match door.client.recv(left)? {
-            Some(frame) if reports_on(&frame, request, order.client_id.get()) => {
+            Some(frame) if reports_on(frame, request, order.client_id.get()) => {
                 accepted = true;
-                if report(&frame, &names, out)? == Outcome::Over {
+                if report(frame, &names, out)? == Outcome::Over {
                     return Ok(());
                 }
                 quiet_at = Instant::now() + QUIET;

@@ -97,7 +97,7 @@ impl Task<'_> {
         let mut alarm = self.running.is_some().then(Alarm::set).transpose()?;
         let mut told = Instant::now();
         loop {
-            let Some(frame) = self.door.client.recv(LOOK)? else {
+            let Some(frame) = self.door.client.recv(LOOK)?.copied() else {
                 if let Some(code) = self.look(&mut told)? {
                     return Ok(code);
                 }

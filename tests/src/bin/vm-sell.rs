@@ -57,7 +57,7 @@ fn sell(endpoint: &Endpoint, instance: u32, ticks: u32) -> Result<u32, ClientErr
         }
     }
     loop {
-        let Some(frame) = client.recv(ANSWER_TIMEOUT)? else {
+        let Some(frame) = client.recv(ANSWER_TIMEOUT)?.copied() else {
             return Err(ClientError::Timeout("fill an order"));
         };
         if let Some(filled) = frame.message::<Filled>() {

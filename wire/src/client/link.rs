@@ -172,44 +172,41 @@ impl Link {
         Ok(())
     }
 
-    /// The next frame, if a whole one is here. Never blocks.
+    /// Moves the next frame to `into`; false if no whole one is here. Never blocks.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Received>, ClientError> {
-        if let Some(frame) = self.pop_ring()? {
-            return Ok(Some(frame));
-        }
-        if let Some(frame) = self.parse_inbox()? {
-            return Ok(Some(frame));
+    pub(super) fn next(&mut self, into: &mut Received) -> Result<bool, ClientError> {
+        if self.pop_ring(into)? || self.parse_inbox(into)? {
+            return Ok(true);
         }
         if let Some(rings) = &mut self.rings
             && !self.ended
         {
             rings.looks_in_vain += 1;
             if !rings.looks_in_vain.is_multiple_of(LOOKS_PER_CLOCK) {
-                return Ok(None);
+                return Ok(false);
             }
             let now = Instant::now();
             if now < rings.socket_look_at {
-                return Ok(None);
+                return Ok(false);
             }
             rings.socket_look_at = now + SOCKET_LOOK_INTERVAL;
         }
         if !self.ended && !self.read_socket()? {
-            return Ok(None);
+            return Ok(false);
         }
-        if let Some(frame) = self.parse_inbox()? {
-            return Ok(Some(frame));
+        if self.parse_inbox(into)? {
+            return Ok(true);
         }
         if !self.ended {
-            return Ok(None);
+            return Ok(false);
         }
         // The daemon's last words may have reached the ring after it was found empty.
-        self.pop_ring()?.map_or(Err(ClientError::Closed), |frame| Ok(Some(frame)))
+        if self.pop_ring(into)? { Ok(true) } else { Err(ClientError::Closed) }
     }
 
     #[inline]
-    fn pop_ring(&mut self) -> Result<Option<Received>, ClientError> {
-        let Some(rings) = &mut self.rings else { return Ok(None) };
+    fn pop_ring(&mut self, into: &mut Received) -> Result<bool, ClientError> {
+        let Some(rings) = &mut self.rings else { return Ok(false) };
         if rings.parked {
             rings.reports.cancel_park();
             rings.parked = false;
@@ -218,11 +215,14 @@ impl Link {
         }
         let record = match rings.reports.pop() {
             Ok(Some(record)) => record,
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok(false),
             Err(corrupt) => return Err(self.ended_or(corrupt.into())),
         };
         match Frame::parse(record.bytes)? {
-            Some(frame) if frame.len() == record.bytes.len() => Ok(Some(Received::of(&frame))),
+            Some(frame) if frame.len() == record.bytes.len() => {
+                into.set(&frame);
+                Ok(true)
+            }
             _ => Err(ClientError::BadRecord { bytes: record.bytes.len() }),
         }
     }
@@ -237,13 +237,13 @@ impl Link {
         if self.ended { ClientError::Closed } else { error }
     }
 
-    fn parse_inbox(&mut self) -> Result<Option<Received>, ClientError> {
+    fn parse_inbox(&mut self, into: &mut Received) -> Result<bool, ClientError> {
         let Some(frame) = Frame::parse(&self.inbox[self.start..self.end])? else {
-            return Ok(None);
+            return Ok(false);
         };
-        let received = Received::of(&frame);
+        into.set(&frame);
         self.start += frame.len();
-        Ok(Some(received))
+        Ok(true)
     }
 
     /// Reads what is here. True if there was anything, the end included.

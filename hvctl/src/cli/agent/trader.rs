@@ -266,7 +266,7 @@ impl<'a> Trader<'a> {
         loop {
             let frame = client.recv(ANSWER_TIMEOUT)?;
             let frame = frame.ok_or(ClientError::Timeout("answer a request"))?;
-            self.hear(&frame)?;
+            self.hear(frame)?;
             if frame.request() != Some(request) {
                 continue;
             }
