@@ -492,8 +492,8 @@ fn make_journal<M: Medium>(
     let told = log.last().sequence;
     let log = Some(log);
     let waiting_bytes = Vec::with_capacity(journal::RECORD_BYTES_MAX);
-    let (waiting, since) = (None, None);
-    Journal { input, durable, log, waiting, waiting_bytes, health, told, since, lazy, clock }
+    let (waiting, since_ns) = (None, None);
+    Journal { input, durable, log, waiting, waiting_bytes, health, told, since_ns, lazy, clock }
 }
 
 /// The actuator over `host`, and what wakes its thread.

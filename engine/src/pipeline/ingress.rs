@@ -55,7 +55,7 @@ const QUESTIONS_MAX: u32 = 64;
 const ANSWER_LOST: Duration = Duration::from_secs(1);
 /// While sessions speak in shared memory, sockets are asked once in so many turns: asking is a
 /// system call.
-const TURNS_PER_POLL: u32 = 32;
+const TURNS_PER_POLL: u32 = 128;
 /// One that moved something takes longer and counts for so many.
 const BUSY_TURN: u32 = 2;
 /// How long the rings of a connection that has ended stay readable: its peer may not have read
@@ -1069,8 +1069,10 @@ impl Ingress {
             return;
         }
         let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.sort_unstable();
-        dirty.dedup();
+        if dirty.len() > 1 {
+            dirty.sort_unstable();
+            dirty.dedup();
+        }
         for at in dirty.drain(..) {
             let Some(Some(connection)) = self.connections.get_mut(at as usize) else { continue };
             if connection.flush().is_err() {

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::health::Health;
 use crate::storage::{Append, Host, Log, LogError, Medium};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use vendue_wire::frame::FRAME_BYTES_MAX;
 use vendue_wire::message::U64;
 use vendue_wire::ring::{Consumer, Producer};
@@ -16,8 +16,9 @@ use zerocopy::IntoBytes;
 const BATCH: usize = 1024;
 /// Bytes of the longest record.
 pub const RECORD_BYTES_MAX: usize = FRAME_BYTES_MAX + size_of::<Ordered>();
-/// Where nobody waits for a record, it is on its way to the device after so long at the latest.
-const LAG: Duration = Duration::from_millis(1);
+/// Where nobody waits for a record, it is on its way to the device after so long, and a few
+/// milliseconds more by the coarse clock.
+const LAG_NS: u64 = 1_000_000;
 /// And as soon as so much has come together.
 const LAZY_BYTES: usize = 64 << 10;
 
@@ -37,8 +38,9 @@ pub struct Journal<M: Medium = Host> {
     pub health: Arc<Health>,
     /// Sequence last told to publish.
     pub told: u64,
-    /// With `journal.sync = "never"`: when the oldest record that is not on its way was appended.
-    pub since: Option<Instant>,
+    /// With `journal.sync = "never"`: when the oldest record that is not on its way was appended, on
+    /// the coarse clock: it is looked at in every turn.
+    pub since_ns: Option<u64>,
     /// True: nobody waits for a record to be durable.
     pub lazy: bool,
     /// What time it is.
@@ -97,9 +99,10 @@ impl<M: Medium> Journal<M> {
 
     /// Time until records that nobody waits for have to be on their way.
     pub fn due_in(&self) -> Duration {
-        match self.since {
-            Some(since) if !self.in_flight() => {
-                LAG.saturating_sub(self.clock.instant().duration_since(since))
+        match self.since_ns {
+            Some(since_ns) if !self.in_flight() => {
+                let passed_ns = self.clock.coarse_ns().saturating_sub(since_ns);
+                Duration::from_nanos(LAG_NS.saturating_sub(passed_ns))
             }
             _ => Duration::from_secs(1),
         }
@@ -132,13 +135,13 @@ impl<M: Medium> Journal<M> {
         let Some(log) = &mut self.log else { return Ok(()) };
         let durable = if self.lazy {
             let unsent = log.unsent_bytes();
+            let lags = |since_ns| self.clock.coarse_ns().saturating_sub(since_ns) >= LAG_NS;
             let due = unsent >= LAZY_BYTES
                 || self.waiting.is_some()
-                || (!busy
-                    && self.since.is_some_and(|at| self.clock.instant().duration_since(at) >= LAG));
-            self.since = match (unsent, due) {
+                || (!busy && self.since_ns.is_some_and(lags));
+            self.since_ns = match (unsent, due) {
                 (0, _) | (_, true) => None,
-                _ => self.since.or_else(|| Some(self.clock.instant())),
+                _ => self.since_ns.or_else(|| Some(self.clock.coarse_ns())),
             };
             if due { log.poll()? } else { log.reap()? }
         } else {
