@@ -3,7 +3,7 @@
 use crate::daemon::Daemon;
 use std::time::Duration;
 use vendue_wire::client::{Client, Endpoint, Identity, Received};
-use vendue_wire::code::{OrderType, Resource, Side, TimeInForce};
+use vendue_wire::code::{Kpi, OrderType, Resource, Side, TimeInForce};
 use vendue_wire::message::*;
 
 /// Funds the buyer starts with, micro-units.
@@ -154,7 +154,7 @@ pub fn enter(client: &mut Client, party: Party, side: Side, price: u32, quantity
 #[track_caller]
 pub fn next(client: &mut Client) -> Received {
     match client.recv(FRAME_TIMEOUT) {
-        Ok(Some(frame)) => frame,
+        Ok(Some(frame)) => *frame,
         Ok(None) => panic!("nothing came"),
         Err(error) => panic!("{error}"),
     }
@@ -246,4 +246,24 @@ pub fn audit(client: &mut Client) -> Vec<AuditRow> {
 pub fn token_row(client: &mut Client, id: u64) -> TokenRow {
     let rows = client.ask::<TokenRow, _>(&QueryTokens { from: id.into() }).expect("an answer");
     *rows.iter().find(|row| row.id.get() == id).expect("a row")
+}
+
+/// An objective of latency that an hour of the worst would not breach: whoever has it may tell its latency.
+pub fn distant_objective(client_id: u64, instance: u32) -> SetObjective {
+    SetObjective {
+        client_id: client_id.into(),
+        budget_micro: 1.into(),
+        instance: instance.into(),
+        window_s: 3600.into(),
+        breach_at: 1_000_000.into(),
+        recover_at: 1.into(),
+        breach_ms: 3_600_000.into(),
+        recover_ms: 3_600_000.into(),
+        step_vru: 1.into(),
+        most_vru: 1.into(),
+        rent_ticks: 1.into(),
+        kpi: Kpi::Latency as u8,
+        class: 1,
+        ..SetObjective::zeroed()
+    }
 }

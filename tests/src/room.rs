@@ -9,11 +9,45 @@ use vendue_engine::machine::event::{Event, Outbox};
 use vendue_wire::code::{RESOURCES, Reject, Role, Side};
 use vendue_wire::message::{
     ANY, Accepted, AccountRow, Body, CreateAccount, CreateInstance, Deposit, Done, GrantCredits,
-    InstanceRow, NewOrder, QueryAccounts, QueryInstances, Rejected, U32, field_cut,
+    InstanceRow, NewOrder, QueryAccounts, QueryInstances, Rejected, SetForecast, U32, field_cut,
 };
 
 /// Connection that query answers go to.
 const CONNECTION: u32 = 7;
+
+/// Bounds of a small house without fees, which looks for no swaps.
+pub fn small_genesis() -> Genesis {
+    Genesis {
+        accounts_max: 4.into(),
+        instances_max: 8.into(),
+        orders_max: 64.into(),
+        orders_per_instance_max: 16.into(),
+        sessions_max: 8.into(),
+        credit_cap_s: 3600.into(),
+        burst_resume_ms: 1000.into(),
+        limit_window_s: 3600.into(),
+        reversible_trades: 64.into(),
+        leases_max: 64.into(),
+        swap_every_ms: 0.into(),
+        lease_margin_percent: 5.into(),
+        maker_fee_bps: 0.into(),
+        taker_fee_bps: 0.into(),
+    }
+}
+
+/// A book of a hundred VRUs of processors in a house's first tier, traded continuously.
+pub fn small_book() -> DefineBook {
+    DefineBook {
+        vru_size: 10.into(),
+        capacity_vru: 100.into(),
+        tick_micro: 1.into(),
+        price_ticks_max: 100.into(),
+        quantity_max: 1000.into(),
+        burst_percent: 100.into(),
+        name: field_cut("tier"),
+        ..DefineBook::zeroed()
+    }
+}
 
 /// A machine, its outbox, and the sequencer's two numbers.
 pub struct Room {
@@ -50,6 +84,24 @@ impl Room {
         room.daemon(genesis);
         books.iter().for_each(|book| room.daemon(book));
         room
+    }
+
+    /// Says what an instance will need for so long from now on: quantiles 50, 90 and 97.5, VRUs.
+    ///
+    /// # Panics
+    /// If that is refused.
+    pub fn forecast(&mut self, session: u32, instance: u32, lasts_ms: u32, vru: [u32; 3]) {
+        let m = SetForecast {
+            client_id: self.next_id(),
+            instance: instance.into(),
+            lasts_ms: lasts_ms.into(),
+            p50_vru: vru[0].into(),
+            p90_vru: vru[1].into(),
+            p975_vru: vru[2].into(),
+            ..SetForecast::zeroed()
+        };
+        self.apply(session, &m);
+        assert_eq!(self.refusal(), None);
     }
 
     /// The same room after a crash: another machine, from the state that was stored.

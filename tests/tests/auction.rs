@@ -2,7 +2,7 @@
 
 use vendue_engine::machine::command::{DefineBook, Genesis};
 use vendue_engine::machine::event::{AuctionTrade, Fill, Indicative, PhaseChanged, Uncrossed};
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{OrderType, Phase, Reject, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, BookRow, Cancel, Cancelled, Done, QueryBooks, Replace, Replaced, SetPhase, field_cut,
@@ -22,33 +22,20 @@ const SCHEDULED: u8 = 3;
 fn market(schedule: (u32, u32), maker_fee_bps: u16) -> Room {
     let genesis = Genesis {
         accounts_max: 8.into(),
-        instances_max: 8.into(),
         orders_max: 256.into(),
         orders_per_instance_max: 64.into(),
-        sessions_max: 8.into(),
         credit_cap_s: 60.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
-        reversible_trades: 64.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
         maker_fee_bps: maker_fee_bps.into(),
         taker_fee_bps: 50.into(),
+        ..small_genesis()
     };
     let book = DefineBook {
-        vru_size: 10.into(),
-        capacity_vru: 100.into(),
         tick_micro: TICK.into(),
-        price_ticks_max: 100.into(),
-        quantity_max: 1000.into(),
         burst_percent: 200.into(),
         auction_every_ms: schedule.0.into(),
         call_ms: schedule.1.into(),
-        tier: 0.into(),
-        resource: 0,
-        reserved: 0,
         name: field_cut("bronze"),
+        ..small_book()
     };
     let mut room = Room::new(&genesis, &[book]);
     assert_eq!(room.open(1, Role::Operator, ANY, false), OPERATOR);

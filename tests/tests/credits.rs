@@ -1,13 +1,12 @@
 //! What credits are worth: launch credits, expiry, weights and the price of what is contended.
 
 use vendue_engine::machine::Machine;
-use vendue_engine::machine::command::{DefineBook, DefineCredits, Genesis, Restart};
+use vendue_engine::machine::command::{DefineBook, DefineCredits, Restart};
 use vendue_engine::machine::event::{Entitled, Fill, RentEarned, Weighted};
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{LeaseClass, Reject, Resource, Role, Side};
 use vendue_wire::message::{
     ANY, BidLease, Body, Cancelled, Done, Lend, Rejected, RemoveInstance, SetBid, SetReserveRent,
-    field_cut,
 };
 
 const CPU: Resource = Resource::Cpu;
@@ -21,36 +20,8 @@ struct Host {
 }
 
 fn host(change: impl FnOnce(&mut DefineCredits)) -> Host {
-    let genesis = Genesis {
-        accounts_max: 4.into(),
-        instances_max: 8.into(),
-        orders_max: 64.into(),
-        orders_per_instance_max: 16.into(),
-        sessions_max: 8.into(),
-        credit_cap_s: 3600.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
-        reversible_trades: 64.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
-        maker_fee_bps: 0.into(),
-        taker_fee_bps: 0.into(),
-    };
-    let book = DefineBook {
-        vru_size: 10.into(),
-        capacity_vru: 100.into(),
-        tick_micro: 1.into(),
-        price_ticks_max: 100.into(),
-        quantity_max: 1000.into(),
-        burst_percent: 400.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
-        tier: 0.into(),
-        resource: CPU as u8,
-        reserved: 0,
-        name: field_cut("tier"),
-    };
+    let genesis = small_genesis();
+    let book = DefineBook { burst_percent: 400.into(), resource: CPU as u8, ..small_book() };
     let mut room = Room::new(&genesis, &[book]);
     let mut rules = DefineCredits::usual(0, CPU as u8);
     change(&mut rules);

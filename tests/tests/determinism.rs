@@ -20,7 +20,7 @@ use vendue_engine::storage::{
 use vendue_engine::trail::notices::{Notice, Shadow};
 use vendue_engine::trail::{Dirs, State, start_records};
 use vendue_tests::chance::Chance;
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{Resource, Role};
 use vendue_wire::message::*;
 use zerocopy::IntoBytes;
@@ -42,19 +42,14 @@ fn genesis() -> Genesis {
         sessions_max: (2 * SESSIONS).into(),
         credit_cap_s: 86_400.into(),
         burst_resume_ms: 5000.into(),
-        limit_window_s: 3600.into(),
-        reversible_trades: 64.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
         maker_fee_bps: 5.into(),
         taker_fee_bps: 10.into(),
+        ..small_genesis()
     }
 }
 
 fn books() -> Vec<DefineBook> {
     let book = |tier: u16, resource: Resource| DefineBook {
-        vru_size: 10.into(),
         capacity_vru: 1_000_000.into(),
         tick_micro: 3.into(),
         price_ticks_max: 1023.into(),
@@ -64,8 +59,8 @@ fn books() -> Vec<DefineBook> {
         call_ms: if resource == Resource::Memory { 1000 } else { 0 }.into(),
         tier: tier.into(),
         resource: resource as u8,
-        reserved: 0,
         name: field_cut(&format!("tier {tier}")),
+        ..small_book()
     };
     vec![book(0, Resource::Cpu), book(0, Resource::Memory), book(1, Resource::Cpu)]
 }

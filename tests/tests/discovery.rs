@@ -10,7 +10,7 @@ use vendue_engine::pipeline::record::Outcome;
 use vendue_tests::chance::Chance;
 use vendue_tests::daemon::{Daemon, Setup, eventually};
 use vendue_tests::market::{self, CREDITS, enter};
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::client::{Client, ClientError, Identity};
 use vendue_wire::code::{Reject, Resource, Role, Side};
 use vendue_wire::frame::Frame;
@@ -23,33 +23,19 @@ const INSTANCES: u32 = 4;
 fn room() -> Room {
     let genesis = Genesis {
         accounts_max: 8.into(),
-        instances_max: 8.into(),
         orders_max: 512.into(),
         orders_per_instance_max: 256.into(),
         sessions_max: 4.into(),
         credit_cap_s: 86_400.into(),
         burst_resume_ms: 5000.into(),
-        limit_window_s: 3600.into(),
-        reversible_trades: 64.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
-        maker_fee_bps: 0.into(),
-        taker_fee_bps: 0.into(),
+        ..small_genesis()
     };
     let book = |resource: Resource| DefineBook {
-        vru_size: 10.into(),
         capacity_vru: 1_000_000.into(),
-        tick_micro: 1.into(),
         price_ticks_max: 60.into(),
-        quantity_max: 1000.into(),
         burst_percent: 400.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
-        tier: 0.into(),
         resource: resource as u8,
-        reserved: 0,
-        name: field_cut("tier"),
+        ..small_book()
     };
     let mut room = Room::new(&genesis, &[book(Resource::Cpu), book(Resource::Memory)]);
     let operator = room.open(1, Role::Operator, ANY, false);

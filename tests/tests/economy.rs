@@ -14,7 +14,7 @@ use vendue_engine::machine::command::{
 };
 use vendue_engine::machine::event::{AuctionTrade, Events, Fill, SessionOpened};
 use vendue_engine::machine::ledger::pocket;
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{CancelReason, Reject, Resource, Role, Side};
 use vendue_wire::message::*;
 
@@ -281,23 +281,17 @@ fn genesis(fees_bps: (u64, u64)) -> Genesis {
         accounts_max: 6.into(),
         instances_max: 9.into(),
         orders_max: 128.into(),
-        orders_per_instance_max: 16.into(),
         sessions_max: 14.into(),
         credit_cap_s: (CAP_S as u32).into(),
         burst_resume_ms: 500.into(),
-        limit_window_s: 3600.into(),
-        reversible_trades: 64.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
         maker_fee_bps: (fees_bps.0 as u16).into(),
         taker_fee_bps: (fees_bps.1 as u16).into(),
+        ..small_genesis()
     }
 }
 
 fn book(resource: Resource, (every_ms, call_ms): (u32, u32)) -> DefineBook {
     DefineBook {
-        vru_size: 10.into(),
         capacity_vru: 22.into(),
         tick_micro: TICK_MICRO.into(),
         price_ticks_max: 9.into(),
@@ -306,8 +300,7 @@ fn book(resource: Resource, (every_ms, call_ms): (u32, u32)) -> DefineBook {
         auction_every_ms: every_ms.into(),
         call_ms: call_ms.into(),
         resource: resource as u8,
-        name: field_cut("tier"),
-        ..DefineBook::zeroed()
+        ..small_book()
     }
 }
 

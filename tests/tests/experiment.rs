@@ -34,22 +34,7 @@ fn instance(operator: &mut Client, account: u32, name: &str) -> u32 {
         ..CreateInstance::zeroed()
     };
     let instance = operator.call(&created).expect("an instance").value.get() as u32;
-    let objective = SetObjective {
-        client_id: operator.next_client_id().into(),
-        budget_micro: 1.into(),
-        instance: instance.into(),
-        window_s: 3600.into(),
-        breach_at: 1_000_000.into(),
-        recover_at: 1.into(),
-        breach_ms: 3_600_000.into(),
-        recover_ms: 3_600_000.into(),
-        step_vru: 1.into(),
-        most_vru: 1.into(),
-        rent_ticks: 1.into(),
-        kpi: Kpi::Latency as u8,
-        class: 1,
-        ..SetObjective::zeroed()
-    };
+    let objective = distant_objective(operator.next_client_id(), instance);
     operator.call(&objective).expect("an objective");
     instance
 }

@@ -4,7 +4,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{DefineBook, Genesis};
 use vendue_engine::machine::event::{AuctionTrade, Fill, TradeReversed};
 use vendue_tests::market::unlimited;
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{CancelReason, OrderType, Phase, Reject, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, ANY_BOOK, AccountLimitsRow, Cancel, CancelAccount, Cancelled, Deposit, NewOrder,
@@ -21,7 +21,6 @@ const EVERYONE: (u64, u64) = (u64::MAX, u64::MAX);
 fn room() -> Room {
     let genesis = Genesis {
         accounts_max: 8.into(),
-        instances_max: 8.into(),
         orders_max: 128.into(),
         orders_per_instance_max: 64.into(),
         sessions_max: 3.into(),
@@ -29,25 +28,16 @@ fn room() -> Room {
         burst_resume_ms: 1_000_000.into(),
         limit_window_s: ((WINDOW_MS / 1000) as u32).into(),
         reversible_trades: 3.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
         maker_fee_bps: 30.into(),
         taker_fee_bps: 70.into(),
+        ..small_genesis()
     };
     let book = DefineBook {
-        vru_size: 10.into(),
         capacity_vru: 1000.into(),
         tick_micro: TICK.into(),
-        price_ticks_max: 100.into(),
-        quantity_max: 1000.into(),
         burst_percent: 200.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
-        tier: 0.into(),
-        resource: 0,
-        reserved: 0,
         name: field_cut("bronze"),
+        ..small_book()
     };
     let mut room = Room::new(&genesis, &[book]);
     assert_eq!(room.open(1, Role::Operator, ANY, false), OPERATOR);

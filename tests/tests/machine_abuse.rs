@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{self, Command, DefineBook, Genesis, is_internal};
 use vendue_engine::machine::event::{Entitled, Weighted};
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{Kpi, LeaseClass, Rescue, Resource, Role};
 use vendue_wire::message;
 use vendue_wire::message::*;
@@ -42,28 +42,18 @@ fn room() -> Room {
         orders_per_instance_max: 8.into(),
         sessions_max: 5.into(),
         credit_cap_s: 60.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
-        reversible_trades: 64.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
         maker_fee_bps: 10.into(),
         taker_fee_bps: 20.into(),
+        ..small_genesis()
     };
     let book = DefineBook {
-        vru_size: 10.into(),
         capacity_vru: 1000.into(),
         tick_micro: 100.into(),
         price_ticks_max: 20.into(),
         quantity_max: 30.into(),
         burst_percent: 200.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
-        tier: 0.into(),
-        resource: 0,
-        reserved: 0,
         name: field_cut("bronze"),
+        ..small_book()
     };
     let mut room = Room::new(&genesis, &[book]);
     room.open(1, Role::Operator, ANY, false);

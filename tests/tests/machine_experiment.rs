@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use vendue_engine::machine::command::{Command, DefineBook, Genesis};
 use vendue_engine::machine::experiment::student_milli;
-use vendue_tests::room::Room;
+use vendue_tests::market::distant_objective;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{Cover, ExperimentEnd, Kpi, Reject, Role, SwapAnswer};
 use vendue_wire::message::*;
 use zerocopy::IntoBytes;
 
+/// Forecasts hold for so long.
+const FORESEEN_MS: u32 = 3_000_000;
 const HOUR_MS: u64 = 3_600_000;
 /// Slot of the operator's session; those of the accounts follow.
 const OPERATOR: u32 = 0;
@@ -43,35 +46,16 @@ fn all_of(borrowers: bool, others: bool) -> BTreeSet<u32> {
 
 fn genesis(swap_every_ms: u32) -> Genesis {
     Genesis {
-        accounts_max: 4.into(),
         instances_max: 32.into(),
-        orders_max: 64.into(),
-        orders_per_instance_max: 16.into(),
-        sessions_max: 8.into(),
-        credit_cap_s: 3600.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
         reversible_trades: 1.into(),
-        leases_max: 64.into(),
         swap_every_ms: swap_every_ms.into(),
-        lease_margin_percent: 5.into(),
-        maker_fee_bps: 0.into(),
-        taker_fee_bps: 0.into(),
+        ..small_genesis()
     }
 }
 
 /// A room where every instance has 10 VRUs reserved, and every account trades with the others.
 fn bare(swap_every_ms: u32) -> Room {
-    let book = DefineBook {
-        vru_size: 10.into(),
-        capacity_vru: 4000.into(),
-        tick_micro: 1.into(),
-        price_ticks_max: 100.into(),
-        quantity_max: 1000.into(),
-        burst_percent: 100.into(),
-        name: field_cut("tier"),
-        ..DefineBook::zeroed()
-    };
+    let book = DefineBook { capacity_vru: 4000.into(), ..small_book() };
     let mut room = Room::new(&genesis(swap_every_ms), &[book]);
     room.open(1, Role::Operator, ANY, false);
     for at in 0..3 {
@@ -196,21 +180,6 @@ fn row(room: &mut Room, experiment: u32) -> ExperimentRow {
     room.said::<ExperimentRow>()[0].1
 }
 
-/// Says what an instance will need in the next hour.
-fn forecast(room: &mut Room, instance: u32, vru: [u32; 3]) {
-    let m = SetForecast {
-        client_id: room.next_id(),
-        instance: instance.into(),
-        lasts_ms: 3_000_000.into(),
-        p50_vru: vru[0].into(),
-        p90_vru: vru[1].into(),
-        p975_vru: vru[2].into(),
-        ..SetForecast::zeroed()
-    };
-    room.apply(OPERATOR, &m);
-    assert_eq!(room.refusal(), None);
-}
-
 /// The manager looks often enough to help everybody.
 fn cycles(room: &mut Room) {
     (0..8).for_each(|_| room.tick(1000));
@@ -224,22 +193,7 @@ fn lent(room: &Room) -> (BTreeSet<u32>, BTreeSet<u32>) {
 
 /// Declares what an instance's latency is to be, so that it may be told.
 fn objective(room: &mut Room, instance: u32) {
-    let m = SetObjective {
-        client_id: room.next_id(),
-        budget_micro: 1.into(),
-        instance: instance.into(),
-        window_s: 3600.into(),
-        breach_at: 1_000_000.into(),
-        recover_at: 1.into(),
-        breach_ms: 3_600_000.into(),
-        recover_ms: 3_600_000.into(),
-        step_vru: 1.into(),
-        most_vru: 1.into(),
-        rent_ticks: 1.into(),
-        kpi: Kpi::Latency as u8,
-        class: 1,
-        ..SetObjective::zeroed()
-    };
+    let m = distant_objective(room.next_id().get(), instance);
     room.apply(OPERATOR, &m);
     assert_eq!(room.refusal(), None);
 }
@@ -271,14 +225,19 @@ fn each_arm_has_its_risk_and_all_others_the_managers_own() {
     assert_eq!(exposed(&mut room, number), arms);
     let mut room = room.recovered();
     // Each has 30. It is too little with 214 of 1000, and 4 less than quantile 90.
-    (0..MANY + OTHERS).for_each(|at| forecast(&mut room, at, [20, 34, 40]));
+    (0..MANY + OTHERS).for_each(|at| room.forecast(OPERATOR, at, FORESEEN_MS, [20, 34, 40]));
     cycles(&mut room);
     let helped: BTreeSet<u32> = in_arm(0).union(&all_of(false, true)).copied().collect();
     assert_eq!(lent(&room), (helped.clone(), [4].into()));
     // 277 of 1000 are not enough, 300 are.
     let waits = *in_arm(1).first().expect("one");
     for at in in_arm(1) {
-        forecast(&mut room, at, if at == waits { [25, 34, 40] } else { [26, 34, 40] });
+        room.forecast(
+            OPERATOR,
+            at,
+            FORESEEN_MS,
+            if at == waits { [25, 34, 40] } else { [26, 34, 40] },
+        );
     }
     cycles(&mut room);
     let all: BTreeSet<u32> = all_of(true, true).into_iter().filter(|at| *at != waits).collect();
@@ -292,7 +251,7 @@ fn without_swaps_an_arm_has_none_until_the_end() {
     let mut room = room();
     let number = start(&mut room, &terms([0, RISK_NEVER]));
     settle(&mut room);
-    (0..MANY + OTHERS).for_each(|at| forecast(&mut room, at, [36, 36, 36]));
+    (0..MANY + OTHERS).for_each(|at| room.forecast(OPERATOR, at, FORESEEN_MS, [36, 36, 36]));
     cycles(&mut room);
     let helped: BTreeSet<u32> = in_arm(0).union(&all_of(false, true)).copied().collect();
     assert_eq!(lent(&room), (helped, [6].into()));
@@ -321,7 +280,7 @@ fn an_arm_may_be_lent_more_and_sooner() {
     start(&mut room, &StartExperiment { cover, ..terms([10, 3]) });
     settle(&mut room);
     // Each has 30, which is too little with 87 of 1000, and 10 less than quantile 97.5.
-    (0..MANY + OTHERS).for_each(|at| forecast(&mut room, at, [10, 28, 40]));
+    (0..MANY + OTHERS).for_each(|at| room.forecast(OPERATOR, at, FORESEEN_MS, [10, 28, 40]));
     cycles(&mut room);
     assert_eq!(lent(&room), (in_arm(1), [10].into()));
 }
@@ -475,7 +434,7 @@ fn harm_ends_it_and_the_manager_helps_everybody_again() {
     let m = StartExperiment { harm_milli: 100_000.into(), ..terms([0, RISK_NEVER]) };
     let number = start(&mut room, &m);
     settle(&mut room);
-    (0..MANY + OTHERS).for_each(|at| forecast(&mut room, at, [36, 36, 36]));
+    (0..MANY + OTHERS).for_each(|at| room.forecast(OPERATOR, at, FORESEEN_MS, [36, 36, 36]));
     cycles(&mut room);
     assert!(lent(&room).0.is_disjoint(&in_arm(1)));
     // Worse by 90 is what was agreed to, by 800 is not.
@@ -502,7 +461,8 @@ fn story(crashes: bool) -> Vec<u8> {
     let number = start(&mut room, &terms([10, 30]));
     for step in 0..120 {
         if step == 40 {
-            (0..MANY + OTHERS).for_each(|at| forecast(&mut room, at, [20, 34, 40]));
+            (0..MANY + OTHERS)
+                .for_each(|at| room.forecast(OPERATOR, at, FORESEEN_MS, [20, 34, 40]));
         }
         if step == 80 {
             assert_eq!(stop(&mut room, number), Ok(0));

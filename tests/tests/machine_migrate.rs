@@ -9,7 +9,7 @@ use vendue_engine::machine::command::{DefineBook, Genesis};
 use vendue_engine::machine::migrate::PROPOSE_MS;
 use vendue_tests::chance::Chance;
 use vendue_tests::migration::{Host, Receipt, Record, Stand};
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{LeaseClass, Reject, Role, Side};
 use vendue_wire::message::*;
 
@@ -20,36 +20,22 @@ fn genesis() -> Genesis {
     Genesis {
         accounts_max: 2.into(),
         instances_max: 4.into(),
-        orders_max: 64.into(),
         orders_per_instance_max: 8.into(),
         sessions_max: 2.into(),
-        credit_cap_s: 3600.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
         reversible_trades: 16.into(),
         leases_max: 16.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
-        maker_fee_bps: 0.into(),
-        taker_fee_bps: 0.into(),
+        ..small_genesis()
     }
 }
 
 /// A host of this number: an account `acme` with funds, an operator in slot 0, processors and memory.
 fn host(at: u64) -> Room {
     let book = |resource: u8| DefineBook {
-        vru_size: 10.into(),
-        capacity_vru: 100.into(),
-        tick_micro: 1.into(),
         price_ticks_max: 20.into(),
-        quantity_max: 1000.into(),
         burst_percent: 200.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
-        tier: 0.into(),
         resource,
-        reserved: 0,
         name: field_cut("bronze"),
+        ..small_book()
     };
     let mut room = Room::begun(&genesis(), &[book(0), book(1)], (at + 1) * 1_000_000_000);
     room.open(1, Role::Operator, ANY, false);

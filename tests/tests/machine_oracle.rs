@@ -686,26 +686,16 @@ fn comparing(world: &World) -> impl Strategy<Value = Op> + use<> {
     let told =
         told.prop_map(|(instance, value)| Op::Kpi { session: Some(0), instance, kpi: 0, value });
     let tick = (100..1500_u64).prop_map(|milliseconds| Op::Tick { milliseconds });
-    let trial = trial(world).prop_map(|op| match op {
-        Op::Trial { salt, lasts_ms, harm, arms, risks, .. } if risks != [0; 2] => {
-            let (session, account, tier, resource, measure) = (0, None, None, 0, (0, false));
-            let (harm, id) = (harm % 20_000, Id::Next);
-            Op::Trial {
-                session,
-                account,
-                tier,
-                resource,
-                measure,
-                salt,
-                lasts_ms,
-                harm,
-                arms,
-                risks,
-                id,
-            }
+    let trial = trial(world).prop_map(|mut op| match &mut op {
+        Op::Trial { session, account, tier, resource, measure, harm, risks, id, .. }
+            if *risks != [0; 2] =>
+        {
+            (*session, *account, *tier, *resource) = (0, None, None, 0);
+            (*measure, *harm, *id) = ((0, false), *harm % 20_000, Id::Next);
+            op
         }
         Op::EndTrial { .. } => Op::Snapshot,
-        other => other,
+        _ => op,
     });
     // Boxed: by value all of it would be too much for a thread's stack.
     prop_oneof![

@@ -6,7 +6,7 @@ use vendue_engine::machine::Machine;
 use vendue_engine::machine::command::{DefineBook, Genesis, OpenSession};
 use vendue_engine::machine::event::{InstanceFrozen, InstanceRemoved, Outbox};
 use vendue_tests::chance::Chance;
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_tests::swarm::{Account, Instance, Request, Said, Session, Swarm};
 use vendue_tests::swarm::{allocate_resources, price};
 use vendue_wire::code::{Reject, Role};
@@ -19,20 +19,14 @@ fn cases(usual: u64) -> u64 {
 
 fn genesis() -> Genesis {
     Genesis {
-        accounts_max: 4.into(),
         instances_max: 12.into(),
-        orders_max: 64.into(),
         orders_per_instance_max: 8.into(),
         sessions_max: 6.into(),
         credit_cap_s: 60.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
         reversible_trades: 16.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
         maker_fee_bps: 10.into(),
         taker_fee_bps: 20.into(),
+        ..small_genesis()
     }
 }
 
@@ -40,18 +34,14 @@ fn genesis() -> Genesis {
 /// to the first; nobody else to anybody.
 fn furnished(instances: &[(u32, [u32; 5])]) -> Room {
     let book = |resource: u8| DefineBook {
-        vru_size: 10.into(),
         capacity_vru: 100_000.into(),
         tick_micro: 100.into(),
         price_ticks_max: 20.into(),
         quantity_max: 30.into(),
         burst_percent: 200.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
-        tier: 0.into(),
         resource,
-        reserved: 0,
         name: field_cut("bronze"),
+        ..small_book()
     };
     let mut room = Room::new(&genesis(), &[book(0), book(4)]);
     room.open(1, Role::Operator, ANY, false);

@@ -2,7 +2,7 @@
 
 use vendue_engine::machine::command::{DefineBook, Genesis, Restart};
 use vendue_engine::machine::event::{Entitled, Fill, InstanceCreated, SessionRefused};
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{CancelReason, OrderType, Reject, Resource, Role, Side, TimeInForce};
 use vendue_wire::message::{
     ANY, ANY_BOOK, Cancel, Cancelled, Deposit, Done, MassCancel, RemoveInstance, Replace, Replaced,
@@ -23,36 +23,22 @@ const BASELINE: u32 = 10;
 fn genesis(maker_fee_bps: u16, taker_fee_bps: u16) -> Genesis {
     Genesis {
         accounts_max: 8.into(),
-        instances_max: 8.into(),
         orders_max: 128.into(),
-        orders_per_instance_max: 16.into(),
-        sessions_max: 8.into(),
         credit_cap_s: 60.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
-        reversible_trades: 64.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
         maker_fee_bps: maker_fee_bps.into(),
         taker_fee_bps: taker_fee_bps.into(),
+        ..small_genesis()
     }
 }
 
 fn book() -> DefineBook {
     DefineBook {
-        vru_size: 10.into(),
         capacity_vru: 50.into(),
         tick_micro: TICK.into(),
         price_ticks_max: 1000.into(),
-        quantity_max: 1000.into(),
         burst_percent: 200.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
-        tier: 0.into(),
-        resource: 0,
-        reserved: 0,
         name: field_cut("bronze"),
+        ..small_book()
     }
 }
 

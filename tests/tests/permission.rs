@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use vendue_engine::machine::command::{DefineBook, Genesis};
 use vendue_engine::machine::event::Fill;
 use vendue_tests::chance::Chance;
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{CancelReason, Role, Side};
 use vendue_wire::message::{
     ANY, Cancel, Cancelled, Deposit, GrantCredits, Replace, Replaced, SetLimits, UNLIMITED,
@@ -23,28 +23,17 @@ fn room() -> Room {
         orders_per_instance_max: 4096.into(),
         sessions_max: 2.into(),
         credit_cap_s: 60.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
         reversible_trades: 16.into(),
-        leases_max: 64.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
         maker_fee_bps: 5.into(),
         taker_fee_bps: 10.into(),
+        ..small_genesis()
     };
     let book = DefineBook {
-        vru_size: 10.into(),
         capacity_vru: 1000.into(),
         tick_micro: 10.into(),
-        price_ticks_max: 100.into(),
-        quantity_max: 1000.into(),
         burst_percent: 200.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
-        tier: 0.into(),
-        resource: 0,
-        reserved: 0,
         name: field_cut("bronze"),
+        ..small_book()
     };
     let mut room = Room::new(&genesis, &[book]);
     assert_eq!(room.open(1, Role::Operator, ANY, false), OPERATOR);

@@ -3,7 +3,7 @@
 
 use vendue_engine::machine::command::{DefineBook, Genesis};
 use vendue_tests::chance::Chance;
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::code::{Cover, Horizon, LeaseClass, PolicyAct, Resource, Role, Side, Source};
 use vendue_wire::message::*;
 
@@ -22,21 +22,16 @@ fn room(instances: u32, funds_micro: u64, burst_percent: u32) -> Room {
         burst_resume_ms: 100.into(),
         limit_window_s: 60.into(),
         reversible_trades: 0.into(),
-        leases_max: 64.into(),
-        maker_fee_bps: 0.into(),
         taker_fee_bps: 30.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
+        ..small_genesis()
     };
     let book = DefineBook {
-        vru_size: 10.into(),
         capacity_vru: u64::from(CAPACITY_VRU).into(),
         tick_micro: 10.into(),
         price_ticks_max: 200.into(),
         quantity_max: 100_000.into(),
         burst_percent: burst_percent.into(),
-        name: field_cut("tier"),
-        ..DefineBook::zeroed()
+        ..small_book()
     };
     let mut room = Room::new(&genesis, &[book]);
     room.open(1, Role::Operator, ANY, false);

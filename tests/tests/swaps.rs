@@ -5,13 +5,15 @@ use vendue_engine::machine::command::{DefineBook, Genesis, HOST_KPIS, HostKpis, 
 use vendue_engine::machine::swap_manager::{ASK_MS, COOL_MS};
 use vendue_tests::daemon::{Daemon, Setup};
 use vendue_tests::market::{Market, audit, check_ledger, instance_row, token_row};
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::client::{Client, ClientError, Identity};
 use vendue_wire::code::{
     Kpi, Reject, Resource, Role, SwapAnswer, SwapReason, SwapState, TokenOutcome,
 };
 use vendue_wire::message::*;
 
+/// Forecasts hold for so long.
+const FORESEEN_MS: u32 = 1_800_000;
 const HOUR_MS: u64 = 3_600_000;
 /// Slots of the sessions.
 const OPERATOR: u32 = 0;
@@ -22,31 +24,13 @@ const STRANGER: u32 = 3;
 /// A book of 200 VRUs, an operator, and three accounts with an instance each that have 100 units.
 fn room() -> Room {
     let genesis = Genesis {
-        accounts_max: 4.into(),
         instances_max: 16.into(),
-        orders_max: 64.into(),
-        orders_per_instance_max: 16.into(),
-        sessions_max: 8.into(),
-        credit_cap_s: 3600.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
         reversible_trades: 1.into(),
         leases_max: 16.into(),
         swap_every_ms: 1000.into(),
-        lease_margin_percent: 5.into(),
-        maker_fee_bps: 0.into(),
-        taker_fee_bps: 0.into(),
+        ..small_genesis()
     };
-    let book = DefineBook {
-        vru_size: 10.into(),
-        capacity_vru: 200.into(),
-        tick_micro: 1.into(),
-        price_ticks_max: 100.into(),
-        quantity_max: 1000.into(),
-        burst_percent: 100.into(),
-        name: field_cut("tier"),
-        ..DefineBook::zeroed()
-    };
+    let book = DefineBook { capacity_vru: 200.into(), ..small_book() };
     let mut room = Room::new(&genesis, &[book]);
     room.open(1, Role::Operator, ANY, false);
     for at in 0..3 {
@@ -531,27 +515,12 @@ fn what_the_host_measures_rolls_it_back_too() {
     assert_eq!(state(&mut room, id), (SwapState::RolledBack, SwapReason::Degraded));
 }
 
-/// Says what an instance will need in the next half hour.
-fn forecast(room: &mut Room, instance: u32, vru: [u32; 3]) {
-    let m = SetForecast {
-        client_id: room.next_id(),
-        instance: instance.into(),
-        lasts_ms: 1_800_000.into(),
-        p50_vru: vru[0].into(),
-        p90_vru: vru[1].into(),
-        p975_vru: vru[2].into(),
-        ..SetForecast::zeroed()
-    };
-    room.apply(OPERATOR, &m);
-    assert_eq!(room.refusal(), None);
-}
-
 #[test]
 fn the_manager_finds_who_is_at_risk_and_who_can_help() {
     let (mut room, source, destination) = two();
     policy(&mut room, 0, |m| (m.answer, m.least_micro) = (SwapAnswer::Accept as u8, 7.into()));
     // Needs 42 at most with 90%, has 30.
-    forecast(&mut room, 1, [20, 42, 50]);
+    room.forecast(OPERATOR, 1, FORESEEN_MS, [20, 42, 50]);
     for _ in 0..3 {
         room.use_credits(0, 0, 20_000);
         room.tick(1000);
@@ -583,7 +552,7 @@ fn the_manager_finds_who_is_at_risk_and_who_can_help() {
     room.tick(lasts_ms);
     assert_eq!((entitled(&room, 0), entitled(&room, 1)), (60, 30));
     // It rests, and then helps again.
-    forecast(&mut room, 1, [20, 42, 50]);
+    room.forecast(OPERATOR, 1, FORESEEN_MS, [20, 42, 50]);
     room.use_credits(0, 0, 20_000);
     room.tick(1000);
     assert_eq!(room.machine.swaps().rows.len(), 1);
@@ -601,7 +570,7 @@ fn the_manager_asks_people_and_takes_no_for_an_answer() {
     let (first, second) =
         (issue(&mut room, 0, 9, |m| m.priority = 1), issue(&mut room, 0, 30, |m| m.priority = 2));
     policy(&mut room, 1, |m| m.seek = 1);
-    forecast(&mut room, 1, [30, 42, 50]);
+    room.forecast(OPERATOR, 1, FORESEEN_MS, [30, 42, 50]);
     room.tick(1000);
     // The lowest priority first, though it has less to spare.
     let row = swap(&mut room, 1);
@@ -626,7 +595,7 @@ fn the_manager_sees_what_is_planned_ten_minutes_before() {
     policy(&mut room, 0, |m| m.answer = SwapAnswer::Accept as u8);
     policy(&mut room, 1, |m| m.seek = 1);
     // Has 30 and needs less, but for 20 more in 11 minutes.
-    forecast(&mut room, 1, [20, 25, 28]);
+    room.forecast(OPERATOR, 1, FORESEEN_MS, [20, 25, 28]);
     let event = PlanEvent {
         client_id: room.next_id(),
         starts_at_ms: (now_ms(&room) + 660_000).into(),
@@ -660,7 +629,7 @@ fn the_manager_goes_by_what_was_used_between_two_looks() {
     redeemed(&mut room, 1, destination);
     policy(&mut room, 0, |m| m.answer = SwapAnswer::Accept as u8);
     policy(&mut room, 1, |m| m.seek = 1);
-    forecast(&mut room, 1, [30, 42, 50]);
+    room.forecast(OPERATOR, 1, FORESEEN_MS, [30, 42, 50]);
     // Of 60 it uses 48, and may use 61 soon.
     room.use_credits(0, 0, 48_000);
     room.tick(1000);
@@ -699,7 +668,7 @@ fn the_manager_looks_at_eight_and_proposes_four_at_a_time() {
         borrowers.push((instance, id));
     }
     for &(instance, _) in &borrowers {
-        forecast(&mut room, instance, [7, 8, 9]);
+        room.forecast(OPERATOR, instance, FORESEEN_MS, [7, 8, 9]);
     }
     // The last one bids more: what it lacks matters most.
     let (first, _) = borrowers[9];

@@ -6,7 +6,7 @@ use vendue_engine::machine::command::{DefineBook, DefineExchange, Genesis};
 use vendue_engine::machine::event::{Entitled, RateMoved, Resized, Stored, TierSwap};
 use vendue_tests::daemon::{Daemon, Setup, eventually, hvctl};
 use vendue_tests::market::audit;
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::client::{Identity, Notice, Place, Subscription};
 use vendue_wire::code::{LeaseOutcome, Reject, Resource, Role};
 use vendue_wire::message::*;
@@ -24,18 +24,10 @@ struct Host {
 
 fn book(tier: u16, resource: Resource) -> DefineBook {
     DefineBook {
-        vru_size: 10.into(),
-        capacity_vru: 100.into(),
-        tick_micro: 1.into(),
-        price_ticks_max: 100.into(),
-        quantity_max: 1000.into(),
         burst_percent: 1000.into(),
-        auction_every_ms: 0.into(),
-        call_ms: 0.into(),
         tier: tier.into(),
         resource: resource as u8,
-        reserved: 0,
-        name: field_cut("tier"),
+        ..small_book()
     }
 }
 
@@ -65,20 +57,10 @@ impl Host {
 
     fn of(exchange: Option<DefineExchange>, books: &[DefineBook]) -> Host {
         let genesis = Genesis {
-            accounts_max: 4.into(),
-            instances_max: 8.into(),
-            orders_max: 64.into(),
-            orders_per_instance_max: 16.into(),
-            sessions_max: 8.into(),
             credit_cap_s: (CAP_S as u32).into(),
-            burst_resume_ms: 1000.into(),
-            maker_fee_bps: 0.into(),
-            taker_fee_bps: 0.into(),
             limit_window_s: 60.into(),
             reversible_trades: 16.into(),
-            leases_max: 64.into(),
-            swap_every_ms: 0.into(),
-            lease_margin_percent: 5.into(),
+            ..small_genesis()
         };
         let mut room = Room::new(&genesis, books);
         if let Some(exchange) = &exchange {

@@ -5,11 +5,11 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use vendue_engine::gateway::seal::{KEY_BYTES, Seals};
-use vendue_engine::machine::command::{Command, DefineBook, Genesis};
+use vendue_engine::machine::command::{Command, Genesis};
 use vendue_tests::chance::Chance;
 use vendue_tests::daemon::{Daemon, Setup, eventually};
 use vendue_tests::market::{Market, audit, instance_row, token_row};
-use vendue_tests::room::Room;
+use vendue_tests::room::{Room, small_book, small_genesis};
 use vendue_wire::client::{Client, ClientError, Identity};
 use vendue_wire::code::{LeaseClass, LeaseOutcome, Reject, Resource, Role};
 use vendue_wire::frame::{FRAME_BYTES_MAX, HEADER_BYTES};
@@ -23,31 +23,12 @@ type Sealed = [u8; TOKEN_BYTES];
 /// A room with one book of 100 processors' VRUs, an operator, and two accounts with an instance each.
 fn room() -> Room {
     let genesis = Genesis {
-        accounts_max: 4.into(),
         instances_max: 4.into(),
-        orders_max: 64.into(),
-        orders_per_instance_max: 16.into(),
-        sessions_max: 8.into(),
-        credit_cap_s: 3600.into(),
-        burst_resume_ms: 1000.into(),
-        limit_window_s: 3600.into(),
         reversible_trades: 1.into(),
         leases_max: 16.into(),
-        swap_every_ms: 0.into(),
-        lease_margin_percent: 5.into(),
-        maker_fee_bps: 0.into(),
-        taker_fee_bps: 0.into(),
+        ..small_genesis()
     };
-    let book = DefineBook {
-        vru_size: 10.into(),
-        capacity_vru: 100.into(),
-        tick_micro: 1.into(),
-        price_ticks_max: 100.into(),
-        quantity_max: 1000.into(),
-        burst_percent: 100.into(),
-        name: field_cut("tier"),
-        ..DefineBook::zeroed()
-    };
+    let book = small_book();
     let mut room = Room::new(&genesis, &[book]);
     room.open(1, Role::Operator, ANY, false);
     for at in 0..2 {
