@@ -771,3 +771,46 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
         assert!(read_only.iter().any(|line| line.contains(part)), "no {part}: {console}");
     }
 }
+
+/// The disk that the journal is on is pulled, and put back.
+const PULLED: &str = r#"
+        start_vendued
+        account alice
+        tell funds hvctl --json account list
+        slot=$(basename $(readlink -f /sys/block/nvme0n1/device/device))
+        echo $slot >/sys/bus/pci/drivers/nvme/unbind
+        # Nobody is answered with what is not on the disk.
+        code refused hvctl account deposit alice 5
+        code refused hvctl account deposit alice 7
+        code unwell hvctl status
+        kill -TERM $vendued
+        code stopped wait $vendued
+        umount -l /data
+        echo $slot >/sys/bus/pci/drivers/nvme/bind
+        wait_for 20 [ -b /dev/nvme0n1 ]
+        mount -t ext4 /dev/nvme0n1 /data
+        start_vendued
+        tell recovered hvctl --json account list
+        hvctl account deposit alice 1
+        hvctl status
+        kill -TERM $vendued
+        wait $vendued
+    "#;
+
+#[test]
+fn a_disk_that_is_pulled_stops_the_journal_and_loses_nothing_that_was_answered() {
+    let outcome = run(PULLED);
+    let console = &outcome.console;
+    let told = |label| told(&outcome, label).collect::<Vec<_>>();
+    let refused = told("refused");
+    assert!(refused.ends_with(&["code 1"]) && !refused[0].starts_with("account"), "{console}");
+    // What happened, and what to do.
+    let unwell = told("unwell").join("\n");
+    for part in ["Input/output error", "mend the device, then start again", "code 1"] {
+        assert!(unwell.contains(part), "no {part}: {console}");
+    }
+    assert_eq!(told("stopped"), ["code 1"], "{console}");
+    let funds = objects(&outcome, "funds");
+    assert_eq!(funds[0]["free_micro"], 1_000_000_000, "{console}");
+    assert_eq!(objects(&outcome, "recovered"), funds, "{console}");
+}
