@@ -772,7 +772,7 @@ fn memory_limits_drift_vanished_groups_and_a_killed_daemon_are_handled() {
     }
 }
 
-/// The disk that the journal is on is pulled, and put back.
+/// The disk that the journal is on is pulled, and put back; then the clock is set, twice.
 const PULLED: &str = r#"
         start_vendued
         account alice
@@ -791,14 +791,30 @@ const PULLED: &str = r#"
         mount -t ext4 /dev/nvme0n1 /data
         start_vendued
         tell recovered hvctl --json account list
-        hvctl account deposit alice 1
-        hvctl status
+        wait_for 20 hvctl status >/dev/null
+
+        # An order that is good for some minutes is so whatever the clock is set to.
+        mkdir $cg/buyer
+        hvctl instance adopt buyer --account alice --tier bronze --cpu 20 --cgroup $cg/buyer
+        is_unwell() { ! hvctl status >/dev/null; }
+        later() { echo @$(($(date +%s) + $1)); }
+        hvctl order buy buyer --resource cpu --price 1 --quantity 3 \
+            --gtd $(date -u -d $(later 600) +%Y-%m-%dT%H:%M:%SZ)
+        for set in 3600 -3600; do
+            date -s $(later $set) >/dev/null
+            wait_for 20 is_unwell
+            code clock hvctl status
+            hvctl account deposit alice 1
+            tell open hvctl --json orders buyer
+            date -s $(later $((-set))) >/dev/null
+            wait_for 20 hvctl status >/dev/null
+        done
         kill -TERM $vendued
         wait $vendued
     "#;
 
 #[test]
-fn a_disk_that_is_pulled_stops_the_journal_and_loses_nothing_that_was_answered() {
+fn a_pulled_disk_stops_the_journal_a_set_clock_nothing_and_neither_loses_anything() {
     let outcome = run(PULLED);
     let console = &outcome.console;
     let told = |label| told(&outcome, label).collect::<Vec<_>>();
@@ -813,4 +829,11 @@ fn a_disk_that_is_pulled_stops_the_journal_and_loses_nothing_that_was_answered()
     let funds = objects(&outcome, "funds");
     assert_eq!(funds[0]["free_micro"], 1_000_000_000, "{console}");
     assert_eq!(objects(&outcome, "recovered"), funds, "{console}");
+
+    let clock = told("clock").join("\n");
+    for part in ["clock was set forward", "ahead of the host's clock"] {
+        assert!(clock.contains(part), "no {part}: {console}");
+    }
+    let open = objects(&outcome, "open");
+    assert!(open.len() == 2 && open[0] == open[1] && open[0]["quantity_credits"] == 3, "{console}");
 }
