@@ -3,7 +3,7 @@
 use super::problem::Problem;
 use super::read::{Nothing, array, pages};
 use super::route::{Route, get, list_of, one_of, post};
-use super::words::Word;
+use super::words::{Word, short};
 use axum::http::StatusCode;
 use hvctl::json::experiment as show;
 use schemars::JsonSchema;
@@ -136,7 +136,6 @@ impl Arm {
 
 fn experiment_start(client: &mut Client, asked: ExperimentStart) -> Result<Value, Problem> {
     let wrong = |why: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why);
-    let name = field(&asked.name);
     let mut m = StartExperiment {
         client_id: client.next_client_id().into(),
         salt: asked.salt.into(),
@@ -147,7 +146,7 @@ fn experiment_start(client: &mut Client, asked: ExperimentStart) -> Result<Value
         resource: asked.resource.0 as u8,
         measure: asked.measure.map_or(MEASURE_COST, |kpi| kpi.0 as u8),
         more_is_better: asked.more_is_better.into(),
-        name: name.ok_or_else(|| wrong("a name has at most 32 bytes, none of them zero"))?,
+        name: short(&asked.name, "name")?,
         ..StartExperiment::zeroed()
     };
     for (at, arm) in [&asked.a, &asked.b].into_iter().enumerate() {

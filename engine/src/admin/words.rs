@@ -1,9 +1,12 @@
-//! The protocol's codes as the words that stand for them in JSON.
+//! The protocol's codes as the words that stand for them in JSON, and words of the caller's own.
 
+use super::problem::Problem;
+use axum::http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use vendue_wire::code::{Cover, Horizon, Kpi, LeaseClass, Resource, Side, Source, SwapAnswer};
+use vendue_wire::message::{NAME_BYTES, field};
 
 /// A code given by its word.
 #[derive(Clone, Copy, Debug)]
@@ -40,3 +43,14 @@ macro_rules! worded {
     )*};
 }
 worded! { Cover Horizon Kpi LeaseClass Resource Side Source SwapAnswer }
+
+/// What somebody calls something, or says of it, as the protocol has it.
+///
+/// # Errors
+/// It is too long, or has a zero byte; `what` says what it is.
+pub fn short(text: &str, what: &str) -> Result<[u8; NAME_BYTES], Problem> {
+    field(text).ok_or_else(|| {
+        let why = format!("{what}: at most {NAME_BYTES} bytes, none of them zero");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why)
+    })
+}

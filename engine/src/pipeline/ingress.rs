@@ -55,7 +55,7 @@ const QUESTIONS_MAX: u32 = 64;
 const ANSWER_LOST: Duration = Duration::from_secs(1);
 /// While sessions speak in shared memory, sockets are asked once in so many turns: asking is a
 /// system call.
-const TURNS_PER_POLL: u32 = 128;
+pub const TURNS_PER_POLL: u32 = 128;
 /// One that moved something takes longer and counts for so many.
 const BUSY_TURN: u32 = 2;
 /// How long the rings of a connection that has ended stay readable: its peer may not have read

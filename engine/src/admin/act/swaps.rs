@@ -3,8 +3,7 @@
 use super::numbers;
 use crate::admin::problem::Problem;
 use crate::admin::route::{Route, one_of, post};
-use crate::admin::words::Word;
-use axum::http::StatusCode;
+use crate::admin::words::{Word, short};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -136,11 +135,7 @@ struct Reject {
 }
 
 fn swap_reject(client: &mut Client, asked: Reject) -> Result<Value, Problem> {
-    let wrong = || {
-        let why = format!("the words have at most {NAME_BYTES} bytes, none of them zero");
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why)
-    };
-    let words = field(&asked.words).ok_or_else(wrong)?;
+    let words = short(&asked.words, "words")?;
     let client_id = client.next_client_id().into();
     let message = SwapReject { client_id, id: asked.id.into(), words };
     Ok(json!({ "id": asked.id, "freed_micro": client.call(&message)?.value.get() }))

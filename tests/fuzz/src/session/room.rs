@@ -16,7 +16,7 @@ use vendue_engine::gateway::{access::Access, listen, seal::Seals, throttle::Buck
 use vendue_engine::health::Health;
 use vendue_engine::machine::Machine;
 use vendue_engine::pipeline::execute::Execute;
-use vendue_engine::pipeline::ingress::{Ingress, Reload};
+use vendue_engine::pipeline::ingress::{Ingress, Reload, TURNS_PER_POLL};
 use vendue_engine::pipeline::publish::Publish;
 use vendue_engine::pipeline::record::{Ordered, split, take};
 use vendue_engine::pipeline::sequence::{Following, Sequence};
@@ -36,7 +36,7 @@ const REPLAY_BYTES: usize = 1 << 10;
 /// Turns after which everything that was said must have been answered.
 const TURNS_MAX: usize = 20_000;
 /// Idle turns after which nothing more will move: sockets are not looked at in each.
-const QUIET_TURNS: usize = 40;
+const QUIET_TURNS: usize = TURNS_PER_POLL as usize + 8;
 /// No tick but those asked for.
 const NEVER_NS: u64 = 1 << 62;
 
