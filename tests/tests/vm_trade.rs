@@ -671,7 +671,7 @@ const TROUBLE: &str = r#"
             2>>/tmp/vendued.log &
         own=$!
         wait_for 60 cap_is service/vendue/tier-0 "200000 100000"
-        grep "^$disk enable=1" $cg/io.cost.qos
+        wait_for 10 grep "^$disk enable=1" $cg/io.cost.qos
         tell leaf cat $cg/service/daemon/cgroup.procs
         echo "leaf-of $own"
         [ -z "$(cat $cg/service/cgroup.procs)" ]
