@@ -30,6 +30,7 @@ use profile::Mix;
 use std::path::PathBuf;
 use std::time::Duration;
 use vendue_wire::client::{ClientError, Endpoint};
+use vendue_wire::code::{Goodbye, Reject};
 
 /// Most sessions of one run.
 pub const SESSIONS_MAX: usize = 1 << 14;
@@ -80,14 +81,30 @@ pub struct Options {
     pub record: Option<PathBuf>,
 }
 
+/// What to do where the daemon has no room for so many sessions.
+fn raise(error: &ClientError) -> String {
+    let bound = match *error {
+        ClientError::Rejected { code, .. } if code == Reject::AccountsFull as u8 => "accounts_max",
+        ClientError::Rejected { code, .. } if code == Reject::InstancesFull as u8 => {
+            "instances_max"
+        }
+        ClientError::Refused { code, .. } if code == Reject::SessionsFull as u8 => "sessions_max",
+        ClientError::Farewell { reason } if reason == Goodbye::TooManyConnections as u8 => {
+            return "; raise gateway.connections_max".to_owned();
+        }
+        _ => return String::new(),
+    };
+    format!("; raise machine.{bound} (of a new journal), or drive fewer sessions")
+}
+
 /// Why a run did not come to its end. A failed check is no error: it is in the report.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Of the operator's session.
-    #[error("setting up: {0}")]
+    #[error("setting up: {error}{what}", error = .0, what = raise(.0))]
     Setup(ClientError),
     /// Of a session under load.
-    #[error("session {session}: {source}")]
+    #[error("session {session}: {source}{what}", what = raise(source))]
     Session {
         /// Its number in this run.
         session: usize,

@@ -19,6 +19,9 @@ order, no order is filled beyond its quantity or at another price than it may, n
 check of a record adds what only all sessions together show: both parties of a trade are told the
 same, and no order is passed over.
 
+Each session has a connection, an account and an instance of its own, so thousands of them need
+`machine.accounts_max`, `instances_max`, `sessions_max` and `gateway.connections_max` as high.
+
 Exit codes: 0 every check passed; 1 a check failed; 2 the run could not be made or did not end.
 
 Examples:

@@ -302,6 +302,11 @@ impl Daemon {
     }
 
     fn end_part(&mut self, part: &str, signal: Signal) -> ExitStatus {
+        // Before it has come, the core does not know of it, and goes on waiting for it.
+        let come = format!("has come part=\"{part}\"");
+        eventually("every part", || {
+            self.log().rsplit("state recovered").next().filter(|log| log.contains(&come)).map(drop)
+        });
         let (_, ended) = self.parts.iter().find(|(name, _)| *name == part).expect("such a part");
         kill(Pid::from_raw(ended.id() as i32), signal).expect("end a part");
         let status = eventually("the core's end", || {

@@ -391,6 +391,21 @@ fn thousands_of_sessions_are_driven_at_once() {
     assert!(number(&report, "/trades") > 0);
 }
 
+/// Who asks for more sessions than the daemon has room for is told what to raise.
+#[test]
+fn too_many_sessions_are_told_which_bound_to_raise() {
+    let narrow = |bound| {
+        let wide = ["accounts_max", "instances_max", "sessions_max", "connections_max"];
+        wide.into_iter()
+            .fold(roomy(), |setup, key| setup.key(key, if key == bound { "8" } else { "64" }))
+    };
+    for bound in ["accounts_max", "instances_max", "connections_max"] {
+        let daemon = Daemon::start(&narrow(bound));
+        let (code, text) = ran(loadgen(&daemon.unix(), &["--mix", "idle=20", "--seconds", "1"]));
+        assert_eq!((code, text.contains(bound)), (Some(2), true), "{bound}: {text}");
+    }
+}
+
 /// A ramp's steps are told apart, each with its own rate and percentiles.
 #[test]
 fn a_ramp_is_reported_step_by_step() {

@@ -599,7 +599,7 @@ impl Machine {
         };
         let here = |row: &Instance| row.live == 1 && usize::from(row.tier) == tier;
         let memory = Resource::Memory as usize;
-        let own = (0_u16..).zip(self.instances.iter()).filter(|(_, row)| here(row));
+        let own = (0..=u16::MAX).zip(self.instances.iter()).filter(|(_, row)| here(row));
         let (instance, _) = own.min_by_key(|(at, row)| (row.baseline_vru[memory], *at))?;
         books.all(little).then(|| MigrationRow {
             state: ADVISED,

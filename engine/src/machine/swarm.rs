@@ -107,7 +107,7 @@ impl Swarm {
             self.starts[group] += self.starts[group - 1];
         }
         let mut next = self.starts;
-        for (at, member) in (0_u16..).zip(self.members.iter()) {
+        for (at, member) in (0..=u16::MAX).zip(self.members.iter()) {
             if let Some(group) = member.joined.checked_sub(1) {
                 let place = &mut next[usize::from(group)];
                 self.roster[usize::from(*place)] = at;

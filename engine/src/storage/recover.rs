@@ -450,8 +450,9 @@ impl<'a, M: Medium> Side<'a, M> {
         damage: RecoverError,
     ) -> Result<RecoverError, RecoverError> {
         let last = self.last.sequence;
-        let written =
-            segment::list(self.medium, damaged)?.last().map_or(0, |first| first.saturating_sub(1));
+        // Its last segment may not have got its name yet.
+        let (held, _) = candidates(self.medium, damaged)?;
+        let written = held.last().map_or(0, |last| last.first - 1);
         let has_all = match &damage {
             // The last flush of the damaged side never came here: it was not acknowledged.
             RecoverError::LostWrite { good_through, one_flush: true, .. } => last >= *good_through,
