@@ -9,6 +9,7 @@ mod peer;
 mod room;
 
 use arbitrary::{Result, Unstructured};
+use nix::sys::signal::{SigSet, Signal};
 use peer::Peer;
 use room::House;
 
@@ -21,6 +22,8 @@ const PEERS_MAX: usize = 8;
 /// # Panics
 /// When a peer is told what it must not be, or a stage panics.
 pub fn run(bytes: &[u8]) {
+    // Rust's own start would have seen to it: writing to a peer that has gone is an error, not an end.
+    SigSet::from_iter([Signal::SIGPIPE]).thread_block().expect("block a signal");
     let mut house = House::open();
     let mut peers = Vec::new();
     let mut bytes = Unstructured::new(bytes);
