@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use vendue_tests::daemon::{Daemon, Setup, eventually, free_address};
 use vendue_tests::market::*;
-use vendue_wire::client::Identity;
+use vendue_wire::client::{Client, Identity};
 use vendue_wire::message::*;
 
 /// Trades go through, over every transport, and the limits that follow are decided in the third.
@@ -131,7 +131,9 @@ fn an_actuator_that_has_not_come_is_missed() {
     let _core = Part(daemon.launch_part("core"));
     let _gateway = Part(daemon.launch_part("gateway"));
     let absent = || daemon.status().1.iter().any(|fault| fault.contains("actuator: absent"));
-    eventually("a gateway", || daemon.path("socket").exists().then_some(()));
+    eventually("a gateway", || {
+        Client::connect(&daemon.unix(), &Identity::observer()).is_ok().then_some(())
+    });
     assert!(absent(), "{:?}", daemon.status().1);
     let _actuate = Part(daemon.launch_part("actuate"));
     eventually("an actuator", || (!absent()).then_some(()));
