@@ -83,18 +83,21 @@ pub struct Options {
 
 /// What to do where the daemon has no room for so many sessions.
 fn raise(error: &ClientError) -> String {
+    const REJECTS: [(Reject, &str); 3] = [
+        (Reject::AccountsFull, "machine.accounts_max (of a new journal)"),
+        (Reject::InstancesFull, "machine.instances_max (of a new journal)"),
+        (Reject::SessionsFull, "machine.sessions_max (of a new journal)"),
+    ];
     let bound = match *error {
-        ClientError::Rejected { code, .. } if code == Reject::AccountsFull as u8 => "accounts_max",
-        ClientError::Rejected { code, .. } if code == Reject::InstancesFull as u8 => {
-            "instances_max"
+        ClientError::Rejected { code, .. } | ClientError::Refused { code, .. } => {
+            REJECTS.iter().find(|(reject, _)| *reject as u8 == code).map(|&(_, bound)| bound)
         }
-        ClientError::Refused { code, .. } if code == Reject::SessionsFull as u8 => "sessions_max",
         ClientError::Farewell { reason } if reason == Goodbye::TooManyConnections as u8 => {
-            return "; raise gateway.connections_max".to_owned();
+            Some("gateway.connections_max")
         }
-        _ => return String::new(),
+        _ => None,
     };
-    format!("; raise machine.{bound} (of a new journal), or drive fewer sessions")
+    bound.map_or_else(String::new, |bound| format!("; raise {bound}, or drive fewer sessions"))
 }
 
 /// Why a run did not come to its end. A failed check is no error: it is in the report.

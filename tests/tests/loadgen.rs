@@ -394,15 +394,13 @@ fn thousands_of_sessions_are_driven_at_once() {
 /// Who asks for more sessions than the daemon has room for is told what to raise.
 #[test]
 fn too_many_sessions_are_told_which_bound_to_raise() {
-    let narrow = |bound| {
-        let wide = ["accounts_max", "instances_max", "sessions_max", "connections_max"];
-        wide.into_iter()
-            .fold(roomy(), |setup, key| setup.key(key, if key == bound { "8" } else { "64" }))
-    };
-    for bound in ["accounts_max", "instances_max", "connections_max"] {
-        let daemon = Daemon::start(&narrow(bound));
+    let bounds = ["accounts_max", "instances_max", "sessions_max", "connections_max"];
+    for narrow in bounds {
+        let bound = |key| if key == narrow { "8" } else { "64" };
+        let setup = bounds.into_iter().fold(roomy(), |setup, key| setup.key(key, bound(key)));
+        let daemon = Daemon::start(&setup);
         let (code, text) = ran(loadgen(&daemon.unix(), &["--mix", "idle=20", "--seconds", "1"]));
-        assert_eq!((code, text.contains(bound)), (Some(2), true), "{bound}: {text}");
+        assert_eq!((code, text.contains(narrow)), (Some(2), true), "{narrow}: {text}");
     }
 }
 
